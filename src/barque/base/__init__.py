@@ -1,0 +1,1 @@
+"""Ground floor: errors, identifiers, atomic files. Imports nothing of ours."""

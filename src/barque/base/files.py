@@ -1,0 +1,45 @@
+"""Files that are either whole or absent."""
+
+import os
+
+
+def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Write data to path so that a reader, or a crash, sees all of it or the old content.
+
+    Args:
+        path: the file; its folder must exist.
+        data: the new content.
+        mode: permission bits of the new file, not masked by umask.
+        durable: fsync file and folder; leave out on tmpfs.
+
+    Raises:
+        OSError: the folder is missing or read-only, or the disk is full; path is unchanged.
+    """
+    folder = os.path.dirname(path) or "."
+    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}.{os.urandom(4).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if durable:
+        fsync_folder(folder)
+
+
+def fsync_folder(path: str) -> None:
+    """Make renames and unlinks in the folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,42 @@
+"""Time stamps as Docker writes them: RFC 3339 in UTC with nanoseconds."""
+
+import re
+import time
+
+ZERO = "0001-01-01T00:00:00Z"
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?"
+    r"(?:([Zz])|([+-])(\d\d):?(\d\d))?"
+)
+
+
+def format_ns(time_ns: int) -> str:
+    """Return time_ns (nanoseconds since the epoch) as RFC 3339, trailing zeros of the fraction cut."""
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    if fraction:
+        text += f".{fraction:09d}".rstrip("0")
+    return text + "Z"
+
+
+def parse_ns(text: str) -> int:
+    """Return the nanoseconds since the epoch of an RFC 3339 time; without a zone it is UTC.
+
+    Raises:
+        ValueError: text is not a time.
+    """
+    import calendar
+
+    match = _RFC3339.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"not an RFC 3339 time: {text}")
+    year, month, day, hour, minute, second, fraction, _, sign, zone_h, zone_m = match.groups()
+    if not (1 <= int(month) <= 12 and 1 <= int(day) <= 31):
+        raise ValueError(f"not an RFC 3339 time: {text}")
+    clock = (int(hour or 0), int(minute or 0), int(second or 0))
+    seconds = calendar.timegm((int(year), int(month), int(day), *clock, 0, 0, 0))
+    if sign:
+        offset = int(zone_h) * 3600 + int(zone_m) * 60
+        seconds += -offset if sign == "+" else offset
+    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0") or 0)

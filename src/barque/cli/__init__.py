@@ -1,0 +1,1 @@
+"""The barque command: Docker's verbs, flags and output."""

@@ -1,0 +1,1 @@
+"""A light client of the Engine API, used by the command."""

@@ -1,0 +1,1 @@
+"""Composition root: configuration, sockets, start and stop of the engine."""

@@ -1,0 +1,1 @@
+"""Images: names, configs and layers over the stores; import, load, save, commit."""

@@ -1,0 +1,1 @@
+"""One module per kernel facility; the only room that talks to libc."""

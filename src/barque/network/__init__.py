@@ -1,0 +1,1 @@
+"""Networks: addresses, bridges, network namespaces, published ports, the firewall table."""

@@ -1,0 +1,1 @@
+"""Pure: references, digests, platforms, descriptors, manifests, image configs. No I/O."""

@@ -1,0 +1,1 @@
+"""Content by digest, snapshots, and archives of file trees."""

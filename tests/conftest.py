@@ -1,0 +1,209 @@
+"""Fixtures: a real engine on roots of its own, and base images made of busybox."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+BUSYBOX = "/bin/busybox"
+_APPLETS = (
+    "sh ls cat echo true false sleep id env mount ps kill head tail grep wc touch mkdir rm cp mv ln stat "
+    "hostname ip ping wget nc httpd seq date printf test expr tr dd yes uname pwd readlink stty tty df "
+    "chmod chown cut sort uniq awk sed vi find xargs top free nslookup time timeout sync mknod umount "
+    "getopt du tar md5sum sha256sum od basename dirname which whoami usleep setsid trap"
+).split()
+
+
+def needs_root() -> None:
+    """Skip the test, aloud, where it is not run by root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containers are made by real system calls")
+
+
+def busybox_tar() -> bytes:
+    """Return a root file system made of the static busybox, as a tar."""
+    if not Path(BUSYBOX).exists():
+        pytest.skip("busybox-static is not installed")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("bin", "etc", "root", "tmp", "var", "var/www", "home", "usr", "usr/bin", "dev", "proc", "sys"):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            tar.addfile(info)
+        tar.add(BUSYBOX, "bin/busybox")
+        for applet in _APPLETS:
+            info = tarfile.TarInfo(f"bin/{applet}")
+            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(info)
+        files = {
+            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33:www:/var/www:/bin/sh\n"
+            "nobody:x:65534:65534:nobody:/:/bin/false\n",
+            "etc/group": "root:x:0:\nwww:x:33:\naudio:x:29:www\nnobody:x:65534:\n",
+        }
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+class EngineUnderTest:
+    """A daemon on roots of its own; commands talk to it through its socket."""
+
+    def __init__(self, root: Path, *flags: str) -> None:
+        self.root = root
+        self.socket = root / "barque.sock"
+        self.host = f"unix://{self.socket}"
+        self.log = root / "daemon.log"
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **os.environ,
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(root / "docker-config"),
+            "BARQUE_HOST": self.host,
+            "DOCKER_CLI_HINTS": "false",
+        }
+
+    def arguments(self) -> list[str]:
+        """Return the daemon's command line."""
+        bridge = f"bq{os.getpid() % 100000:05d}{self.root.name[-4:]}"[:15]
+        return [
+            sys.executable, "-m", "barque", "daemon", "-H", self.host,
+            "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "exec"),
+            "--pidfile", str(self.root / "barque.pid"), "--config-file", str(self.root / "daemon.json"),
+            *([] if any(flag.startswith("--bridge") for flag in self.flags) else [f"--bridge-name={bridge}"]),
+            *self.flags,
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers a ping."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.arguments(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+            )
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 20) -> None:
+        """Wait until the socket answers."""
+        import http.client
+        import socket
+
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended: {self.log.read_text()[-4000:]}")
+            try:
+                connection = http.client.HTTPConnection("localhost")
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.settimeout(5)
+                connection.sock.connect(str(self.socket))
+                connection.request("GET", "/_ping")
+                assert connection.getresponse().read() == b"OK"
+                connection.close()
+                return
+            except (OSError, http.client.HTTPException) as error:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"no answer: {error}: {self.log.read_text()[-4000:]}") from error
+                time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        """Return the pid of the living daemon."""
+        return int((self.root / "barque.pid").read_text())
+
+    def stop(self, timeout_s: float = 30) -> None:
+        """End the daemon as a service manager would."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def run(self, command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command against this engine and return what it said."""
+        settings: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60, **options}
+        return subprocess.run(command, env=self.environment, **settings)  # type: ignore[call-overload,no-any-return]
+
+    def docker(self, *arguments: str, check: bool = True, **options: object) -> str:
+        """Run the real docker command; return its standard output without the last newline."""
+        docker = shutil.which("docker")
+        if docker is None:
+            pytest.skip("the docker command is not installed")
+        result = self.run([docker, *arguments], **options)
+        if check:
+            assert result.returncode == 0, (arguments, result.stdout, result.stderr)
+        return result.stdout.rstrip("\n")
+
+    def docker_result(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the real docker command; return all of its result."""
+        docker = shutil.which("docker")
+        if docker is None:
+            pytest.skip("the docker command is not installed")
+        return self.run([docker, *arguments], **options)
+
+    def barque(self, *arguments: str, check: bool = True, **options: object) -> str:
+        """Run our command; return its standard output without the last newline."""
+        result = self.run([sys.executable, "-m", "barque", *arguments], **options)
+        if check:
+            assert result.returncode == 0, (arguments, result.stdout, result.stderr)
+        return result.stdout.rstrip("\n")
+
+    def load_busybox(self) -> None:
+        """Import the busybox image under the name that tests use."""
+        result = subprocess.run(
+            [sys.executable, "-m", "barque", "import", "-c", 'CMD ["sh"]', "-c",
+             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "-", "busybox:latest"],
+            input=busybox_tar(), env=self.environment, capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+
+
+def _remove(root: Path) -> None:
+    """Remove the roots; a mount left below them is a defect and fails the test."""
+    left = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
+    for target in sorted(left, key=len, reverse=True):
+        subprocess.run(["umount", "-l", target], check=False)
+    shutil.rmtree(root, ignore_errors=True)
+    assert not left, f"mounts left in the host's namespace: {left}"
+
+
+def _engine(*flags: str) -> Iterator[EngineUnderTest]:
+    needs_root()
+    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
+    under_test = EngineUnderTest(root, *flags)
+    try:
+        under_test.start()
+        under_test.load_busybox()
+        yield under_test
+        for line in under_test.docker("ps", "-aq").split():
+            under_test.docker("rm", "-f", line)
+    finally:
+        under_test.stop()
+        _remove(root)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[EngineUnderTest]:
+    """Give an engine with a busybox image, shared by the tests of a run."""
+    yield from _engine()
+
+
+@pytest.fixture
+def own_engine() -> Iterator[EngineUnderTest]:
+    """Give an engine of the test's own, to be killed and restarted."""
+    yield from _engine()

@@ -14,12 +14,7 @@ from pathlib import Path
 import pytest
 
 BUSYBOX = "/bin/busybox"
-_APPLETS = (
-    "sh ls cat echo true false sleep id env mount ps kill head tail grep wc touch mkdir rm cp mv ln stat "
-    "hostname ip ping wget nc httpd seq date printf test expr tr dd yes uname pwd readlink stty tty df "
-    "chmod chown cut sort uniq awk sed vi find xargs top free nslookup time timeout sync mknod umount "
-    "getopt du tar md5sum sha256sum od basename dirname which whoami usleep setsid trap"
-).split()
+_APPLETS = ["sh", "ls", "cat", "echo", "true", "false", "sleep", "id", "env", "mount", "ps", "kill", "head", "tail", "grep", "wc", "touch", "mkdir", "rm", "cp", "mv", "ln", "stat", "hostname", "ip", "ping", "wget", "nc", "httpd", "seq", "date", "printf", "test", "expr", "tr", "dd", "yes", "uname", "pwd", "readlink", "stty", "tty", "df", "chmod", "chown", "cut", "sort", "uniq", "awk", "sed", "vi", "find", "xargs", "top", "free", "nslookup", "time", "timeout", "sync", "mknod", "umount", "getopt", "du", "tar", "md5sum", "sha256sum", "od", "basename", "dirname", "which", "whoami", "usleep", "setsid", "trap"]
 
 
 def needs_root() -> None:

@@ -1,0 +1,213 @@
+"""One container's log file: appended in chunks, rotated by size, consistent with its spool.
+
+The record, `spool.state` beside the spool files on tmpfs, is one packed value written by one pwrite:
+
+    inode of the log file, its size, offset consumed of spool.1, of spool.2
+
+Output is first spliced into a spool file, then formatted into the log, then the record says both how
+far the spool is consumed and how long the log is. A keeper killed anywhere in between leaves either the
+old record (the log is cut back and the spool is formatted again) or the new one: no line is lost or
+doubled. Rotation writes the record right before and right after; a log of another inode than the
+record's was made by a rotation that did not finish, and is empty of consumed output.
+"""
+
+import os
+import struct
+from typing import Any
+
+_RECORD = struct.Struct("=QQQQ")
+
+
+class LogSettings:
+    """What the log options say; max_size in bytes, -1 without limit."""
+
+    __slots__ = ("attrs", "compress", "max_file", "max_size", "path")
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        """Check and take over the daemon's log settings.
+
+        Raises:
+            ValueError: a key has a wrong type or value, or is unknown.
+        """
+        unknown = raw.keys() - {"driver", "path", "max_size", "max_file", "compress", "attrs"}
+        if unknown:
+            raise ValueError(f"unknown log settings: {', '.join(sorted(unknown))}")
+        self.path = raw.get("path", "")
+        self.max_size = raw.get("max_size", -1)
+        self.max_file = raw.get("max_file", 1)
+        self.compress = raw.get("compress", False)
+        self.attrs: dict[str, str] = raw.get("attrs") or {}
+        if not (isinstance(self.path, str) and self.path.startswith("/")):
+            raise ValueError("log path must be absolute")
+        if type(self.max_size) is not int or type(self.max_file) is not int or self.max_file < 1:
+            raise ValueError("log max_size and max_file must be whole numbers")
+        if not isinstance(self.attrs, dict):
+            raise ValueError("log attrs must be an object")
+
+
+class LogFile:
+    """The open log file and its record."""
+
+    __slots__ = ("_fd", "_inode", "_record_fd", "consumed", "failed", "rotated", "settings", "size")
+
+    def __init__(self, settings: LogSettings, folder: str) -> None:
+        """Open or make the log, cutting off what the record does not know.
+
+        Args:
+            settings: where the log is and how it is rotated.
+            folder: the container's folder on tmpfs, for the record.
+
+        Raises:
+            OSError: the log or the record cannot be opened.
+        """
+        self.settings = settings
+        self.consumed = [0, 0, 0]
+        self.rotated: int | None = None
+        self.failed = ""
+        self._record_fd = os.open(f"{folder}/spool.state", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._open()
+            record = os.pread(self._record_fd, _RECORD.size, 0)
+            if len(record) == _RECORD.size:
+                inode, size, self.consumed[1], self.consumed[2] = _RECORD.unpack(record)
+                known = size if inode == self._inode else 0
+                if self.size > known:
+                    os.ftruncate(self._fd, known)
+                    self.size = known
+            self.record()
+        except BaseException:
+            os.close(self._record_fd)
+            raise
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.settings.path, flags, 0o640)
+        status = os.fstat(self._fd)
+        self._inode = status.st_ino
+        self.size = status.st_size
+
+    def record(self) -> None:
+        """Write down how far the spools are consumed and how long the log is."""
+        data = _RECORD.pack(self._inode, self.size, self.consumed[1], self.consumed[2])
+        os.pwrite(self._record_fd, data, 0)
+
+    def is_full(self) -> bool:
+        """Tell whether the next line goes to a new file."""
+        return 0 < self.settings.max_size <= self.size
+
+    def fits(self, data: bytes) -> bool:
+        """Tell whether no rotation falls within data."""
+        return self.settings.max_size <= 0 or self.size + len(data) < self.settings.max_size
+
+    def append(self, data: bytes) -> None:
+        """Write data at the end; where the disk refuses, it is dropped and `failed` says why."""
+        view = memoryview(data)
+        position = self.size
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, position)
+                view = view[written:]
+                position += written
+        except OSError as error:
+            self.failed = f"{self.settings.path}: {error.strerror}"
+            try:
+                os.ftruncate(self._fd, self.size)
+            except OSError:
+                self.size = position
+            return
+        self.size = position
+
+    def rotate(self) -> None:
+        """Start a new file; `rotated` becomes the inode of a file to compress, if any."""
+        self.record()
+        path, keep = self.settings.path, self.settings.max_file
+        try:
+            if keep < 2:
+                os.ftruncate(self._fd, 0)
+                self.size = 0
+                self.record()
+                return
+            for number in range(keep - 1, 0, -1):
+                _shift(path, number, number + 1 if number < keep - 1 else 0)
+            os.rename(path, f"{path}.1")
+            inode = self._inode
+            os.close(self._fd)
+            self._open()
+        except OSError as error:
+            self.failed = f"{path}: cannot rotate: {error.strerror}"
+            self.settings.max_size = -1
+            return
+        self.record()
+        if self.settings.compress:
+            self.rotated = inode
+
+    def reopen(self) -> None:
+        """Open the path anew.
+
+        Raises:
+            OSError: it cannot be opened; the old file stays in use.
+        """
+        old = self._fd
+        self._open()
+        os.close(old)
+        self.record()
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._fd)
+        os.close(self._record_fd)
+
+
+def _shift(path: str, number: int, target: int) -> None:
+    """Rename an older file, compressed or not, to its next number, or remove it for target 0."""
+    for suffix in ("", ".gz"):
+        old = f"{path}.{number}{suffix}"
+        try:
+            if target:
+                os.rename(old, f"{path}.{target}{suffix}")
+            else:
+                os.unlink(old)
+        except FileNotFoundError:
+            continue
+
+
+def compress(path: str, inode: int) -> None:
+    """Compress the rotated file with this inode into `<path>.<inode>.gz.tmp`; runs in a process of its own.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    import zlib
+
+    source = find_rotated(path, inode)
+    if source is None:
+        return
+    deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
+    with open(source, "rb", buffering=0) as plain, open(f"{path}.{inode}.gz.tmp", "wb") as packed:
+        while chunk := plain.read(1 << 20):
+            packed.write(deflate.compress(chunk))
+        packed.write(deflate.flush())
+
+
+def compressed(path: str, inode: int, succeeded: bool) -> None:
+    """Put the compressed file into the place which the plain one has by now."""
+    temporary = f"{path}.{inode}.gz.tmp"
+    source = find_rotated(path, inode)
+    try:
+        if source is None or not succeeded:
+            os.unlink(temporary)
+        else:
+            os.rename(temporary, f"{source}.gz")
+            os.unlink(source)
+    except FileNotFoundError:
+        return
+
+
+def find_rotated(path: str, inode: int) -> str | None:
+    """Return the name that a rotated file has now, None when it is gone."""
+    folder, base = os.path.split(path)
+    for entry in os.scandir(folder):
+        suffix = entry.name[len(base) + 1 :]
+        if entry.name.startswith(f"{base}.") and suffix.isdecimal() and entry.inode() == inode:
+            return entry.path
+    return None

@@ -9,9 +9,7 @@ from barque.storage.snapshots import Mount
 
 
 @contextmanager
-def mounted(
-    mounts: Sequence[Mount], binds: Sequence[tuple[str, str, bool]] = ()
-) -> Iterator[int]:
+def mounted(mounts: Sequence[Mount], binds: Sequence[tuple[str, str, bool]] = ()) -> Iterator[int]:
     """Yield a descriptor of the root folder that the mounts make.
 
     Args:

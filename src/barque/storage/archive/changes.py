@@ -35,9 +35,7 @@ def layer_tar(upper: str, lowers: Sequence[str]) -> Iterator[bytes]:
     below = _Lower(lowers)
     fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield from tree(
-            fd, overlay=True, hides=lambda path: below.stat("/" + os.fsdecode(path)) is not None
-        )
+        yield from tree(fd, overlay=True, hides=lambda path: below.stat("/" + os.fsdecode(path)) is not None)
         yield END
     finally:
         os.close(fd)

@@ -66,9 +66,7 @@ def clean(name: bytes) -> bytes:
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                raise InvalidInputError(
-                    f"archive entry {os.fsdecode(name)!r} is outside of the root"
-                )
+                raise InvalidInputError(f"archive entry {os.fsdecode(name)!r} is outside of the root")
             parts.pop()
         elif part and part != b".":
             parts.append(part)
@@ -134,9 +132,7 @@ class _Unpacker:
         elif entry.kind in (tar.SYMLINK, tar.CHAR, tar.BLOCK_DEVICE, tar.FIFO):
             self._make_node(parent, base, path, entry)
         else:
-            raise InvalidInputError(
-                f"unhandled tar header type {ord(entry.kind)} of {os.fsdecode(entry.name)!r}"
-            )
+            raise InvalidInputError(f"unhandled tar header type {ord(entry.kind)} of {os.fsdecode(entry.name)!r}")
 
     def _folder(self, path: bytes) -> int:
         """Return a descriptor of the folder, made with its parents where it is missing."""
@@ -149,9 +145,7 @@ class _Unpacker:
             self._make_parents(path)
             fd = open_in_root(self._root, path, _OPEN_FOLDER)
         except NotADirectoryError:
-            raise InvalidInputError(
-                f"archive entry below {os.fsdecode(path)!r}, which is not a directory"
-            ) from None
+            raise InvalidInputError(f"archive entry below {os.fsdecode(path)!r}, which is not a directory") from None
         if len(self._folders) >= _FOLDERS_KEPT:
             os.close(self._folders.pop(next(iter(self._folders))))
         self._folders[path] = fd
@@ -195,16 +189,12 @@ class _Unpacker:
             return False
         if stat.S_ISDIR(found.st_mode):
             if self._keep_kind and not folder:
-                raise InvalidInputError(
-                    f'cannot overwrite directory "/{os.fsdecode(path)}" with non-directory'
-                )
+                raise InvalidInputError(f'cannot overwrite directory "/{os.fsdecode(path)}" with non-directory')
             remove_tree(parent, base)
             self._forget(path)
             return False
         if self._keep_kind and folder:
-            raise InvalidInputError(
-                f'cannot overwrite non-directory "/{os.fsdecode(path)}" with directory'
-            )
+            raise InvalidInputError(f'cannot overwrite non-directory "/{os.fsdecode(path)}" with directory')
         os.unlink(base, dir_fd=parent)
         self._forget(path)
         return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
@@ -253,9 +243,7 @@ class _Unpacker:
         for name, value in entry.xattrs.items():
             _set_xattr(fd, name, value)
 
-    def _make_file(
-        self, parent: int, base: bytes, path: bytes, buffer: memoryview, entry: tar.Entry
-    ) -> None:
+    def _make_file(self, parent: int, base: bytes, path: bytes, buffer: memoryview, entry: tar.Entry) -> None:
         try:
             fd = os.open(base, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
@@ -288,9 +276,7 @@ class _Unpacker:
             pass
         finally:
             os.close(source)
-        raise InvalidInputError(
-            f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}"
-        )
+        raise InvalidInputError(f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}")
 
     def _make_node(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
         self._clear(parent, base, path, folder=False)
@@ -306,9 +292,7 @@ class _Unpacker:
         else:
             bits = stat.S_IFCHR if entry.kind == tar.CHAR else stat.S_IFBLK
             if entry.kind == tar.CHAR and entry.device == (0, 0) and self._layer:
-                raise InvalidInputError(
-                    f"{os.fsdecode(entry.name)!r} is a device 0:0, which would hide files"
-                )
+                raise InvalidInputError(f"{os.fsdecode(entry.name)!r} is a device 0:0, which would hide files")
             os.mknod(base, bits | entry.mode, os.makedev(*entry.device), dir_fd=parent)
         uid, gid = self._owner or (entry.uid, entry.gid)
         os.chown(base, uid, gid, dir_fd=parent, follow_symlinks=False)

@@ -148,7 +148,7 @@ class _Packer:
         except FileNotFoundError:
             # A running container removed it since the folder was read.
             return
-        below = f"{os.fsdecode(path)}/".encode("utf-8", "surrogateescape") if path else b""
+        below = path + b"/" if path else b""
         inner = below + name
         shown = self._prefix + inner
         if self.rename is not None:
@@ -185,9 +185,7 @@ class _Packer:
         finally:
             os.close(fd)
 
-    def _file_entry(
-        self, parent: int, name: bytes, shown: bytes, found: os.stat_result
-    ) -> Iterator[bytes]:
+    def _file_entry(self, parent: int, name: bytes, shown: bytes, found: os.stat_result) -> Iterator[bytes]:
         if found.st_nlink > 1:
             key = (found.st_dev, found.st_ino)
             first = self._links.setdefault(key, shown)

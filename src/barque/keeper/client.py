@@ -163,7 +163,7 @@ class Keeper:
         if netns_fd is not None:
             spaces["network"] = netns_fd
         request = {
-            "op": "start", "id": id, "bundle": bundle, "root_mounts": list(root_mounts), "tty": tty,
+            "op": "start", "of": id, "bundle": bundle, "root_mounts": list(root_mounts), "tty": tty,
             "open_stdin": open_stdin, "stdin_once": stdin_once, "log": log, "cgroup": cgroup,
             "namespaces": list(spaces), "seccomp": self._seccomp_file(seccomp), "runtime": runtime,
             "console_size": list(console_size) if console_size else None,
@@ -199,7 +199,7 @@ class Keeper:
             UnavailableError: the keeper went away meanwhile.
         """
         request = {
-            "op": "exec", "id": id, "exec_id": exec_id, "process": process, "tty": tty,
+            "op": "exec", "of": id, "exec_id": exec_id, "process": process, "tty": tty,
             "open_stdin": open_stdin, "seccomp": self._seccomp_file(seccomp),
             "console_size": list(console_size) if console_size else None,
         }  # fmt: skip
@@ -225,7 +225,7 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         request = {
-            "op": "attach", "id": id, "exec_id": exec_id,
+            "op": "attach", "of": id, "exec_id": exec_id,
             "stdin": stdin, "stdout": stdout, "stderr": stderr,
         }  # fmt: skip
         try:
@@ -242,7 +242,7 @@ class Keeper:
         Raises:
             KeeperError: it does not run.
         """
-        await self._call({"op": "signal", "id": id, "exec_id": exec_id, "signo": signo})
+        await self._call({"op": "signal", "of": id, "exec_id": exec_id, "signo": signo})
 
     async def resize(self, id: str, exec_id: str | None, height: int, width: int) -> None:  # noqa: A002
         """Set the terminal's size in characters.
@@ -250,15 +250,15 @@ class Keeper:
         Raises:
             KeeperError: it does not run or has no terminal.
         """
-        await self._call({"op": "resize", "id": id, "exec_id": exec_id, "h": height, "w": width})
+        await self._call({"op": "resize", "of": id, "exec_id": exec_id, "h": height, "w": width})
 
     async def close_stdin(self, id: str, exec_id: str | None = None) -> None:  # noqa: A002
         """End the process's stdin."""
-        await self._call({"op": "close_stdin", "id": id, "exec_id": exec_id})
+        await self._call({"op": "close_stdin", "of": id, "exec_id": exec_id})
 
     async def log_reopen(self, id: str) -> None:  # noqa: A002
         """Open the container's log file anew, after it was moved or emptied from outside."""
-        await self._call({"op": "log_reopen", "id": id})
+        await self._call({"op": "log_reopen", "of": id})
 
     async def list(self) -> list[dict[str, Any]]:
         """Return a row per process: id, exec_id, pid, start_time, tty, and "exit" once it ended."""
@@ -271,7 +271,7 @@ class Keeper:
 
         For a container (no exec_id) this includes its exec processes' records. Unknown ids are no error.
         """
-        await self._call({"op": "forget", "id": id, "exec_id": exec_id})
+        await self._call({"op": "forget", "of": id, "exec_id": exec_id})
 
     async def ping(self) -> dict[str, Any]:
         """Return {"pid": the keeper's}."""
@@ -346,7 +346,7 @@ class Keeper:
             for (container, exec_id), fds in [*self._held.items()]:
                 names = [name for name in _HELD_ORDER if name in fds]
                 await self._exchange(
-                    {"op": "adopt", "id": container, "exec_id": exec_id, "names": names},
+                    {"op": "adopt", "of": container, "exec_id": exec_id, "names": names},
                     [fds[name] for name in names],
                 )
             await self._exchange({"op": "recover"}, ())
@@ -359,7 +359,7 @@ class Keeper:
         running = {(row["id"], row["exec_id"]) for row in listing["tasks"] if "exit" not in row}
         for key in running - self._held.keys():
             try:
-                ok, fds = await self._exchange({"op": "hold", "id": key[0], "exec_id": key[1]}, ())
+                ok, fds = await self._exchange({"op": "hold", "of": key[0], "exec_id": key[1]}, ())
             except KeeperError:
                 continue
             self._hold(key[0], key[1], ok, fds)
@@ -493,7 +493,7 @@ class Keeper:
             return
         code, status = result.si_code, result.si_status
         raw = status << 8 if code == os.CLD_EXITED else status
-        request = {"op": "exited", "id": key[0], "exec_id": key[1], "status": raw}
+        request = {"op": "exited", "of": key[0], "exec_id": key[1], "status": raw}
         task = self._loop.create_task(self._tell(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

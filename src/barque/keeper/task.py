@@ -45,7 +45,7 @@ class Task:
     __slots__ = (
         "_paused", "_streams", "_when_ended", "attachments", "cgroup", "console",
         "exec_id", "exit", "external", "folder", "id", "log", "open_stdin", "pid", "pidfd", "poller",
-        "raw_status", "sinks", "start_time", "stdin", "stdin_once", "tell", "tty",
+        "raw_status", "reported", "sinks", "start_time", "stdin", "stdin_once", "tell", "tty",
     )  # fmt: skip
 
     def __init__(self, poller: Poller, container: str, exec_id: str | None, folder: str) -> None:
@@ -68,6 +68,7 @@ class Task:
         self.external: str | None = None
         self.exit: dict[str, Any] | None = None
         self.raw_status: int | None = None
+        self.reported = False
         self.tell: Callable[[dict[str, Any]], None] = lambda event: None
         self._streams: dict[int, int] = {}
         self._paused = False
@@ -78,7 +79,11 @@ class Task:
     def mind(self, stream: int, fd: int) -> None:
         """Read the stream (1 or 2) from fd, which is non-blocking, until its end."""
         self._streams[stream] = fd
-        if not self._paused:
+        if self._paused:
+            return
+        if fd == self.console:
+            self._watch_console()
+        else:
             self.poller.watch(fd, EPOLLIN, lambda _: self._readable(stream))
 
     def streams(self) -> dict[int, int]:
@@ -182,16 +187,19 @@ class Task:
         if self.stdin is None:
             return
         if self.stdin.fd == self.console:
-            # The pty master is one descriptor for both directions.
-            events = EPOLLIN | (EPOLLOUT if backed_up else 0)
-            if 1 in self._streams:
-                self.poller.watch(self.console, events, self._console_ready)
+            if 1 in self._streams and not self._paused:
+                self._watch_console()
         elif backed_up:
             self.poller.watch(self.stdin.fd, EPOLLOUT, lambda _: self.stdin and self.stdin.flush())
         else:
             self.poller.forget(self.stdin.fd)
         for client in self.attachments:
             client.refresh()
+
+    def _watch_console(self) -> None:
+        """Watch the pty master, one descriptor for both directions."""
+        events = EPOLLIN | (EPOLLOUT if self.stdin_is_backed_up() else 0)
+        self.poller.watch(self.console, events, self._console_ready)
 
     def _console_ready(self, events: int) -> None:
         if events & EPOLLOUT and self.stdin is not None:
@@ -244,8 +252,8 @@ class Task:
             return
         if self.exec_id is not None:
             # What the exec'd process left behind may write for a while; its exit is known now.
-            action, self._when_ended = self._when_ended, lambda: None
-            action()
+            self.reported = True
+            done(self)
         elif self.cgroup is not None:
             try:
                 self.cgroup.kill(signal.SIGKILL)
@@ -267,7 +275,8 @@ class Task:
         if self.log is not None:
             self.log.close()
             self.log = None
-        if action is not None:
+        if action is not None and not self.reported:
+            self.reported = True
             action()
 
     def close_input(self) -> None:
@@ -307,7 +316,7 @@ class Task:
             "id": self.id, "exec_id": self.exec_id, "pid": self.pid,
             "start_time": self.start_time, "tty": self.tty,
         }  # fmt: skip
-        if self.exit is not None and self._when_ended is None:
+        if self.reported:
             row["exit"] = self.exit
         return row
 

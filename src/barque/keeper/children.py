@@ -1,0 +1,66 @@
+"""Ends of the keeper's children, each told to whoever started it; orphans are reaped in passing."""
+
+import os
+import signal
+from collections.abc import Callable
+from select import EPOLLIN
+
+from barque.keeper.poller import Poller
+
+Ended = Callable[[int], None]
+
+
+class Children:
+    """The one place that waits for processes. Statuses are raw wait statuses."""
+
+    __slots__ = ("_by_pid", "_wake")
+
+    def __init__(self, poller: Poller) -> None:
+        self._by_pid: dict[int, Ended] = {}
+        self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poller.watch(self._wake, EPOLLIN, self._woken)
+
+    def expect(self, pid: int, ended: Ended) -> None:
+        """Call ended with the status when the child pid has ended; must follow its start at once."""
+        self._by_pid[pid] = ended
+
+    def forget(self, pid: int) -> None:
+        """Reap the child silently when it ends."""
+        self._by_pid.pop(pid, None)
+
+    def spawn(self, argv: list[str], ended: Ended, stdio: tuple[int, int, int]) -> int:
+        """Start a program with these descriptors as 0, 1 and 2 and nothing else; return its pid.
+
+        Raises:
+            OSError: it cannot be executed.
+        """
+        # Copies first: a wanted descriptor may itself be 0, 1 or 2.
+        copies = [os.dup(fd) for fd in stdio]
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(copies)]
+            pid = os.posix_spawn(
+                argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGCHLD, signal.SIGPIPE]
+            )
+        finally:
+            for fd in copies:
+                os.close(fd)
+        self.expect(pid, ended)
+        return pid
+
+    def _woken(self, _: int) -> None:
+        try:
+            os.read(self._wake, 4096)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            ended = self._by_pid.pop(pid, None)
+            if ended is not None:
+                ended(status)

@@ -1,0 +1,71 @@
+"""Pipes between the keeper and a process it starts."""
+
+import os
+from typing import NamedTuple
+
+from barque.keeper.protocol import close_all
+
+
+class Stdio(NamedTuple):
+    """Both ends: `child` for the process's 0, 1, 2; the others are the keeper's, -1 where there is none."""
+
+    child: tuple[int, int, int]
+    stdin: int
+    stdout: int
+    stderr: int
+
+    def close_child(self) -> None:
+        """Close the process's ends."""
+        close_all(self.child)
+
+    def close(self) -> None:
+        """Close everything."""
+        close_all((*self.child, self.stdin, self.stdout, self.stderr))
+
+
+def open_stdio(open_stdin: bool, tty: bool) -> Stdio:
+    """Make what a process needs; with tty it is all /dev/null, as the pty is made within the container.
+
+    Raises:
+        OSError: no descriptors are left.
+    """
+    made: list[int] = []
+    try:
+        if open_stdin and not tty:
+            stdin_read, stdin = os.pipe2(os.O_CLOEXEC)
+            made += [stdin_read, stdin]
+            os.set_blocking(stdin, False)
+        else:
+            stdin_read, stdin = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), -1
+            made.append(stdin_read)
+        outputs = []
+        for _ in (1, 2):
+            if tty:
+                outputs.append((-1, os.dup(stdin_read)))
+            else:
+                outputs.append(_output_pipe())
+            made += outputs[-1]
+        return Stdio(
+            (stdin_read, outputs[0][1], outputs[1][1]), stdin, outputs[0][0], outputs[1][0]
+        )
+    except OSError:
+        close_all(made)
+        raise
+
+
+def _output_pipe() -> tuple[int, int]:
+    """Return (the keeper's read end, the process's end).
+
+    The process's end can read too: when the keeper dies there is still a reader, so the process gets no
+    SIGPIPE, and the pipe can be opened again through /proc.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        both = os.open(f"/proc/self/fd/{write}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    os.set_blocking(read, False)
+    return read, both

@@ -1,16 +1,14 @@
 """Layers on disk: the tar as a blob under its diffID, the files as a snapshot under its chain id."""
 
-import mmap
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Iterable
 
 from barque.oci import digest as digests
 from barque.storage.archive import unpack
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
+from barque.storage.mapping import mapped
 from barque.storage.snapshots import COMMITTED, Snapshotter
 
 _EXTRACT = "extract-"
@@ -81,28 +79,3 @@ class Layers:
         for blob in list(self.content.walk()):
             if blob.digest not in blobs:
                 self.content.remove(blob.digest)
-
-
-@contextmanager
-def mapped(file: BinaryIO) -> Iterator[memoryview]:
-    """Yield a file's bytes without reading them into memory."""
-    if os.fstat(file.fileno()).st_size == 0:
-        yield memoryview(b"")
-        return
-    area = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    view = memoryview(area)
-    try:
-        yield view
-    finally:
-        # An exception's traceback may still hold slices; they go with it.
-        try:
-            view.release()
-            area.close()
-        except BufferError:
-            pass
-
-
-def pieces(buffer: memoryview, size: int = 1 << 20) -> Iterator[memoryview]:
-    """Yield the buffer in pieces of at most size bytes."""
-    for start in range(0, len(buffer), size):
-        yield buffer[start : start + size]

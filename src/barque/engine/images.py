@@ -1,0 +1,223 @@
+"""The API's images over the image store: threads for what takes long, events for what changed."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
+from barque.engine.pumps import chunks_of, stream_of
+from barque.images import load as loading, removal, save as saving, views
+from barque.images.model import Image
+from barque.images.removal import User
+from barque.images.store import ImageStore
+from barque.oci import platform as platforms_of
+from barque.oci.reference import parse
+
+Json = dict[str, Any]
+Filters = dict[str, list[str]]
+Publish = Callable[[str, str, str, dict[str, str]], None]
+
+
+class Images:
+    """Implements the API's ImagesBackend.
+
+    Args:
+        store: the images.
+        containers_using: all containers as {"id", "image_id", "running"}.
+        publish: tells subscribers (type, action, actor id, attributes).
+    """
+
+    def __init__(
+        self, store: ImageStore, containers_using: Callable[[], list[Json]], publish: Publish
+    ) -> None:
+        self.store = store
+        self._containers_using = containers_using
+        self._publish = publish
+        self._loop = asyncio.get_running_loop()
+        store.publish = self._changed
+
+    async def list(
+        self,
+        *,
+        all: bool,  # noqa: A002
+        filters: Filters,
+        shared_size: bool,
+        digests: bool,
+        manifests: bool,
+    ) -> list[Json]:
+        """Return the images that pass the filters."""
+
+        def work() -> "list[Json]":
+            shared = views.shared_sizes(self.store) if shared_size else {}
+            patterns = filters.get("reference", [])
+            return [
+                views.row(
+                    self.store,
+                    image,
+                    shared=shared.get(image.id, -1),
+                    names=views.matching(image, patterns) if patterns else None,
+                )
+                for image in views.select(self.store, filters, everything=all)
+            ]
+
+        return await asyncio.to_thread(work)
+
+    async def inspect(self, ref: str, *, platform: str, manifests: bool) -> Json:
+        """Return everything about an image."""
+        return views.inspect(self.store, self._resolve(ref, platform))
+
+    async def history(self, ref: str, *, platform: str) -> "list[Json]":
+        """Return how an image came to be."""
+        image = self._resolve(ref, platform)
+        return await asyncio.to_thread(views.history, self.store, image)
+
+    async def tag(self, ref: str, repo: str, tag: str) -> None:
+        """Give an image another name."""
+        image = self.store.resolve(ref)
+        await asyncio.to_thread(self.store.tag, image.id, repo, tag)
+
+    async def remove(
+        self, ref: str, *, force: bool, noprune: bool, platforms: "list[str]"
+    ) -> "list[Json]":
+        """Remove a name or an image."""
+        if platforms:
+            self._resolve(ref, platforms[0])
+        users = self._users()
+        return await asyncio.to_thread(
+            lambda: removal.remove(
+                self.store, ref, force=force, prune=not noprune, users=users
+            )
+        )
+
+    async def prune(self, filters: Filters) -> Json:
+        """Remove dangling images, or with dangling=false all that no container uses."""
+        chosen = dict(filters)
+        dangling = chosen.pop("dangling", ["true"])
+        unknown = set(chosen) - {"label", "label!", "until"}
+        if unknown:
+            raise InvalidInputError(f"invalid filter '{min(unknown)}'")
+        if dangling[0].lower() in ("1", "t", "true"):
+            chosen["dangling"] = ["true"]
+        elif dangling[0].lower() not in ("0", "f", "false"):
+            raise InvalidInputError(f"invalid filter 'dangling=[{dangling[0]}]'")
+        users = self._users()
+
+        def work() -> tuple[list[Json], int]:
+            unused = views.select(self.store, chosen, everything=True)
+            return removal.prune(self.store, unused, users)
+
+        rows, won = await asyncio.to_thread(work)
+        self._publish("image", "prune", "", {"reclaimed": str(won)})
+        return {"ImagesDeleted": rows or None, "SpaceReclaimed": won}
+
+    async def load(
+        self, read: Callable[[], Any], *, quiet: bool, platforms: "list[str]"
+    ) -> AsyncIterator[Json]:
+        """Load an archive; messages come once it is in."""
+
+        def work(chunks: Iterable[bytes]) -> "list[Json]":
+            return [*loading.messages(loading.load(self.store, chunks, platforms))]
+
+        rows = await chunks_of(read, work)
+        return _each(rows)
+
+    async def save(self, refs: "list[str]", *, platforms: "list[str]") -> AsyncIterator[bytes]:
+        """Return the archive of images."""
+        for ref in refs:
+            for platform in platforms:
+                self._resolve(ref, platform)
+        if not refs:
+            raise InvalidInputError("no images to save")
+        chosen = saving.select(self.store, refs)
+        return stream_of(lambda: saving.save(self.store, chosen))
+
+    async def import_(
+        self,
+        read: Callable[[], Any] | None,
+        *,
+        source: str,
+        repo: str,
+        tag: str,
+        message: str,
+        changes: "list[str]",
+        platform: str,
+    ) -> AsyncIterator[Json]:
+        """Make an image from the tar of a root file system."""
+        reference = parse(f"{repo}:{tag}" if tag else repo).with_default_tag() if repo else None
+        if reference is not None and reference.digest:
+            raise InvalidInputError("cannot import digest reference")
+        if source not in ("", "-") or read is None:
+            raise UnsupportedError(f"import from {source}: only a request's body can be imported")
+
+        def work(chunks: Iterable[bytes]) -> Image:
+            return self.store.import_tar(
+                chunks, reference=reference, message=message, changes=changes, wanted=platform
+            )
+
+        image = await chunks_of(read, work)
+        return _each([{"status": image.id}])
+
+    async def disk_usage(self) -> "list[Json]":
+        """Return all images with the sizes that they share and how many containers use them."""
+        count = Counter(user.image_id for user in self._users())
+
+        def work() -> "list[Json]":
+            shared = views.shared_sizes(self.store)
+            return [
+                views.row(
+                    self.store, i, containers=count[i.id], shared=shared.get(i.id, 0)
+                )
+                for i in self.store.images()
+            ]
+
+        return await asyncio.to_thread(work)
+
+    def _resolve(self, ref: str, platform: str) -> Image:
+        image = self.store.resolve(ref)
+        if platform:
+            wanted = _platform(platform)
+            found = platforms_of.of_config(image.config)
+            if not platforms_of.fits(found, wanted):
+                raise NotFoundError(
+                    f"image with reference {ref} was found but its platform ({found}) "
+                    f"does not match the specified platform ({wanted})"
+                )
+        return image
+
+    def _users(self) -> "Sequence[User]":
+        return [
+            User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()
+        ]
+
+    def _changed(self, action: str, image_id: str, name: str) -> None:
+        attributes = {"name": name}
+        try:
+            labels = self.store.resolve(image_id).run_config.get("Labels") or {}
+            attributes = {**labels, **attributes}
+        except BarqueError:
+            pass
+        self._loop.call_soon_threadsafe(self._publish, "image", action, image_id, attributes)
+
+
+def _platform(text: str) -> platforms_of.Platform:
+    """Return a platform given as text or as the API's JSON object."""
+    if text.startswith("{"):
+        import json
+
+        try:
+            value = json.loads(text)
+        except ValueError:
+            raise InvalidInputError(f"failed to parse platform: {text}") from None
+        return platforms_of.of_config(value)
+    if not re.fullmatch(r"[\w./-]+", text):
+        raise InvalidInputError(f'"{text}" is an invalid platform specifier')
+    return platforms_of.parse(text)
+
+
+async def _each(rows: Iterable[Json]) -> AsyncIterator[Json]:
+    for row in rows:
+        yield row
+
+

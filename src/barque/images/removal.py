@@ -1,0 +1,138 @@
+"""Removing images: names first, content when nothing needs it, untagged parents with it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from barque.base.errors import ConflictError
+from barque.base.ids import short
+from barque.images.model import Image, Json
+from barque.images.store import ImageStore
+from barque.oci.reference import parse
+
+
+class User(NamedTuple):
+    """A container that uses an image."""
+
+    id: str
+    image_id: str
+    running: bool
+
+
+def remove(
+    store: ImageStore, ref: str, *, force: bool, prune: bool, users: Sequence[User]
+) -> list[Json]:
+    """Remove a name, or an image by id; return what went as `Untagged` and `Deleted` rows.
+
+    Args:
+        store: where it is.
+        ref: what the user typed.
+        force: untag although containers use it; by id take all its names.
+        prune: delete untagged parents too.
+        users: all containers.
+
+    Raises:
+        NotFoundError: no such image.
+        ConflictError: containers, children or several names forbid it.
+    """
+    with store.lock:
+        image = store.resolve(ref)
+        name = store.name_of(ref)
+        rows: list[Json] = []
+        using = [u for u in users if u.image_id == image.id]
+        if name:
+            _untag_one(store, image, name, force=force, using=using, rows=rows, typed=ref)
+        else:
+            _untag_by_id(store, image, force=force, using=using, rows=rows)
+        image = store.resolve(image.id)
+        if not (image.names or _pinned(image) or using or store.children(image.id)):
+            _delete(store, image, prune=prune, users=users, rows=rows)
+        return rows
+
+
+def prune(
+    store: ImageStore, unused: Sequence[Image], users: Sequence[User]
+) -> tuple[list[Json], int]:
+    """Remove the given images where nothing uses them; return the rows and the bytes won."""
+    rows: list[Json] = []
+    with store.lock:
+        before = store.layers_size()
+        used = {u.image_id for u in users}
+        for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
+            if chosen.id in used or store.children(chosen.id) or chosen not in store.images():
+                continue
+            for name in (*chosen.names, *chosen.digests):
+                store.untag(name)
+                rows.append({"Untagged": parse(name).familiar})
+            _delete(store, store.resolve(chosen.id), prune=False, users=users, rows=rows)
+        return rows, max(0, before - store.layers_size())
+
+
+def _untag_one(
+    store: ImageStore,
+    image: Image,
+    name: str,
+    *,
+    force: bool,
+    using: Sequence[User],
+    rows: list[Json],
+    typed: str,
+) -> None:
+    last = len(image.names) + len(_pinned(image)) == 1 or image.names == (name,)
+    if last and using and not force:
+        raise ConflictError(
+            f"conflict: unable to delete {parse(typed).with_default_tag().familiar} "
+            f"(must be forced) - container {short(using[0].id)} is using its "
+            f"referenced image {short(image.id)}"
+        )
+    store.untag(name)
+    rows.append({"Untagged": parse(name).familiar})
+    if last:
+        # Digests of the same repository go with the last tag: nobody typed them.
+        for pinned in image.digests:
+            if pinned != name:
+                store.untag(pinned)
+                rows.append({"Untagged": parse(pinned).familiar})
+
+
+def _untag_by_id(
+    store: ImageStore, image: Image, *, force: bool, using: Sequence[User], rows: list[Json]
+) -> None:
+    stem = f"conflict: unable to delete {short(image.id)}"
+    running = [u for u in using if u.running]
+    if running:
+        raise ConflictError(
+            f"{stem} (cannot be forced) - image is being used by running container "
+            f"{short(running[0].id)}"
+        )
+    if store.children(image.id):
+        raise ConflictError(f"{stem} (cannot be forced) - image has dependent child images")
+    if len(image.names) > 1 and not force:
+        raise ConflictError(f"{stem} (must be forced) - image is referenced in multiple repositories")
+    if using and not force:
+        raise ConflictError(
+            f"{stem} (must be forced) - image is being used by stopped container {short(using[0].id)}"
+        )
+    for name in (*image.names, *image.digests):
+        store.untag(name)
+        rows.append({"Untagged": parse(name).familiar})
+
+
+def _pinned(image: Image) -> list[str]:
+    """Return the names with a digest whose repository has no tag of the image."""
+    tagged = {parse(n).name for n in image.names}
+    return [d for d in image.digests if parse(d).name not in tagged]
+
+
+def _delete(
+    store: ImageStore, image: Image, *, prune: bool, users: Sequence[User], rows: list[Json]
+) -> None:
+    while True:
+        layers = store.delete(image.id)
+        rows.append({"Deleted": image.id})
+        rows += [{"Deleted": layer} for layer in layers]
+        parent = next((i for i in store.images() if i.id == image.parent), None)
+        if parent is None or not prune or parent.names or parent.digests:
+            return
+        if store.children(parent.id) or any(u.image_id == parent.id for u in users):
+            return
+        image = parent

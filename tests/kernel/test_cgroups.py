@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture
 def cgroup() -> Iterator[cgroups.Cgroup]:
-    made = cgroups.open_cgroup(f"/barque-test/{uuid.uuid4().hex}")
+    made = cgroups.open_manager(f"/barque-test/{uuid.uuid4().hex}")
     yield made
     made.kill(signal.SIGKILL)
     assert made.delete()
@@ -135,7 +135,7 @@ def test_a_program_ends_at_the_rule_that_names_everything() -> None:
 @pytest.mark.parametrize("path", ["/", "", "/a/../b", "..", "/a\0b"])
 def test_a_path_outside_the_hierarchy_is_refused(path: str) -> None:
     with pytest.raises(cgroups.CgroupError):
-        cgroups.open_cgroup(path)
+        cgroups.open_manager(path)
 
 
 def test_shares_and_swap_convert_as_other_runtimes_do() -> None:

@@ -1,6 +1,6 @@
 """Control groups: one object a container, the same for both versions of the interface.
 
-    cgroup = open_cgroup("/barque/<id>")
+    cgroup = open_manager("/barque/<id>")
     warnings = cgroup.create(spec["linux"]["resources"])
     ...                                  # the child: cgroup.join_self(), or born into cgroup.dir_fd()
     cgroup.delete()
@@ -12,7 +12,7 @@ The keeper imports this room: it imports little.
 from barque.runtime.cgroups import v1, v2
 from barque.runtime.cgroups.files import Cgroup, CgroupError
 
-__all__ = ["Cgroup", "CgroupError", "is_v2", "open_cgroup"]
+__all__ = ["Cgroup", "CgroupError", "is_v2", "open_manager"]
 
 
 def is_v2() -> bool:
@@ -20,7 +20,7 @@ def is_v2() -> bool:
     return not v1.hierarchies()
 
 
-def open_cgroup(path: str) -> Cgroup:
+def open_manager(path: str) -> Cgroup:
     """Return the cgroup of that path below the root of each hierarchy; it need not exist.
 
     Raises:

@@ -16,6 +16,9 @@ from barque.oci import platform as platforms_of
 from barque.oci.reference import parse
 
 Json = dict[str, Any]
+# Named outside the class: inside it, `list` is a method.
+Jsons = list[Json]
+Strings = list[str]
 Filters = dict[str, list[str]]
 Publish = Callable[[str, str, str, dict[str, str]], None]
 
@@ -29,9 +32,7 @@ class Images:
         publish: tells subscribers (type, action, actor id, attributes).
     """
 
-    def __init__(
-        self, store: ImageStore, containers_using: Callable[[], list[Json]], publish: Publish
-    ) -> None:
+    def __init__(self, store: ImageStore, containers_using: Callable[[], list[Json]], publish: Publish) -> None:
         self.store = store
         self._containers_using = containers_using
         self._publish = publish
@@ -41,15 +42,15 @@ class Images:
     async def list(
         self,
         *,
-        all: bool,  # noqa: A002
+        all: bool,
         filters: Filters,
         shared_size: bool,
         digests: bool,
         manifests: bool,
-    ) -> list[Json]:
+    ) -> Jsons:
         """Return the images that pass the filters."""
 
-        def work() -> "list[Json]":
+        def work() -> Jsons:
             shared = views.shared_sizes(self.store) if shared_size else {}
             patterns = filters.get("reference", [])
             return [
@@ -68,7 +69,7 @@ class Images:
         """Return everything about an image."""
         return views.inspect(self.store, self._resolve(ref, platform))
 
-    async def history(self, ref: str, *, platform: str) -> "list[Json]":
+    async def history(self, ref: str, *, platform: str) -> Jsons:
         """Return how an image came to be."""
         image = self._resolve(ref, platform)
         return await asyncio.to_thread(views.history, self.store, image)
@@ -78,17 +79,13 @@ class Images:
         image = self.store.resolve(ref)
         await asyncio.to_thread(self.store.tag, image.id, repo, tag)
 
-    async def remove(
-        self, ref: str, *, force: bool, noprune: bool, platforms: "list[str]"
-    ) -> "list[Json]":
+    async def remove(self, ref: str, *, force: bool, noprune: bool, platforms: Strings) -> Jsons:
         """Remove a name or an image."""
         if platforms:
             self._resolve(ref, platforms[0])
         users = self._users()
         return await asyncio.to_thread(
-            lambda: removal.remove(
-                self.store, ref, force=force, prune=not noprune, users=users
-            )
+            lambda: removal.remove(self.store, ref, force=force, prune=not noprune, users=users)
         )
 
     async def prune(self, filters: Filters) -> Json:
@@ -104,7 +101,7 @@ class Images:
             raise InvalidInputError(f"invalid filter 'dangling=[{dangling[0]}]'")
         users = self._users()
 
-        def work() -> tuple[list[Json], int]:
+        def work() -> tuple[Jsons, int]:
             unused = views.select(self.store, chosen, everything=True)
             return removal.prune(self.store, unused, users)
 
@@ -112,18 +109,16 @@ class Images:
         self._publish("image", "prune", "", {"reclaimed": str(won)})
         return {"ImagesDeleted": rows or None, "SpaceReclaimed": won}
 
-    async def load(
-        self, read: Callable[[], Any], *, quiet: bool, platforms: "list[str]"
-    ) -> AsyncIterator[Json]:
+    async def load(self, read: Callable[[], Any], *, quiet: bool, platforms: Strings) -> AsyncIterator[Json]:
         """Load an archive; messages come once it is in."""
 
-        def work(chunks: Iterable[bytes]) -> "list[Json]":
+        def work(chunks: Iterable[bytes]) -> Jsons:
             return [*loading.messages(loading.load(self.store, chunks, platforms))]
 
         rows = await chunks_of(read, work)
         return _each(rows)
 
-    async def save(self, refs: "list[str]", *, platforms: "list[str]") -> AsyncIterator[bytes]:
+    async def save(self, refs: Strings, *, platforms: Strings) -> AsyncIterator[bytes]:
         """Return the archive of images."""
         for ref in refs:
             for platform in platforms:
@@ -141,7 +136,7 @@ class Images:
         repo: str,
         tag: str,
         message: str,
-        changes: "list[str]",
+        changes: Strings,
         platform: str,
     ) -> AsyncIterator[Json]:
         """Make an image from the tar of a root file system."""
@@ -152,23 +147,19 @@ class Images:
             raise UnsupportedError(f"import from {source}: only a request's body can be imported")
 
         def work(chunks: Iterable[bytes]) -> Image:
-            return self.store.import_tar(
-                chunks, reference=reference, message=message, changes=changes, wanted=platform
-            )
+            return self.store.import_tar(chunks, reference=reference, message=message, changes=changes, wanted=platform)
 
         image = await chunks_of(read, work)
         return _each([{"status": image.id}])
 
-    async def disk_usage(self) -> "list[Json]":
+    async def disk_usage(self) -> Jsons:
         """Return all images with the sizes that they share and how many containers use them."""
         count = Counter(user.image_id for user in self._users())
 
-        def work() -> "list[Json]":
+        def work() -> Jsons:
             shared = views.shared_sizes(self.store)
             return [
-                views.row(
-                    self.store, i, containers=count[i.id], shared=shared.get(i.id, 0)
-                )
+                views.row(self.store, i, containers=count[i.id], shared=shared.get(i.id, 0))
                 for i in self.store.images()
             ]
 
@@ -187,9 +178,7 @@ class Images:
         return image
 
     def _users(self) -> "Sequence[User]":
-        return [
-            User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()
-        ]
+        return [User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()]
 
     def _changed(self, action: str, image_id: str, name: str) -> None:
         attributes = {"name": name}
@@ -219,5 +208,3 @@ def _platform(text: str) -> platforms_of.Platform:
 async def _each(rows: Iterable[Json]) -> AsyncIterator[Json]:
     for row in rows:
         yield row
-
-

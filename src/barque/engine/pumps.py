@@ -10,9 +10,7 @@ T = TypeVar("T")
 _AHEAD = 4
 
 
-async def chunks_of(
-    read: Callable[[], Awaitable[bytes]], work: Callable[[Iterable[bytes]], T]
-) -> T:
+async def chunks_of(read: Callable[[], Awaitable[bytes]], work: Callable[[Iterable[bytes]], T]) -> T:
     """Run blocking work in a thread on the chunks that read() gives, and return its result.
 
     Args:

@@ -94,9 +94,7 @@ class _Files:
 
 
 class _Loader:
-    def __init__(
-        self, store: ImageStore, files: _Files, wanted: Sequence[platform.Platform]
-    ) -> None:
+    def __init__(self, store: ImageStore, files: _Files, wanted: Sequence[platform.Platform]) -> None:
         self._store = store
         self._files = files
         self._wanted = wanted
@@ -109,9 +107,7 @@ class _Loader:
             index = _object(self._files.json("index.json"), "index.json")
             self._index(index, "", 0)
         else:
-            raise InvalidInputError(
-                "invalid archive: does not contain a manifest.json or an index.json"
-            )
+            raise InvalidInputError("invalid archive: does not contain a manifest.json or an index.json")
         if not self._done:
             raise InvalidInputError("invalid archive: no image for the requested platform")
         return self._done
@@ -139,9 +135,7 @@ class _Loader:
         # An index below another is one image for several platforms: one of them is taken.
         for entry in self._chosen(entries) if depth else entries:
             notes = entry.get("annotations") or {}
-            named = notes.get("io.containerd.image.name") or notes.get(
-                "org.opencontainers.image.ref.name"
-            )
+            named = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name")
             inner = named if isinstance(named, str) else name
             kind = entry.get("mediaType")
             content = _object(_parsed(self._files.blob(entry.get("digest"))), "manifest")
@@ -178,9 +172,7 @@ class _Loader:
         found = platform.of_config(config)
         return not self._wanted or any(platform.fits(found, w) for w in self._wanted)
 
-    def _add(
-        self, raw: bytes, parts: Sequence[memoryview], references: Sequence[Reference]
-    ) -> None:
+    def _add(self, raw: bytes, parts: Sequence[memoryview], references: Sequence[Reference]) -> None:
         diff_ids = check_config(raw)["rootfs"]["diff_ids"]
         if len(diff_ids) != len(parts):
             raise InvalidInputError(

@@ -18,9 +18,7 @@ class User(NamedTuple):
     running: bool
 
 
-def remove(
-    store: ImageStore, ref: str, *, force: bool, prune: bool, users: Sequence[User]
-) -> list[Json]:
+def remove(store: ImageStore, ref: str, *, force: bool, prune: bool, users: Sequence[User]) -> list[Json]:
     """Remove a name, or an image by id; return what went as `Untagged` and `Deleted` rows.
 
     Args:
@@ -34,7 +32,7 @@ def remove(
         NotFoundError: no such image.
         ConflictError: containers, children or several names forbid it.
     """
-    with store.lock:
+    with store.changing, store.lock:
         image = store.resolve(ref)
         name = store.name_of(ref)
         rows: list[Json] = []
@@ -49,12 +47,10 @@ def remove(
         return rows
 
 
-def prune(
-    store: ImageStore, unused: Sequence[Image], users: Sequence[User]
-) -> tuple[list[Json], int]:
+def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> tuple[list[Json], int]:
     """Remove the given images where nothing uses them; return the rows and the bytes won."""
     rows: list[Json] = []
-    with store.lock:
+    with store.changing:
         before = store.layers_size()
         used = {u.image_id for u in users}
         for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
@@ -94,24 +90,19 @@ def _untag_one(
                 rows.append({"Untagged": parse(pinned).familiar})
 
 
-def _untag_by_id(
-    store: ImageStore, image: Image, *, force: bool, using: Sequence[User], rows: list[Json]
-) -> None:
+def _untag_by_id(store: ImageStore, image: Image, *, force: bool, using: Sequence[User], rows: list[Json]) -> None:
     stem = f"conflict: unable to delete {short(image.id)}"
     running = [u for u in using if u.running]
     if running:
         raise ConflictError(
-            f"{stem} (cannot be forced) - image is being used by running container "
-            f"{short(running[0].id)}"
+            f"{stem} (cannot be forced) - image is being used by running container {short(running[0].id)}"
         )
     if store.children(image.id):
         raise ConflictError(f"{stem} (cannot be forced) - image has dependent child images")
     if len(image.names) > 1 and not force:
         raise ConflictError(f"{stem} (must be forced) - image is referenced in multiple repositories")
     if using and not force:
-        raise ConflictError(
-            f"{stem} (must be forced) - image is being used by stopped container {short(using[0].id)}"
-        )
+        raise ConflictError(f"{stem} (must be forced) - image is being used by stopped container {short(using[0].id)}")
     for name in (*image.names, *image.digests):
         store.untag(name)
         rows.append({"Untagged": parse(name).familiar})
@@ -123,9 +114,7 @@ def _pinned(image: Image) -> list[str]:
     return [d for d in image.digests if parse(d).name not in tagged]
 
 
-def _delete(
-    store: ImageStore, image: Image, *, prune: bool, users: Sequence[User], rows: list[Json]
-) -> None:
+def _delete(store: ImageStore, image: Image, *, prune: bool, users: Sequence[User], rows: list[Json]) -> None:
     while True:
         layers = store.delete(image.id)
         rows.append({"Deleted": image.id})

@@ -61,8 +61,8 @@ def save(store: ImageStore, chosen: Selected) -> Iterator[bytes]:
     index: list[Json] = []
     manifests: list[Json] = []
     repositories: dict[str, dict[str, str]] = {}
-    for name in (b"blobs/", b"blobs/sha256/"):
-        yield header(name, kind=FOLDER, mode=0o755)
+    for folder in (b"blobs/", b"blobs/sha256/"):
+        yield header(folder, kind=FOLDER, mode=0o755)
     for image in chosen.images.values():
         manifest = json.dumps(_manifest(store, image), separators=(",", ":")).encode()
         for digest in image.diff_ids:
@@ -102,10 +102,7 @@ def _all_tags(store: ImageStore, ref: str) -> list[Reference]:
 
 
 def _manifest(store: ImageStore, image: Image) -> Json:
-    layers = [
-        {"mediaType": media.OCI_LAYER, "digest": d, "size": store.content.size(d)}
-        for d in image.diff_ids
-    ]
+    layers = [{"mediaType": media.OCI_LAYER, "digest": d, "size": store.content.size(d)} for d in image.diff_ids]
     config = {"mediaType": media.OCI_CONFIG, "digest": image.id, "size": len(image.raw)}
     return {
         "schemaVersion": 2,
@@ -140,10 +137,7 @@ def _descriptors(image: Image, manifest: bytes, names: Sequence[Reference]) -> l
 
 
 def _docker_item(store: ImageStore, image: Image, names: Sequence[Reference]) -> Json:
-    sources = {
-        d: {"mediaType": media.OCI_LAYER, "size": store.content.size(d), "digest": d}
-        for d in image.diff_ids
-    }
+    sources = {d: {"mediaType": media.OCI_LAYER, "size": store.content.size(d), "digest": d} for d in image.diff_ids}
     return {
         "Config": _path(image.id),
         "RepoTags": [name.familiar for name in names] or None,

@@ -40,7 +40,10 @@ class ImageStore:
         self.content = content
         self.snapshots = snapshots
         self.publish: Publish = lambda action, image, name: None
-        # Held through registering: between a layer's arrival and the image's row nobody removes it.
+        # `changing` is held long, by those who add or remove content: between a layer's arrival and
+        # the image's row nobody may sweep it away. `lock` guards the maps, is held for moments only
+        # and taken after `changing`, so that looking an image up never waits for an import.
+        self.changing = threading.RLock()
         self.lock = threading.RLock()
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
@@ -137,7 +140,7 @@ class ImageStore:
 
     def delete(self, image_id: str) -> list[str]:
         """Delete an image without names and children; return the chain ids of layers that went too."""
-        with self.lock:
+        with self.changing, self.lock:
             image = self._images[image_id]
             if image.names or image.digests or self.children(image_id):
                 raise ConflictError(f"image {short(image_id)} has names or children")
@@ -159,9 +162,10 @@ class ImageStore:
         """
         config = check_config(raw)
         image_id = digests.of(raw)
-        with self.lock:
-            if image_id in self._images:
-                return self._images[image_id]
+        with self.changing:
+            with self.lock:
+                if image_id in self._images:
+                    return self._images[image_id]
             chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
             for layer in chain:
                 if not self.layers.has(layer):
@@ -170,14 +174,15 @@ class ImageStore:
             self.content.put(raw)
             # The row promises that all files are there, so they go to disk before it.
             self.snapshots.sync()
-            with self._transaction() as database:
-                row = (image_id, parent, size, 0)
-                database.execute("INSERT INTO image VALUES (?, ?, ?, ?)", row)
-            self._images[image_id] = Image(image_id, config, raw, chain, parent, size, 0)
-            return self._images[image_id]
+            with self.lock:
+                with self._transaction() as database:
+                    row = (image_id, parent, size, 0)
+                    database.execute("INSERT INTO image VALUES (?, ?, ?, ?)", row)
+                self._images[image_id] = Image(image_id, config, raw, chain, parent, size, 0)
+                return self._images[image_id]
 
     def add_layer(self, parent: str, chunks: Iterable[bytes | memoryview], expected: str = "") -> tuple[str, str]:
-        """Store and unpack a layer (see Layers.add); hold `lock` until it is registered."""
+        """Store and unpack a layer (see Layers.add); call it inside `collecting()`."""
         return self.layers.add(parent, chunks, expected)
 
     def import_tar(
@@ -286,7 +291,7 @@ class ImageStore:
 
     def sweep(self) -> None:
         """Remove layers and blobs that belong to no image."""
-        with self.lock:
+        with self.changing, self.lock:
             chains = {c for i in self._images.values() for c in i.chain}
             blobs = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}
             self.layers.keep_only(chains, blobs)
@@ -381,14 +386,14 @@ class _Collecting:
         self._store = store
 
     def __enter__(self) -> None:
-        self._store.lock.acquire()
+        self._store.changing.acquire()
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         try:
             if kind is not None:
                 self._store.sweep()
         finally:
-            self._store.lock.release()
+            self._store.changing.release()
 
 
 def container_size(snapshots: Snapshotter, key: str) -> int:

@@ -125,11 +125,7 @@ def inspect(store: ImageStore, image: Image) -> Json:
         "Size": image.size,
         "GraphDriver": {"Name": "overlay2", "Data": _folders(store, image)},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
-        "Metadata": {
-            "LastTagTime": format_ns(image.tagged_ns)
-            if image.tagged_ns
-            else "0001-01-01T00:00:00Z"
-        },
+        "Metadata": {"LastTagTime": format_ns(image.tagged_ns) if image.tagged_ns else "0001-01-01T00:00:00Z"},
     }
     if config.get("variant"):
         shown["Variant"] = config["variant"]
@@ -238,4 +234,3 @@ def _glob(text: str, pattern: str) -> bool:
     if len(parts) != len(wanted):
         return False
     return all(fnmatch.fnmatchcase(p, w) for p, w in zip(parts, wanted, strict=True))
-

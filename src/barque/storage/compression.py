@@ -12,10 +12,13 @@ from barque.base.errors import InvalidInputError
 
 
 class _Decoder(Protocol):
-    unused_data: bytes
-    eof: bool
+    @property
+    def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
 
 
 _ZSTD_WINDOW_MAX = 1 << 27
@@ -37,7 +40,7 @@ _KINDS: tuple[tuple[bytes, Callable[[], _Decoder]], ...] = (
     (b"BZh", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\0", lzma.LZMADecompressor),
 )
-_ERRORS = (
+_ERRORS: tuple[type[BaseException], ...] = (
     EOFError,
     OSError,
     lzma.LZMAError,

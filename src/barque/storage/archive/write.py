@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 from barque.storage.archive.tar import (
     BLOCK,
@@ -20,6 +21,13 @@ END = bytes(2 * BLOCK)
 OPAQUE = b"trusted.overlay.opaque"
 _OCTAL_11 = 8**11
 _OCTAL_7 = 8**7
+
+
+class _Common(TypedDict):
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
 
 
 def header(
@@ -228,7 +236,7 @@ def _file_bytes(fd: int, size: int) -> Iterator[bytes]:
         yield bytes(-size % BLOCK)
 
 
-def _common(found: os.stat_result) -> dict[str, int]:
+def _common(found: os.stat_result) -> _Common:
     return {
         "mode": stat.S_IMODE(found.st_mode),
         "uid": found.st_uid,

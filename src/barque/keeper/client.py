@@ -44,6 +44,10 @@ from barque.base.files import write_atomic
 from barque.keeper import protocol
 
 Event = dict[str, Any]
+_Row = dict[str, Any]
+_Rows = list[_Row]
+_Fds = list[int]
+_Answer = tuple[dict[str, Any], list[int]]
 _HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console")
 
 
@@ -79,7 +83,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        self._pending: dict[int, asyncio.Future[_Answer]] = {}
         self._next_id = 0
         self._ready = asyncio.Event()
         self._closed = False
@@ -260,10 +264,10 @@ class Keeper:
         """Open the container's log file anew, after it was moved or emptied from outside."""
         await self._call({"op": "log_reopen", "of": id})
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def list(self) -> _Rows:
         """Return a row per process: id, exec_id, pid, start_time, tty, and "exit" once it ended."""
         ok, _ = await self._call({"op": "list"})
-        rows: list[dict[str, Any]] = ok["tasks"]
+        rows: _Rows = ok["tasks"]
         return rows
 
     async def forget(self, id: str, exec_id: str | None = None) -> None:  # noqa: A002
@@ -297,19 +301,19 @@ class Keeper:
 
     async def _call(
         self, request: dict[str, Any], fds: Sequence[int] = ()
-    ) -> tuple[dict[str, Any], list[int]]:
+    ) -> _Answer:
         await self._ready.wait()
         return await self._exchange(request, fds)
 
     async def _exchange(
         self, request: dict[str, Any], fds: Sequence[int]
-    ) -> tuple[dict[str, Any], list[int]]:
+    ) -> _Answer:
         """Send one request on the present connection and wait for its answer."""
         if self._sock is None:
             raise UnavailableError("the keeper is not running")
         self._next_id += 1
         number = self._next_id
-        future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+        future: asyncio.Future[_Answer] = self._loop.create_future()
         self._pending[number] = future
         try:
             while True:
@@ -402,7 +406,7 @@ class Keeper:
         except (OSError, ValueError):
             self._lost()
 
-    def _dispatch(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _dispatch(self, message: dict[str, Any], fds: _Fds) -> None:
         if "event" in message:
             protocol.close_all(fds)
             self._event(message)
@@ -466,7 +470,7 @@ class Keeper:
 
     # Descriptors held for a keeper to come.
 
-    def _hold(self, container: str, exec_id: str | None, ok: dict[str, Any], fds: list[int]) -> None:
+    def _hold(self, container: str, exec_id: str | None, ok: dict[str, Any], fds: _Fds) -> None:
         names = ok.pop("held", [])
         self._release((container, exec_id))
         self._held[container, exec_id] = dict(zip(names, fds, strict=True))

@@ -44,6 +44,10 @@ class LogSettings:
         if not isinstance(self.attrs, dict):
             raise ValueError("log attrs must be an object")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class LogFile:
     """The open log file and its record."""
@@ -62,7 +66,7 @@ class LogFile:
         """
         self.settings = settings
         self.consumed = [0, 0, 0]
-        self.rotated: int | None = None
+        self.rotated: list[int] = []
         self.failed = ""
         self._record_fd = os.open(f"{folder}/spool.state", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -118,7 +122,7 @@ class LogFile:
         self.size = position
 
     def rotate(self) -> None:
-        """Start a new file; `rotated` becomes the inode of a file to compress, if any."""
+        """Start a new file; `rotated` gets the inode of a file to compress, if any."""
         self.record()
         path, keep = self.settings.path, self.settings.max_file
         try:
@@ -139,7 +143,7 @@ class LogFile:
             return
         self.record()
         if self.settings.compress:
-            self.rotated = inode
+            self.rotated.append(inode)
 
     def reopen(self) -> None:
         """Open the path anew.

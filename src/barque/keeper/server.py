@@ -125,23 +125,30 @@ class Server:
     def emit(self, event: dict[str, Any]) -> None:
         """Tell every daemon; what only concerns the keeper itself is done here."""
         if event["event"] == "compress":
-            self._compress(event["path"], event["inode"])
+            self._compress(event["path"], event["inodes"])
             return
         for connection in tuple(self._connections):
             if connection.hello is not None:
                 connection.send(event)
 
-    def _compress(self, path: str, inode: int) -> None:
+    def _compress(self, path: str, inodes: list[int]) -> None:
+        """Compress rotated files in a process of its own; they get their names when it is done."""
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 os.nice(10)
-                logfile.compress(path, inode)
+                for inode in inodes:
+                    logfile.compress(path, inode)
                 status = 0
             finally:
                 os._exit(status)
-        self.children.expect(pid, lambda status: logfile.compressed(path, inode, status == 0))
+
+        def done(status: int) -> None:
+            for inode in inodes:
+                logfile.compressed(path, inode, status == 0)
+
+        self.children.expect(pid, done)
 
     # Processes.
 

@@ -154,9 +154,9 @@ class Task:
         if self.log.failed:
             message, self.log.failed = self.log.failed, ""
             self.tell({"event": "log_error", "id": self.id, "message": message})
-        if self.log.rotated is not None:
-            inode, self.log.rotated = self.log.rotated, None
-            self.tell({"event": "compress", "path": self.log.settings.path, "inode": inode})
+        if self.log.rotated:
+            inodes, self.log.rotated = self.log.rotated, []
+            self.tell({"event": "compress", "path": self.log.settings.path, "inodes": inodes})
 
     def _stream_ended(self, stream: int) -> None:
         fd = self._streams.pop(stream)

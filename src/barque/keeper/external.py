@@ -1,0 +1,274 @@
+"""Containers by another OCI runtime: `create`, `start` and later `delete` of runc, crun or their like.
+
+The runtime's process ends after `create`; the container is then the keeper's child, because the keeper is
+a subreaper. The root is mounted in the host's namespace and let go after the container's end.
+"""
+
+import array
+import json
+import os
+import socket
+from collections.abc import Callable
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Any
+
+from barque.keeper.logfile import LogSettings
+from barque.keeper.protocol import close_all
+from barque.keeper.stdio import Stdio
+from barque.keeper.task import Task
+
+if TYPE_CHECKING:
+    from barque.keeper.server import Reply, Server
+
+
+def start(
+    server: "Server",
+    task: Task,
+    request: dict[str, Any],
+    spec: dict[str, Any],
+    stdio: Stdio,
+    settings: LogSettings | None,
+    reply: "Reply",
+) -> None:
+    """Create and start a container; answers when it runs or failed.
+
+    Raises:
+        OSError: the root cannot be mounted or the runtime cannot be executed.
+    """
+    runtime = request["runtime"]
+    bundle = request["bundle"]
+    task.external = runtime
+    mount_root(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
+    argv = [*base(server, runtime), "create", "--bundle", bundle]
+    try:
+        Run(server, task, request, stdio, settings, reply).create(argv, task.id)
+    except BaseException:
+        unmount_root(task)
+        raise
+
+
+def exec_process(
+    server: "Server", task: Task, main: Task, request: dict[str, Any], stdio: Stdio, reply: "Reply"
+) -> None:
+    """Start another process in a container of another runtime.
+
+    Raises:
+        OSError: the process cannot be described or the runtime cannot be executed.
+    """
+    assert main.external is not None
+    path = task.state_path("process")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(request["process"], file)
+    argv = [*base(server, main.external), "exec", "--detach", "--process", path]
+    Run(server, task, request, stdio, None, reply).create(argv, task.id)
+
+
+def delete(server: "Server", task: Task) -> None:
+    """Remove the runtime's record of an ended container and unmount its root, in the background."""
+    assert task.external is not None
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        argv = [*base(server, task.external), "delete", "--force", task.id]
+        server.children.spawn(argv, lambda _: unmount_root(task), (null, null, null))
+    except OSError:
+        unmount_root(task)
+    finally:
+        os.close(null)
+
+
+def base(server: "Server", runtime: str) -> list[str]:
+    """Return the runtime's command line up to its verb; it keeps its state within our exec-root."""
+    root = f"{server.exec_root}/runtimes/{os.path.basename(runtime)}"
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    return [runtime, "--root", root]
+
+
+def mount_root(mounts: list[dict[str, Any]], target: str) -> None:
+    """Mount the root's layers in the host's namespace.
+
+    Raises:
+        OSError: a mount was refused; those before it are undone.
+    """
+    from barque.kernel.mount import MNT_DETACH, umount
+    from barque.runtime.mount_options import mount_entry
+
+    target = os.path.normpath(target)
+    os.makedirs(target, exist_ok=True)
+    done = 0
+    try:
+        for entry in mounts:
+            mount_entry(entry, target)
+            done += 1
+    except BaseException:
+        for _ in range(done):
+            umount(target, MNT_DETACH)
+        raise
+
+
+def unmount_root(task: Task) -> None:
+    """Let go of the root of a container's bundle, if it is a mount."""
+    from barque.kernel.mount import MNT_DETACH, umount
+
+    try:
+        with open(f"{task.folder}/config.json", "rb") as file:
+            root = os.path.join(task.folder, json.loads(file.read())["root"]["path"])
+        while True:
+            umount(root, MNT_DETACH)
+    except (OSError, ValueError, KeyError):
+        # EINVAL: nothing is mounted there any more.
+        return
+
+
+class Run:
+    """One start by another runtime, from its command to the running process."""
+
+    __slots__ = ("_console", "_listener", "_reply", "_request", "_server", "_settings", "_stdio", "_task")
+
+    def __init__(
+        self,
+        server: "Server",
+        task: Task,
+        request: dict[str, Any],
+        stdio: Stdio,
+        settings: LogSettings | None,
+        reply: "Reply",
+    ) -> None:
+        self._server = server
+        self._task = task
+        self._request = request
+        self._stdio = stdio
+        self._settings = settings
+        self._reply = reply
+        self._console = -1
+        self._listener: socket.socket | None = None
+
+    def create(self, argv: list[str], name: str) -> None:
+        """Run the command, with our pipes as the process's stdio or a socket for its terminal.
+
+        Raises:
+            OSError: the runtime cannot be executed.
+        """
+        argv = [*argv, "--pid-file", self._pid_file]
+        messages = os.open(self._message_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if self._task.tty:
+                argv += ["--console-socket", self._listen()]
+                if self._task.exec_id is not None:
+                    argv.append("--tty")
+            child = self._stdio.child if not self._task.tty else (self._stdio.child[0], messages, messages)
+            self._server.children.spawn([*argv, name], self._created, child)
+        except BaseException:
+            self._clean()
+            raise
+        finally:
+            os.close(messages)
+        self._stdio.close_child()
+
+    @property
+    def _pid_file(self) -> str:
+        return self._task.state_path("pid").removesuffix(".json")
+
+    @property
+    def _message_file(self) -> str:
+        return self._task.state_path("runtime").removesuffix(".json")
+
+    def _listen(self) -> str:
+        """Open the socket over which the runtime sends the pty's master."""
+        path = f"{self._task.folder}/console.sock"
+        if os.path.exists(path):
+            os.unlink(path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(path)
+        self._listener.listen(1)
+        self._server.poller.watch(self._listener.fileno(), EPOLLIN, self._console_sent)
+        return path
+
+    def _console_sent(self, _: int) -> None:
+        assert self._listener is not None
+        connection, _address = self._listener.accept()
+        with connection:
+            # The runtime has connected in order to send at once; it may not keep the keeper waiting.
+            connection.settimeout(1.0)
+            received = array.array("i")
+            _data, ancillary, _flags, _from = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+            for _level, kind, data in ancillary:
+                if kind == socket.SCM_RIGHTS:
+                    received.frombytes(data)
+        if received:
+            self._console = received[0]
+            os.set_inheritable(self._console, False)
+
+    def _created(self, status: int) -> None:
+        if status:
+            self._failed(status)
+            return
+        if self._listener is not None and self._console < 0:
+            self._console_sent(0)
+        self._task.pid = self._read_pid()
+        if self._task.exec_id is not None:
+            self._running(0)
+            return
+        assert self._task.external is not None
+        argv = [*base(self._server, self._task.external), "start", self._task.id]
+        self._connect()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        messages = os.open(self._message_file, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            self._server.children.spawn(argv, self._running, (null, messages, messages))
+        finally:
+            close_all((null, messages))
+
+    def _connect(self) -> None:
+        from barque.keeper.starting import connect
+
+        task = self._task
+        task.pidfd = os.pidfd_open(task.pid)
+        connect(task, self._stdio, self._console, self._settings, self._request.get("console_size"))
+
+    def _running(self, status: int) -> None:
+        task = self._task
+        if status:
+            self._failed(status)
+            return
+        if task.exec_id is not None:
+            self._connect()
+        self._clean()
+        self._server.started(task, self._reply, {"warnings": []})
+        ended: Callable[[int], None] = lambda status: self._server.ended(task, status)  # noqa: E731
+        self._server.children.expect(task.pid, ended)
+
+    def _failed(self, status: int) -> None:
+        message = self._message() or f"{self._task.external} ended with status {status >> 8}"
+        self._clean()
+        close_all((self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, self._console))
+        self._server.start_failed(self._task, self._reply, "runtime", 0, message)
+        if self._task.exec_id is None:
+            delete(self._server, self._task)
+
+    def _message(self) -> str:
+        """Return the end of what the runtime said."""
+        sources = [self._message_file]
+        text = b""
+        for path in sources:
+            with open(path, "rb") as file:
+                text += file.read()[-4096:]
+        if self._stdio.stderr >= 0:
+            try:
+                text += os.read(self._stdio.stderr, 4096)
+            except OSError:
+                pass
+        return text.decode("utf-8", "replace").strip()
+
+    def _read_pid(self) -> int:
+        with open(self._pid_file, encoding="ascii") as file:
+            return int(file.read())
+
+    def _clean(self) -> None:
+        if self._listener is not None:
+            self._server.poller.forget(self._listener.fileno())
+            os.unlink(self._listener.getsockname())
+            self._listener.close()
+            self._listener = None
+        for path in (self._pid_file, self._message_file):
+            if os.path.exists(path):
+                os.unlink(path)

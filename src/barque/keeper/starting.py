@@ -1,0 +1,313 @@
+"""Starting processes with our own runtime: descriptors, control group, clone, and waiting for the exec."""
+
+import json
+import os
+from collections.abc import Callable
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Any
+
+from barque.keeper import external
+from barque.keeper.attachments import StdinPipe
+from barque.keeper.jsonlog import Clock
+from barque.keeper.logfile import LogFile, LogSettings
+from barque.keeper.server import Reply, RequestError, Server, Starter
+from barque.keeper.sink import Sink
+from barque.keeper.stdio import Stdio, open_stdio
+from barque.keeper.task import Task
+from barque.runtime.child import Child, Failed, Pending, progress
+
+if TYPE_CHECKING:
+    from barque.runtime.cgroups import Cgroup
+
+# A control group is busy until the last of its processes is wholly gone.
+_REMOVE_FIRST_S = 0.002
+_REMOVE_LONGEST_S = 1.0
+_REMOVE_TRIES = 30
+
+
+class RuntimeStarter(Starter):
+    """Processes by `barque.runtime`, or by the OCI runtime whose path a request names."""
+
+    def __init__(self) -> None:
+        self._filters: dict[str, bytes] = {}
+
+    def start(
+        self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply
+    ) -> None:
+        """Begin a container's first process."""
+        from barque.runtime.launch import LaunchRequest, launch
+
+        bundle = _text(request, "bundle")
+        with open(f"{bundle}/config.json", "rb") as file:
+            spec = json.loads(file.read())
+        namespaces = dict(zip(request["namespaces"], fds, strict=True))
+        settings = prepare(task, request)
+        warnings: list[str] = []
+        stdio = open_stdio(task.open_stdin, task.tty)
+        try:
+            if request.get("runtime"):
+                external.start(server, task, request, spec, stdio, settings, reply)
+                return
+            cgroup = self._make_cgroup(request.get("cgroup"), warnings)
+            task.cgroup = cgroup
+            try:
+                child = launch(
+                    LaunchRequest(
+                        spec=spec,
+                        bundle=bundle,
+                        root_mounts=request["root_mounts"],
+                        stdio=stdio.child,
+                        namespace_fds=namespaces,
+                        seccomp=self._filter(request.get("seccomp")),
+                        cgroup=cgroup,
+                        container_id=task.id,
+                    )
+                )
+            except BaseException:
+                remove_cgroup(server, task)
+                raise
+        except Exception as error:
+            stdio.close()
+            raise as_request_error(error) from error
+        Start(server, task, child, stdio, settings, request, warnings, reply).begin()
+
+    def exec(
+        self, server: Server, task: Task, main: Task, request: dict[str, Any], reply: Reply
+    ) -> None:
+        """Begin another process in main's container."""
+        from barque.runtime.join import JoinRequest, join
+
+        prepare(task, request)
+        task.stdin_once = True
+        stdio = open_stdio(task.open_stdin, task.tty)
+        try:
+            if main.external:
+                external.exec_process(server, task, main, request, stdio, reply)
+                return
+            child = join(
+                JoinRequest(
+                    pid=main.pid,
+                    pidfd=main.pidfd,
+                    process=request["process"],
+                    stdio=stdio.child,
+                    seccomp=self._filter(request.get("seccomp")),
+                    cgroup=main.cgroup,
+                )
+            )
+        except Exception as error:
+            stdio.close()
+            raise as_request_error(error) from error
+        Start(server, task, child, stdio, None, request, [], reply).begin()
+
+    def cgroup(self, path: str) -> Any:
+        """Return the control group at path."""
+        from barque.runtime.cgroups import open_manager
+
+        return open_manager(path)
+
+    def removed(self, server: Server, task: Task) -> None:
+        """Remove the control group, and what another runtime left."""
+        if task.exec_id is not None:
+            return
+        if task.external:
+            external.delete(server, task)
+        remove_cgroup(server, task)
+
+    def _make_cgroup(self, wanted: dict[str, Any] | None, warnings: list[str]) -> "Cgroup | None":
+        from barque.runtime.cgroups import open_manager
+
+        if wanted is None:
+            return None
+        cgroup = open_manager(wanted["path"])
+        try:
+            warnings += cgroup.create(wanted.get("resources") or {})
+        except BaseException:
+            try:
+                cgroup.delete()
+            except OSError:
+                pass
+            raise
+        return cgroup
+
+    def _filter(self, path: str | None) -> bytes | None:
+        if path is None:
+            return None
+        if path not in self._filters:
+            if len(self._filters) > 16:
+                self._filters.clear()
+            with open(path, "rb") as file:
+                self._filters[path] = file.read()
+        return self._filters[path]
+
+
+class Start:
+    """A child between clone and exec."""
+
+    __slots__ = ("_child", "_console_size", "_done", "_reply", "_server", "_settings", "_status",
+                 "_stdio", "_task", "_warnings")  # fmt: skip
+
+    def __init__(
+        self,
+        server: Server,
+        task: Task,
+        child: Child,
+        stdio: Stdio,
+        settings: LogSettings | None,
+        request: dict[str, Any],
+        warnings: list[str],
+        reply: Reply,
+    ) -> None:
+        self._server = server
+        self._task = task
+        self._child = child
+        self._stdio = stdio
+        self._settings = settings
+        self._console_size = request.get("console_size")
+        self._warnings = warnings
+        self._reply = reply
+        self._status: int | None = None
+        self._done = False
+
+    def begin(self) -> None:
+        """Close what only the child needs and wait for news of it."""
+        self._stdio.close_child()
+        self._server.children.expect(self._child.pid, self._child_ended)
+        self._server.poller.watch(self._child.channel, EPOLLIN, self._news)
+
+    def _news(self, _: int) -> None:
+        if self._done:
+            return
+        outcome = progress(self._child)
+        if isinstance(outcome, Pending):
+            if self._status is None:
+                return
+            outcome = Failed("init", 0, "the process ended before its program was started")
+        self._done = True
+        self._server.poller.forget(self._child.channel)
+        if isinstance(outcome, Failed):
+            self._failed(outcome)
+            return
+        task = self._task
+        task.pid = self._child.pid
+        task.pidfd = self._child.pidfd
+        self._child.close_channel()
+        self._warnings += outcome.warnings
+        try:
+            connect(task, self._stdio, outcome.console_fd, self._settings, self._console_size)
+        except OSError as error:
+            os.kill(task.pid, 9)
+            self._reply.error("log", error.errno or 0, str(error))
+            self._server.children.forget(task.pid)
+            return
+        self._server.started(task, self._reply, {"warnings": self._warnings})
+        if self._status is None:
+            self._server.children.expect(task.pid, lambda status: self._server.ended(task, status))
+        else:
+            self._server.ended(task, self._status)
+
+    def _failed(self, outcome: Failed) -> None:
+        task = self._task
+        self._child.close()
+        for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr):
+            if fd >= 0:
+                os.close(fd)
+        if task.exec_id is None:
+            remove_cgroup(self._server, task)
+        self._server.start_failed(task, self._reply, outcome.step, outcome.errno, outcome.message)
+
+    def _child_ended(self, status: int) -> None:
+        self._status = status
+        if not self._done:
+            self._news(0)
+
+
+def prepare(task: Task, request: dict[str, Any]) -> LogSettings | None:
+    """Take over what both kinds of runtime need of a request; return the log's settings.
+
+    Raises:
+        RequestError: a value is wrong.
+    """
+    task.tty = bool(request.get("tty"))
+    task.open_stdin = bool(request.get("open_stdin"))
+    task.stdin_once = bool(request.get("stdin_once"))
+    log = request.get("log")
+    if log is None or log.get("driver") == "none":
+        return None
+    if log.get("driver", "json-file") != "json-file":
+        raise RequestError("log", 22, f"unknown log driver: {log['driver']}")
+    return LogSettings(log)
+
+
+def connect(
+    task: Task, stdio: Stdio, console: int, settings: LogSettings | None, size: list[int] | None
+) -> None:
+    """Open the log, mind the streams, and write the record of a process that runs.
+
+    Raises:
+        OSError: the log or a record cannot be written.
+    """
+    task.start_time = _start_time(task.pid)
+    task.console = console
+    if settings is not None:
+        task.log = LogFile(settings, task.folder)
+        clock = Clock()
+        for number in (1,) if task.tty else (1, 2):
+            task.sinks[number] = Sink(task.log, clock, task.folder, number)
+    if task.tty:
+        os.set_blocking(console, False)
+        if size:
+            task.resize(size[0], size[1])
+        task.stdin = StdinPipe(task, console)
+        task.mind(1, console)
+    else:
+        if stdio.stdin >= 0:
+            task.stdin = StdinPipe(task, stdio.stdin)
+        task.mind(1, stdio.stdout)
+        task.mind(2, stdio.stderr)
+    log = None if settings is None else settings.to_dict()
+    task.write_state({"log": log})
+
+
+def remove_cgroup(server: Server, task: Task) -> None:
+    """Remove the control group as soon as the kernel allows."""
+    cgroup, task.cgroup = task.cgroup, None
+    if cgroup is None:
+        return
+    _remove(server, cgroup.delete, _REMOVE_FIRST_S, _REMOVE_TRIES)
+
+
+def _remove(server: Server, delete: Callable[[], None], delay_s: float, tries: int) -> None:
+    def attempt() -> None:
+        try:
+            delete()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if tries:
+                _remove(server, delete, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
+
+    server.poller.later(delay_s, attempt)
+
+
+def as_request_error(error: Exception) -> Exception:
+    """Return the error as one that names its step; errors of requests stay what they are."""
+    if isinstance(error, (RequestError, KeyError, TypeError, AttributeError)):
+        return error
+    step = getattr(error, "step", None) or getattr(error, "call", None) or "start"
+    return RequestError(str(step), getattr(error, "errno", 0) or 0, str(error))
+
+
+def _text(request: dict[str, Any], name: str) -> str:
+    value = request[name]
+    if not isinstance(value, str):
+        raise RequestError("request", 22, f"{name} must be a string")
+    return value
+
+
+def _start_time(pid: int) -> int:
+    """Return the start time in clock ticks, 0 where the process has been reaped already."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0

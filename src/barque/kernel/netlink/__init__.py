@@ -1,0 +1,1 @@
+"""Raw netlink: a pure codec, a connection, and the messages of rtnetlink that networks need."""

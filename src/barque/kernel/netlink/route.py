@@ -1,0 +1,217 @@
+"""The rtnetlink messages that networks need: links, addresses, routes, bridge ports.
+
+Builders return requests and do nothing; readers ask a connection. Numbers are those of
+linux/if_link.h, linux/rtnetlink.h and linux/if_addr.h.
+"""
+
+import errno
+import ipaddress
+import socket
+import struct
+from typing import NamedTuple
+
+from barque.base.errors import KernelError
+from barque.kernel.netlink import codec
+from barque.kernel.netlink.codec import Request
+from barque.kernel.netlink.connection import Connection
+
+IFF_UP = 0x1
+
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_NEWADDR, _GETADDR = 20, 22
+_NEWROUTE, _GETROUTE = 24, 26
+_CREATE = codec.NLM_F_CREATE | codec.NLM_F_EXCL
+_AF_BRIDGE = 7
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 12, 18, 20, 23, 28
+_IFLA_TXQLEN = 13
+_BRPORT_STATE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 24, 33
+
+
+class Link(NamedTuple):
+    """A network interface as the kernel describes it; master is 0 where there is none."""
+
+    index: int
+    name: str
+    flags: int
+    mtu: int
+    master: int
+    alias: str
+    mac: str
+    kind: str
+
+
+class Counters(NamedTuple):
+    """Traffic counters of an interface, from that interface's own point of view."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+
+
+def _info(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
+    return struct.pack("=BxHiII", family, 0, index, flags, change)
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Return the six bytes of a MAC address.
+
+    Raises:
+        ValueError: mac is not one.
+    """
+    data = bytes.fromhex(mac.replace(":", "").replace("-", ""))
+    if len(data) != 6:
+        raise ValueError(f"not a MAC address: {mac}")
+    return data
+
+
+def add_bridge(name: str, *, mtu: int, mac: str, alias: str) -> Request:
+    """Make a bridge without spanning tree, up."""
+    body = _info(flags=IFF_UP, change=IFF_UP)
+    body += codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
+    body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac)) + codec.text(_IFLA_IFALIAS, alias)
+    body += codec.nested(_IFLA_LINKINFO, codec.text(1, "bridge"))
+    return Request(_NEWLINK, _CREATE, body)
+
+
+def add_veth(name: str, peer: str, *, netns_fd: int, master: int, mtu: int, alias: str) -> Request:
+    """Make a veth pair: `name` up and in the bridge `master`, `peer` down in another namespace."""
+    other = _info() + codec.text(_IFLA_IFNAME, peer) + codec.u32(_IFLA_MTU, mtu)
+    other += codec.u32(_IFLA_NET_NS_FD, netns_fd)
+    data = codec.nested(2, codec.attribute(1, other))
+    body = _info(flags=IFF_UP, change=IFF_UP)
+    body += codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
+    body += codec.text(_IFLA_IFALIAS, alias)
+    if master:
+        body += codec.u32(_IFLA_MASTER, master)
+    body += codec.nested(_IFLA_LINKINFO, codec.text(1, "veth"), data)
+    return Request(_NEWLINK, _CREATE, body)
+
+
+def bring_up(index: int, *, mac: str = "", mtu: int = 0, alias: str | None = None) -> Request:
+    """Set an interface up, with another MAC address or MTU where given."""
+    body = _info(index, IFF_UP, IFF_UP)
+    if mac:
+        body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
+    if mtu:
+        body += codec.u32(_IFLA_MTU, mtu)
+    if alias is not None:
+        body += codec.text(_IFLA_IFALIAS, alias)
+    return Request(_NEWLINK, 0, body)
+
+
+def remove_link(index: int) -> Request:
+    """Delete an interface; the other end of a veth goes with it."""
+    return Request(_DELLINK, 0, _info(index))
+
+
+def add_address(index: int, address: str, prefix_length: int) -> Request:
+    """Give an interface an address; IPv6 without duplicate detection, as we hand them out."""
+    ip = ipaddress.ip_address(address)
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBI", family, prefix_length, 0 if ip.version == 4 else 2, 0, index)
+    body += codec.attribute(1, ip.packed) + codec.attribute(2, ip.packed)
+    if ip.version == 4 and prefix_length < 31:
+        net = ipaddress.ip_network((ip, prefix_length), strict=False)
+        body += codec.attribute(4, net.broadcast_address.packed)
+    return Request(_NEWADDR, _CREATE, body)
+
+
+def add_default_route(index: int, gateway: str) -> Request:
+    """Send all that has no better route to a gateway."""
+    ip = ipaddress.ip_address(gateway)
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 254, 3, 0, 1, 0)
+    body += codec.attribute(5, ip.packed) + codec.u32(4, index)
+    return Request(_NEWROUTE, _CREATE, body)
+
+
+def isolate_port(index: int) -> Request:
+    """Forbid a bridge port to talk to other ports that are so marked."""
+    port = codec.nested(_IFLA_PROTINFO, codec.u8(_BRPORT_ISOLATED, 1))
+    return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
+
+
+def silence_port(index: int) -> Request:
+    """Stop a bridge port and forget its neighbours, at once; deleting an interface takes longer."""
+    port = codec.nested(
+        _IFLA_PROTINFO, codec.u8(_BRPORT_STATE, 0), codec.attribute(_BRPORT_FLUSH, b"")
+    )
+    return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
+
+
+def links(connection: Connection) -> list[Link]:
+    """Return all interfaces of the connection's namespace."""
+    return [_link(payload) for payload in connection.dump(_GETLINK, _info())]
+
+
+def link(connection: Connection, name: str) -> Link | None:
+    """Return the interface of a name, None where there is none."""
+    body = _info() + codec.text(_IFLA_IFNAME, name)
+    try:
+        answer = connection.dump(_GETLINK, body, 0)
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return _link(answer[0])
+
+
+def counters(connection: Connection, index: int) -> Counters:
+    """Return an interface's traffic counters.
+
+    Raises:
+        KernelError: ENODEV, no such interface.
+    """
+    answer = connection.dump(_GETLINK, _info(index), 0)
+    data = codec.attributes(answer[0][16:])[_IFLA_STATS64]
+    return Counters(*struct.unpack_from("=8Q", data))
+
+
+def addresses(connection: Connection, index: int) -> list[tuple[str, int]]:
+    """Return (address, prefix length) of an interface, link-local ones left out."""
+    found = []
+    for payload in connection.dump(_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+        _, prefix_length, _, scope, owner = struct.unpack_from("=BBBBI", payload)
+        table = codec.attributes(payload[8:])
+        raw = table.get(2) or table.get(1)
+        if owner == index and scope == 0 and raw is not None:
+            found.append((str(ipaddress.ip_address(raw)), prefix_length))
+    return found
+
+
+def destinations(connection: Connection) -> list[str]:
+    """Return the networks that the main table has IPv4 and IPv6 routes to, default ones left out."""
+    found = []
+    for payload in connection.dump(_GETROUTE, struct.pack("=BBBBBBBBI", *([0] * 9))):
+        _, prefix_length, _, _, table, _, _, kind, _ = struct.unpack_from("=BBBBBBBBI", payload)
+        raw = codec.attributes(payload[12:]).get(1)
+        if table == 254 and kind == 1 and raw is not None and prefix_length:
+            found.append(f"{ipaddress.ip_address(raw)}/{prefix_length}")
+    return found
+
+
+def _link(payload: bytes) -> Link:
+    _, _, index, flags, _ = struct.unpack_from("=BxHiII", payload)
+    table = codec.attributes(payload[16:])
+
+    def word(key: int) -> str:
+        return table.get(key, b"").rstrip(b"\0").decode(errors="replace")
+
+    info = codec.attributes(table.get(_IFLA_LINKINFO, b""))
+    return Link(
+        index=index,
+        name=word(_IFLA_IFNAME),
+        flags=flags,
+        mtu=int.from_bytes(table.get(_IFLA_MTU, b""), "little"),
+        master=int.from_bytes(table.get(_IFLA_MASTER, b""), "little"),
+        alias=word(_IFLA_IFALIAS),
+        mac=table.get(_IFLA_ADDRESS, b"").hex(":"),
+        kind=info.get(1, b"").rstrip(b"\0").decode(),
+    )

@@ -1,0 +1,157 @@
+"""Addresses: which subnet a bridge gets, which address a container gets. Pure.
+
+The lowest free address is handed out first; network, broadcast, gateway and auxiliary addresses
+never are.
+"""
+
+import heapq
+import ipaddress
+from collections.abc import Iterable
+
+from barque.base.errors import ConflictError, ForbiddenError, InvalidInputError
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# The order in which networks without a wish get their subnets.
+DEFAULT_POOLS: tuple[tuple[str, int], ...] = (
+    *((f"172.{second}.0.0/16", 16) for second in range(17, 32)),
+    ("192.168.0.0/16", 20),
+)
+
+
+def choose_subnet(pools: Iterable[tuple[str, int]], taken: Iterable[str]) -> str:
+    """Return the first subnet of the pools, each (range, prefix length), that overlaps none taken.
+
+    Raises:
+        ConflictError: none is left.
+    """
+    used = [ipaddress.ip_network(item, strict=False) for item in taken]
+    for base, size in pools:
+        for subnet in ipaddress.ip_network(base, strict=False).subnets(new_prefix=size):
+            if not any(_overlap(subnet, other) for other in used):
+                return str(subnet)
+    raise ConflictError("all predefined address pools have been fully subnetted")
+
+
+def check_free(subnet: str, taken: Iterable[str]) -> None:
+    """Refuse a subnet that overlaps one of those taken.
+
+    Raises:
+        ForbiddenError: it does.
+    """
+    wanted = ipaddress.ip_network(subnet, strict=False)
+    for other in taken:
+        if _overlap(wanted, ipaddress.ip_network(other, strict=False)):
+            raise ForbiddenError(
+                "invalid pool request: Pool overlaps with other one on this address space"
+            )
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
+        return one.overlaps(other)
+    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
+        return one.overlaps(other)
+    return False
+
+
+class Pool:
+    """The addresses of one subnet."""
+
+    def __init__(self, subnet: str, *, gateway: str = "", ip_range: str = "",
+                 reserved: Iterable[str] = ()) -> None:  # fmt: skip
+        """Take subnet's addresses, or those of ip_range alone; gateway defaults to the first.
+
+        Raises:
+            InvalidInputError: the range or gateway is not of the subnet, or text is no address.
+        """
+        try:
+            self.subnet = ipaddress.ip_network(subnet, strict=False)
+            span = ipaddress.ip_network(ip_range or subnet, strict=False)
+            first = int(self.subnet.network_address)
+            gate = int(ipaddress.ip_address(gateway)) if gateway else first + 1
+            held = {int(ipaddress.ip_address(item)) for item in reserved}
+        except ValueError as error:
+            raise InvalidInputError(f"invalid network configuration: {error}") from None
+        last = int(self.subnet.broadcast_address)
+        if span.version != self.subnet.version or not first <= int(span[0]) <= int(span[-1]) <= last:
+            raise InvalidInputError(f"no matching subnet for range {ip_range}")
+        if not first <= gate <= last:
+            raise InvalidInputError(f"no matching subnet for gateway {gateway}")
+        self.gateway = str(self._address(gate))
+        self._low, self._high = int(span[0]), int(span[-1])
+        self._never = {gate, *held}
+        # A /31 or /32 has neither network nor broadcast address.
+        if last - first > 1:
+            self._never |= {first, last} if self.subnet.version == 4 else {first}
+        self._used: set[int] = set()
+        self._next = self._low
+        self._returned: list[int] = []
+
+    @property
+    def prefix_length(self) -> int:
+        """Number of bits of the network's part."""
+        return self.subnet.prefixlen
+
+    def take(self, wanted: str = "") -> str:
+        """Return the lowest free address, or the wanted one.
+
+        Raises:
+            ConflictError: the wanted address is in use, or none is free.
+            InvalidInputError: the wanted one is not of this subnet.
+        """
+        if wanted:
+            return self._take_exactly(wanted)
+        while self._returned and self._returned[0] < self._next:
+            number = heapq.heappop(self._returned)
+            if number not in self._used:
+                self._used.add(number)
+                return str(self._address(number))
+        while self._next <= self._high:
+            number = self._next
+            self._next += 1
+            if number not in self._used and number not in self._never:
+                self._used.add(number)
+                return str(self._address(number))
+        raise ConflictError("no available IPv4 addresses on this network's address pools"
+                            if self.subnet.version == 4 else
+                            "no available IPv6 addresses on this network's address pools")  # fmt: skip
+
+    def give_back(self, address: str) -> None:
+        """Make an address free again; fine where it is."""
+        number = int(ipaddress.ip_address(address))
+        if number in self._used:
+            self._used.remove(number)
+            if self._low <= number < self._next:
+                heapq.heappush(self._returned, number)
+
+    def used(self) -> int:
+        """Return how many addresses are handed out."""
+        return len(self._used)
+
+    def _take_exactly(self, wanted: str) -> str:
+        try:
+            address = ipaddress.ip_address(wanted)
+        except ValueError:
+            raise InvalidInputError(f"invalid IP address: {wanted}") from None
+        if address.version != self.subnet.version or address not in self.subnet:
+            raise InvalidInputError(
+                f"no configured subnet or ip-range contain the IP address {wanted}"
+            )
+        number = int(address)
+        if number in self._used or number in self._never:
+            raise ConflictError("Address already in use")
+        self._used.add(number)
+        return str(address)
+
+    def _address(self, number: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        kind = ipaddress.IPv4Address if self.subnet.version == 4 else ipaddress.IPv6Address
+        return kind(number)
+
+
+def mac_of(address: str) -> str:
+    """Return the MAC address that belongs to an IPv4 address, locally administered.
+
+    Who gets an address of another gets its MAC too, so neighbours' caches stay right.
+    """
+    return "02:42:" + ipaddress.IPv4Address(address).packed.hex(":")

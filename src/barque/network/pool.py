@@ -1,0 +1,161 @@
+"""Namespaces with a veth pair made ahead, and the quiet removal of used ones.
+
+Making and deleting interfaces takes milliseconds in the kernel; one background thread does it so
+that a container's start and end do not wait. Nothing is mounted: a namespace lives by its
+descriptor and is gone when the process dies.
+"""
+
+import errno
+import logging
+import os
+import queue
+import threading
+from typing import NamedTuple
+
+from barque.base.errors import KernelError
+from barque.kernel.netlink import namespace, route
+from barque.kernel.netlink.connection import Connection
+
+log = logging.getLogger(__name__)
+
+_INTERFACE = "eth0"
+
+
+class Sandbox(NamedTuple):
+    """A namespace with eth0 (down) in it, whose other end is up and in the bridge."""
+
+    space: namespace.Namespace
+    interface_index: int
+    host_name: str
+    host_index: int
+
+
+class Wiring(NamedTuple):
+    """How the pool's veth pairs are to be made."""
+
+    bridge_index: int
+    mtu: int
+    alias: str
+    ipv6: bool
+    isolated: bool
+
+
+def make(connection: Connection, wiring: Wiring) -> Sandbox:
+    """Make a namespace and its veth pair now.
+
+    Raises:
+        KernelError: the kernel refused; nothing is left behind.
+    """
+    space = namespace.create(ipv6=wiring.ipv6)
+    try:
+        name = _add_pair(connection, wiring, space.fd)
+        host = route.link(connection, name)
+        inner = route.link(space.connection, _INTERFACE)
+        if host is None or inner is None:
+            raise KernelError(errno.ENODEV, "netlink", name)
+        if wiring.isolated:
+            connection.run([route.isolate_port(host.index)])
+    except BaseException:
+        space.close()
+        raise
+    return Sandbox(space, inner.index, name, host.index)
+
+
+def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
+    while True:
+        name = f"veth{os.urandom(4).hex()[:7]}"
+        made = route.add_veth(
+            name,
+            _INTERFACE,
+            netns_fd=fd,
+            master=wiring.bridge_index,
+            mtu=wiring.mtu,
+            alias=wiring.alias,
+        )
+        try:
+            connection.run([made])
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        else:
+            return name
+
+
+class SandboxPool:
+    """Keeps `size` sandboxes ready; take() never waits for the background thread."""
+
+    def __init__(self, wiring: Wiring, size: int) -> None:
+        """Start the thread."""
+        self._wiring = wiring
+        self._size = size
+        self._ready: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
+        self._used: queue.SimpleQueue[tuple[int, namespace.Namespace | None]] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._stop = False
+        self._foreground = Connection()
+        self._background = Connection()
+        self._thread = threading.Thread(target=self._work, name="network-pool", daemon=True)
+        self._wake.set()
+        self._thread.start()
+
+    def take(self) -> Sandbox:
+        """Return a sandbox that is the caller's from now on.
+
+        Raises:
+            KernelError: none was ready and the kernel refused a new one.
+        """
+        try:
+            found = self._ready.get_nowait()
+        except queue.Empty:
+            found = make(self._foreground, self._wiring)
+        self._wake.set()
+        return found
+
+    def discard(self, host_index: int, space: namespace.Namespace | None) -> None:
+        """Delete an interface in the background, then let its namespace go."""
+        self._used.put((host_index, space))
+        self._wake.set()
+
+    def close(self) -> None:
+        """Delete all that is ready or waits for its removal; return when that is done."""
+        self._stop = True
+        self._wake.set()
+        self._thread.join()
+        while not self._ready.empty():
+            sandbox = self._ready.get_nowait()
+            self._delete(self._foreground, sandbox.host_index, sandbox.space)
+        self._foreground.close()
+        self._background.close()
+
+    def _work(self) -> None:
+        wait_s: float | None = None
+        while True:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            wait_s = None
+            try:
+                self._turn()
+            except OSError as error:
+                log.warning("cannot prepare network namespaces: %s", error)
+                wait_s = 1.0
+            if self._stop:
+                return
+
+    def _turn(self) -> None:
+        # Making comes first: a container that starts is waited for, one that ended is not.
+        while True:
+            if not self._stop and self._ready.qsize() < self._size:
+                self._ready.put(make(self._background, self._wiring))
+            elif not self._used.empty():
+                self._delete(self._background, *self._used.get_nowait())
+            else:
+                return
+
+    def _delete(
+        self, connection: Connection, index: int, space: namespace.Namespace | None
+    ) -> None:
+        try:
+            connection.attempt([route.remove_link(index)], errno.ENODEV, errno.EINVAL)
+        finally:
+            if space is not None:
+                space.close()

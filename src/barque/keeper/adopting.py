@@ -76,6 +76,8 @@ def _take(server: "Server", folder: str, state: dict[str, Any]) -> None:
     if task.pidfd < 0:
         task.pidfd = _open_pidfd(task.pid, task.start_time)
     lost = _take_streams(task, state, fds)
+    if task.pidfd < 0:
+        lost = ["exit_code", "output"]
     close_all([*fds.values()])
     if state.get("log") and task.exec_id is None:
         settings = LogSettings(state["log"])
@@ -175,11 +177,13 @@ def _ended(server: "Server", task: Task) -> None:
             server.ended(task, exit_status(task.pidfd))
 
     # Readable from now on; only the hang-up that follows the reaping is news.
-    server.poller.watch(task.pidfd, 0, lambda events: events & EPOLLHUP and _reaped(server, task))
+    server.poller.watch(task.pidfd, 0, lambda events: _reaped(server, task, events))
     server.poller.later(_STATUS_WAIT_S, give_up)
 
 
-def _reaped(server: "Server", task: Task) -> None:
+def _reaped(server: "Server", task: Task, events: int) -> None:
+    if not events & EPOLLHUP:
+        return
     server.poller.forget(task.pidfd)
     status = exit_status(task.pidfd)
     if status is not None:

@@ -23,7 +23,7 @@ Events given to `on_event` (called in the loop, must not block):
     exit              id, exec_id|None, exit_code, signal|None, oom_killed, at_ns, unknown (code could not
                       be learned; then exit_code is 255). Logs are on file before it comes. Exits which
                       nobody heard stay in `list()` and in exit.json until `forget`.
-    adopted           id, exec_id, lost: of "stdin", "tty", "output" - after a keeper was replaced
+    adopted           id, exec_id, lost: of "stdin", "tty", "output", and "exit_code" where it ended unseen
     log_error         id, message - log lines could not be written
     keeper_lost       the keeper's process ended unexpectedly; calls wait until it is replaced
     keeper_restarted  a new keeper has taken over
@@ -126,7 +126,7 @@ class Keeper:
 
     async def start(
         self,
-        id: str,  # noqa: A002
+        id: str,
         *,
         bundle: str,
         root_mounts: Sequence[dict[str, Any]] = (),
@@ -178,7 +178,7 @@ class Keeper:
 
     async def exec(
         self,
-        id: str,  # noqa: A002
+        id: str,
         exec_id: str,
         *,
         process: dict[str, Any],
@@ -213,7 +213,7 @@ class Keeper:
 
     async def attach(
         self,
-        id: str,  # noqa: A002
+        id: str,
         exec_id: str | None = None,
         *,
         stdin: bool = False,
@@ -240,7 +240,7 @@ class Keeper:
             raise
         return ours
 
-    async def signal(self, id: str, exec_id: str | None, signo: int) -> None:  # noqa: A002
+    async def signal(self, id: str, exec_id: str | None, signo: int) -> None:
         """Send a signal to the process.
 
         Raises:
@@ -248,7 +248,7 @@ class Keeper:
         """
         await self._call({"op": "signal", "of": id, "exec_id": exec_id, "signo": signo})
 
-    async def resize(self, id: str, exec_id: str | None, height: int, width: int) -> None:  # noqa: A002
+    async def resize(self, id: str, exec_id: str | None, height: int, width: int) -> None:
         """Set the terminal's size in characters.
 
         Raises:
@@ -256,11 +256,11 @@ class Keeper:
         """
         await self._call({"op": "resize", "of": id, "exec_id": exec_id, "h": height, "w": width})
 
-    async def close_stdin(self, id: str, exec_id: str | None = None) -> None:  # noqa: A002
+    async def close_stdin(self, id: str, exec_id: str | None = None) -> None:
         """End the process's stdin."""
         await self._call({"op": "close_stdin", "of": id, "exec_id": exec_id})
 
-    async def log_reopen(self, id: str) -> None:  # noqa: A002
+    async def log_reopen(self, id: str) -> None:
         """Open the container's log file anew, after it was moved or emptied from outside."""
         await self._call({"op": "log_reopen", "of": id})
 
@@ -270,7 +270,7 @@ class Keeper:
         rows: _Rows = ok["tasks"]
         return rows
 
-    async def forget(self, id: str, exec_id: str | None = None) -> None:  # noqa: A002
+    async def forget(self, id: str, exec_id: str | None = None) -> None:
         """Drop what is kept about an ended process and end attaches that still wait for it.
 
         For a container (no exec_id) this includes its exec processes' records. Unknown ids are no error.
@@ -299,15 +299,11 @@ class Keeper:
 
     # Connection.
 
-    async def _call(
-        self, request: dict[str, Any], fds: Sequence[int] = ()
-    ) -> _Answer:
+    async def _call(self, request: dict[str, Any], fds: Sequence[int] = ()) -> _Answer:
         await self._ready.wait()
         return await self._exchange(request, fds)
 
-    async def _exchange(
-        self, request: dict[str, Any], fds: Sequence[int]
-    ) -> _Answer:
+    async def _exchange(self, request: dict[str, Any], fds: Sequence[int]) -> _Answer:
         """Send one request on the present connection and wait for its answer."""
         if self._sock is None:
             raise UnavailableError("the keeper is not running")

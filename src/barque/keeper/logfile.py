@@ -33,8 +33,8 @@ class LogSettings:
         if unknown:
             raise ValueError(f"unknown log settings: {', '.join(sorted(unknown))}")
         self.path = raw.get("path", "")
-        self.max_size = raw.get("max_size", -1)
-        self.max_file = raw.get("max_file", 1)
+        self.max_size: int = raw.get("max_size", -1)
+        self.max_file: int = raw.get("max_file", 1)
         self.compress = raw.get("compress", False)
         self.attrs: dict[str, str] = raw.get("attrs") or {}
         if not (isinstance(self.path, str) and self.path.startswith("/")):
@@ -65,6 +65,9 @@ class LogFile:
             OSError: the log or the record cannot be opened.
         """
         self.settings = settings
+        self._fd = -1
+        self._inode = 0
+        self.size = 0
         self.consumed = [0, 0, 0]
         self.rotated: list[int] = []
         self.failed = ""

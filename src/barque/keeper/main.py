@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
 
 def serve(exec_root: str, listen_fd: int, starter: object) -> int:
     """Serve with processes made by starter; see `main`."""
-    from barque.kernel.process import set_child_subreaper
     from barque.keeper.server import Server, Starter, lock
+    from barque.kernel.process import set_child_subreaper
 
     assert isinstance(starter, Starter)
     listener = socket.socket(fileno=listen_fd)

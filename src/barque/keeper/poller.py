@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-Handler = Callable[[int], None]
+Handler = Callable[[int], object]
 
 
 class Poller:

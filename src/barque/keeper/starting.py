@@ -31,9 +31,7 @@ class RuntimeStarter(Starter):
     def __init__(self) -> None:
         self._filters: dict[str, bytes] = {}
 
-    def start(
-        self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply
-    ) -> None:
+    def start(self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply) -> None:
         """Begin a container's first process."""
         from barque.runtime.launch import LaunchRequest, launch
 
@@ -71,9 +69,7 @@ class RuntimeStarter(Starter):
             raise as_request_error(error) from error
         Start(server, task, child, stdio, settings, request, warnings, reply).begin()
 
-    def exec(
-        self, server: Server, task: Task, main: Task, request: dict[str, Any], reply: Reply
-    ) -> None:
+    def exec(self, server: Server, task: Task, main: Task, request: dict[str, Any], reply: Reply) -> None:
         """Begin another process in main's container."""
         from barque.runtime.join import JoinRequest, join
 
@@ -238,9 +234,7 @@ def prepare(task: Task, request: dict[str, Any]) -> LogSettings | None:
     return LogSettings(log)
 
 
-def connect(
-    task: Task, stdio: Stdio, console: int, settings: LogSettings | None, size: list[int] | None
-) -> None:
+def connect(task: Task, stdio: Stdio, console: int, settings: LogSettings | None, size: list[int] | None) -> None:
     """Open the log, mind the streams, and write the record of a process that runs.
 
     Raises:

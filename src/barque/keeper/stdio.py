@@ -45,9 +45,7 @@ def open_stdio(open_stdin: bool, tty: bool) -> Stdio:
             else:
                 outputs.append(_output_pipe())
             made += outputs[-1]
-        return Stdio(
-            (stdin_read, outputs[0][1], outputs[1][1]), stdin, outputs[0][0], outputs[1][0]
-        )
+        return Stdio((stdin_read, outputs[0][1], outputs[1][1]), stdin, outputs[0][0], outputs[1][0])
     except OSError:
         close_all(made)
         raise

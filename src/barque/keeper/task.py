@@ -32,10 +32,10 @@ class CgroupLike(Protocol):
     def oom_kills(self) -> int:
         """Return how many processes the kernel killed for lack of memory."""
 
-    def kill(self, signo: int) -> None:
+    def kill(self, signo: int) -> object:
         """Send a signal to every process in it."""
 
-    def delete(self) -> None:
+    def delete(self) -> object:
         """Remove it."""
 
 
@@ -190,11 +190,15 @@ class Task:
             if 1 in self._streams and not self._paused:
                 self._watch_console()
         elif backed_up:
-            self.poller.watch(self.stdin.fd, EPOLLOUT, lambda _: self.stdin and self.stdin.flush())
+            self.poller.watch(self.stdin.fd, EPOLLOUT, self._stdin_has_room)
         else:
             self.poller.forget(self.stdin.fd)
         for client in self.attachments:
             client.refresh()
+
+    def _stdin_has_room(self, _: int) -> None:
+        if self.stdin is not None:
+            self.stdin.flush()
 
     def _watch_console(self) -> None:
         """Watch the pty master, one descriptor for both directions."""
@@ -312,7 +316,7 @@ class Task:
 
     def row(self) -> dict[str, Any]:
         """Return what `list` says about it."""
-        row = {
+        row: dict[str, Any] = {
             "id": self.id, "exec_id": self.exec_id, "pid": self.pid,
             "start_time": self.start_time, "tty": self.tty,
         }  # fmt: skip
@@ -321,9 +325,7 @@ class Task:
         return row
 
 
-def exit_record(
-    container: str, exec_id: str | None, raw: int | None, oom: bool, at_ns: int
-) -> dict[str, Any]:
+def exit_record(container: str, exec_id: str | None, raw: int | None, oom: bool, at_ns: int) -> dict[str, Any]:
     """Return the exit event of a wait status; None is an end of which no status could be learned."""
     signo = None if raw is None else (raw & 0x7F) or None
     code = 255 if raw is None else 128 + signo if signo else (raw >> 8) & 0xFF

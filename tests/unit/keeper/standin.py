@@ -6,13 +6,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../src"))
 
-from barque.keeper.attachments import StdinPipe  # noqa: E402,F401
-from barque.keeper.jsonlog import Clock  # noqa: E402
-from barque.keeper.logfile import LogFile, LogSettings  # noqa: E402
-from barque.keeper.main import serve  # noqa: E402
-from barque.keeper.server import Starter  # noqa: E402
-from barque.keeper.sink import Sink  # noqa: E402
-from barque.keeper.stdio import open_stdio  # noqa: E402
+from barque.keeper.attachments import StdinPipe  # noqa: F401
+from barque.keeper.logfile import LogSettings
+from barque.keeper.main import serve
+from barque.keeper.server import Starter
+from barque.keeper.stdio import open_stdio
 
 
 class PlainStarter(Starter):
@@ -41,8 +39,12 @@ class PlainStarter(Starter):
         actions = [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(copies)]
         try:
             task.pid = os.posix_spawnp(
-                process["args"][0], process["args"], os.environ, file_actions=actions,
-                setsid=True, setsigdef=[13, 17, 1, 2, 15],
+                process["args"][0],
+                process["args"],
+                os.environ,
+                file_actions=actions,
+                setsid=True,
+                setsigdef=[13, 17, 1, 2, 15],
             )
         except OSError:
             stdio.close()

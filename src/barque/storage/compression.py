@@ -3,7 +3,7 @@
 import bz2
 import lzma
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -45,8 +45,8 @@ _ERRORS: tuple[type[BaseException], ...] = (
     OSError,
     lzma.LZMAError,
     zstandard.ZstdError,
-    igzip_lib.IsalError,
-    isal_zlib.IsalError,
+    cast("type[BaseException]", igzip_lib.IsalError),
+    cast("type[BaseException]", isal_zlib.error),
 )
 
 

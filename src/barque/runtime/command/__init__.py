@@ -1,0 +1,1 @@
+"""`barque runtime`: the OCI command line, as runc and crun take it, for other engines to drive."""

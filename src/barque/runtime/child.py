@@ -1,0 +1,141 @@
+"""The parent's view of a starting process: what it reported, what it waits for."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+from barque.runtime import channel as messages
+from barque.runtime.channel import StepError
+
+
+class Pending(NamedTuple):
+    """Nothing decided yet; poll the channel again."""
+
+
+class Held(NamedTuple):
+    """The child stands right before exec and waits for `release`."""
+
+    console_fd: int
+    warnings: tuple[str, ...]
+
+
+class Running(NamedTuple):
+    """The program runs (exec succeeded); the pty's master, or -1, is the caller's to close."""
+
+    console_fd: int
+    warnings: tuple[str, ...]
+
+
+class Failed(NamedTuple):
+    """The child ended before exec; the message is for the user; the child is left to reap."""
+
+    step: str
+    errno: int
+    message: str
+
+
+Progress = Pending | Held | Running | Failed
+Serve = Callable[["Child", str], str]
+
+
+class Child:
+    """A process on its way to exec.
+
+    `pid`, `pidfd` and `channel` (a descriptor to poll for reading) are plain numbers. The
+    caller reaps the process and calls `close` when it has seen Running or Failed.
+    """
+
+    __slots__ = ("_serve", "_socket", "channel", "console_fd", "exec_seen", "pid", "pidfd", "warnings")
+
+    def __init__(self, end: socket.socket, serve: Serve) -> None:
+        self.pid = self.pidfd = -1
+        self.channel = end.fileno()
+        self._socket = end
+        self._serve = serve
+        self.console_fd = -1
+        self.exec_seen = False
+        self.warnings: list[str] = []
+
+    def close(self) -> None:
+        """Close the channel and the pidfd; the pty's master is not touched."""
+        self._socket.close()
+        self.channel = -1
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def close_channel(self) -> None:
+        """Close the channel only, for callers that go on with the pidfd."""
+        self._socket.close()
+        self.channel = -1
+
+    def send(self, kind: bytes, text: str = "") -> None:
+        """Say something to the child; a child that is gone is noticed by `progress`."""
+        try:
+            self._socket.send(kind + text.encode("utf-8", "surrogateescape"))
+        except OSError:
+            pass
+
+    def receive(self, *, block: bool) -> bytes | None:
+        """Return the next message, b"" at the end, None when there is none yet."""
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if block else socket.MSG_DONTWAIT)
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(65536, 64, flags)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+        for _, kind, raw in ancillary:
+            if kind == socket.SCM_RIGHTS:
+                self.console_fd = int.from_bytes(raw[:4], "little")
+        return data
+
+    def serve(self, request: str) -> None:
+        """Do what the child asked for and tell it how that went."""
+        try:
+            answer = self._serve(self, request)
+        except (OSError, StepError) as error:
+            self.send(messages.REFUSED, messages.explain(error)[1])
+        else:
+            self.send(messages.GO, answer)
+
+
+def progress(child: Child) -> Progress:
+    """Take in what the child has said; call it when the channel is readable.
+
+    Requests of the child (hooks, limits) are served here, and may take as long as the hooks do.
+    """
+    while True:
+        data = child.receive(block=False)
+        if data is None:
+            return Pending()
+        outcome = _take(child, data)
+        if outcome is not None:
+            return outcome
+
+
+def _take(child: Child, data: bytes) -> Progress | None:
+    kind, text = data[:1], data[1:].decode("utf-8", "surrogateescape")
+    if not data:
+        if child.exec_seen:
+            return Running(child.console_fd, tuple(child.warnings))
+        return Failed("init", 0, "the process ended before its program was started")
+    if kind == messages.FAILURE:
+        step, err, message = json.loads(text)
+        return Failed(step, err, message)
+    if kind == messages.HELD:
+        return Held(child.console_fd, tuple(child.warnings))
+    if kind == messages.WARNING:
+        child.warnings.append(text)
+    elif kind == messages.REQUEST:
+        child.serve(text)
+    elif kind == messages.EXEC:
+        child.exec_seen = True
+    return None
+
+
+def release(child: Child) -> None:
+    """Let a held child exec its program."""
+    child.send(messages.RELEASE)

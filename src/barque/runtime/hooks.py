@@ -1,0 +1,79 @@
+"""OCI hooks: programs called at points of a container's life with its state on stdin."""
+
+import json
+import os
+import select
+from typing import Any
+
+from barque.kernel import process
+from barque.runtime.channel import StepError, errno_text
+
+_KILL = 9
+
+
+def state(
+    container_id: str, bundle: str, status: str, pid: int, annotations: dict[str, str] | None
+) -> dict[str, Any]:
+    """Return the OCI state of a container, as `state` prints it and hooks read it."""
+    value: dict[str, Any] = {"ociVersion": "1.2.0", "id": container_id, "status": status}
+    if status != "stopped":
+        value["pid"] = pid
+    value["bundle"] = bundle
+    if annotations:
+        value["annotations"] = annotations
+    return value
+
+
+def run_all(hooks: list[dict[str, Any]], kind: str, oci_state: dict[str, Any]) -> None:
+    """Run `hooks` one after the other.
+
+    Raises:
+        StepError: for the first that cannot start, fails, or outlives its timeout.
+    """
+    if not hooks:
+        return
+    stdin = json.dumps(oci_state).encode()
+    for number, hook in enumerate(hooks):
+        try:
+            _run(hook, stdin)
+        except StepError as error:
+            raise StepError(f"error running {kind} hook #{number}: {error}", error.errno) from None
+
+
+def _run(hook: dict[str, Any], stdin: bytes) -> None:
+    source = os.memfd_create("state")
+    try:
+        os.write(source, stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        env = dict(item.partition("=")[::2] for item in hook.get("env") or [])
+        pid = os.posix_spawn(
+            hook["path"],
+            hook.get("args") or [hook["path"]],
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, 0)],
+            setsigmask=[],
+        )
+    except OSError as error:
+        raise StepError(f"{hook['path']}: {errno_text(error.errno)}", error.errno or 0) from None
+    finally:
+        os.close(source)
+    _wait(pid, hook.get("timeout"))
+
+
+def _wait(pid: int, timeout_s: float | None) -> None:
+    timed_out = False
+    if timeout_s:
+        pidfd = os.pidfd_open(pid)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        timed_out = not poller.poll(timeout_s * 1000)
+        if timed_out:
+            process.pidfd_send_signal(pidfd, _KILL)
+        os.close(pidfd)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if timed_out:
+        raise StepError(f"timeout after {timeout_s}s")
+    if status < 0:
+        raise StepError(f"signal: {-status}")
+    if status:
+        raise StepError(f"exit status {status}")

@@ -1,0 +1,135 @@
+"""The child: run the steps compiled before the clone, then exec; never return.
+
+No imports that the parent has not made, no logs. Every failure is reported as (step, errno,
+message) on the channel, and every path ends in exec or _exit.
+"""
+
+import gc
+import os
+import signal
+from typing import NamedTuple, Protocol
+
+from barque.kernel import process
+from barque.runtime import channel as messages, identity
+from barque.runtime.channel import Channel, StepError, errno_text
+from barque.runtime.root import Context
+
+
+class Step(Protocol):
+    """One thing to do; a value made before the clone."""
+
+    def describe(self) -> str:
+        """Say what the step does."""
+
+    def run(self, context: Context) -> None:
+        """Do it, or raise OSError or StepError."""
+
+
+class Plan(NamedTuple):
+    """All a child does."""
+
+    steps: tuple[Step, ...]
+    identity: identity.Identity
+    args: list[str]
+    env: list[str]
+    program: process.Program
+    stdio: tuple[int, int, int] | None
+    keep_fds: tuple[int, ...]
+    own_fds: tuple[int, ...]
+    hold: bool
+    hold_fd: int
+    userns: bool
+    ignored_signals: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+def run(plan: Plan, channel_fd: int) -> None:
+    """Be the child; does not return."""
+    step = "init"
+    channel = Channel(channel_fd)
+    try:
+        gc.disable()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        channel = _arrange_descriptors(plan, channel)
+        context = Context(channel, plan.userns)
+        for warning in plan.warnings:
+            channel.send(messages.WARNING, warning)
+        for action in plan.steps:
+            step = action.describe()
+            action.run(context)
+        step = "exec"
+        _exec(plan, context)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent has to know
+        channel.fail(step, error)
+    finally:
+        os._exit(1)
+
+
+def _reset_signals(ignored: tuple[int, ...]) -> None:
+    for number in ignored:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
+
+
+def _arrange_descriptors(plan: Plan, channel: Channel) -> Channel:
+    """Put stdio on 0..2 and kept descriptors from 3 up; close all the rest but our own."""
+    free = 3 + len(plan.keep_fds)
+    fd = channel.fd
+    if fd < free:
+        fd = _above(fd, free)
+    own = {fd}
+    for number in plan.own_fds:
+        # Steps know these by number: the launcher keeps them above what is handed on.
+        own.add(number)
+    handed = [_above(number, free) for number in plan.keep_fds]
+    if plan.stdio is not None:
+        raised = [_above(number, free) for number in plan.stdio]
+        for target, number in enumerate(raised):
+            os.dup2(number, target)
+            os.close(number)
+    for index, number in enumerate(handed):
+        os.dup2(number, 3 + index)
+        os.close(number)
+    process.close_all_but(own | set(range(3, free)))
+    return Channel(fd)
+
+
+def _above(fd: int, lowest: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def _exec(plan: Plan, context: Context) -> None:
+    plan.identity.run(context)
+    env, program = plan.env, plan.program
+    if not any(entry.startswith("HOME=") for entry in env):
+        env = [*env, f"HOME={identity.home_of(plan.identity.uid)}"]
+        program = process.prepare_program(plan.args, env)
+    path = identity.find_program(plan.args[0], env)
+    _seal(len(plan.keep_fds))
+    if plan.hold:
+        _hold(plan, context.channel)
+    _reset_signals(plan.ignored_signals)
+    plan.identity.finish(context)
+    context.channel.send(messages.EXEC)
+    error = process.exec_prepared(path, program)
+    raise StepError(f"exec {os.fsdecode(path)}: {errno_text(error.errno)}", error.errno or 0)
+
+
+def _seal(kept: int) -> None:
+    """Mark everything that is not meant for the program close-on-exec."""
+    process.close_range(3 + kept, process.MAX_FD, process.CLOSE_RANGE_CLOEXEC)
+
+
+def _hold(plan: Plan, channel: Channel) -> None:
+    channel.send(messages.HELD)
+    if plan.hold_fd < 0:
+        channel.wait(messages.RELEASE)
+        return
+    channel.detached = True
+    if not os.read(plan.hold_fd, 1):
+        os._exit(1)
+    os.close(plan.hold_fd)

@@ -1,0 +1,316 @@
+"""Compile a config.json into the steps that the child will run: pure but for the host's tables."""
+
+import os
+import posixpath
+from typing import Any, NamedTuple
+
+from barque.kernel import limits, mount as km
+from barque.kernel.namespaces import IdMap
+from barque.runtime import devices as dev, mount_options, mounts, rootfs
+from barque.runtime.channel import StepError
+from barque.runtime.identity import Identity, Limits, OpenLabel, Scheduling, parse_capabilities
+from barque.runtime.init import Step
+from barque.runtime.settings import Hooks, Keyring, LoopbackUp, Names, OomScore, Session, Sysctls
+from barque.runtime.settings import MaskPaths, ReadonlyPaths
+
+SECCOMP_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+
+
+class Scene(NamedTuple):
+    """What the plan needs to know besides config.json."""
+
+    bundle: str
+    root_mounts: tuple[dict[str, Any], ...]
+    new: frozenset[str]
+    joined: frozenset[str]
+    seccomp: bytes | None
+    container_id: str
+    pivot: bool
+    new_keyring: bool
+    idmap_tree: Any
+    """(source, mount entry) -> descriptor of an id-mapped tree."""
+
+
+def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Identity, list[str]]:
+    """Return the steps, the identity to end with, and warnings for the user.
+
+    Raises:
+        StepError: for what this kernel cannot give.
+    """
+    process = spec.get("process") or {}
+    steps: list[Step] = [Session()]
+    if scene.new_keyring:
+        steps.append(Keyring(f"_ses.{scene.container_id}"))
+    steps += _settings(spec, scene)
+    label_step, label, label_name = label_of(process)
+    if label_step:
+        steps.append(label_step)
+    steps += _file_system(spec, process, scene)
+    steps += process_steps(process)
+    identity, warnings = make_identity(process, scene.seccomp, _seccomp_flags(spec), label, label_name)
+    return steps, identity, warnings
+
+
+def _settings(spec: dict[str, Any], scene: Scene) -> list[Step]:
+    process = spec.get("process") or {}
+    steps: list[Step] = []
+    if "network" in scene.new:
+        steps.append(LoopbackUp())
+    if spec.get("hostname") or spec.get("domainname"):
+        steps.append(Names(spec.get("hostname") or "", spec.get("domainname") or ""))
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        steps.append(OomScore(score))
+    return steps
+
+
+def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) -> list[Step]:
+    linux = spec.get("linux") or {}
+    root = spec.get("root") or {}
+    path = os.path.join(scene.bundle, root.get("path") or "rootfs")
+    sysctls = tuple((linux.get("sysctl") or {}).items())
+    hooks = spec.get("hooks") or {}
+    tail: list[Step] = []
+    if sysctls:
+        tail.append(Sysctls(sysctls))
+    if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
+        tail.append(Hooks("createContainer", tuple(hooks.get("createContainer") or ())))
+    if "mount" not in scene.new:
+        if spec.get("mounts") and "mount" not in scene.joined:
+            raise StepError("mounts need a mount namespace of the container's own")
+        entry: list[Step] = [] if "mount" in scene.joined else [rootfs.Chroot(path)]
+        return tail + entry + _start_hooks(hooks)
+    flags = mount_options.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
+    steps: list[Step] = [rootfs.Propagation(flags, path), rootfs.RootMounts(path, scene.root_mounts)]
+    entries = spec.get("mounts") or []
+    steps += [_mount_step(entry, scene) for entry in entries]
+    steps += _dev_steps(entries, linux, process)
+    cwd = process.get("cwd") or "/"
+    if cwd != "/":
+        steps.append(mounts.WorkingFolder(cwd))
+    steps += tail
+    if linux.get("readonlyPaths"):
+        steps.append(ReadonlyPaths(tuple(linux["readonlyPaths"])))
+    if linux.get("maskedPaths"):
+        steps.append(MaskPaths(tuple(linux["maskedPaths"])))
+    if root.get("readonly"):
+        steps.append(rootfs.ReadonlyRoot())
+    after = 0 if not linux.get("rootfsPropagation") else flags
+    steps.append(rootfs.Enter(scene.pivot, after))
+    return steps + _start_hooks(hooks)
+
+
+def _start_hooks(hooks: dict[str, Any]) -> list[Step]:
+    wanted = hooks.get("startContainer")
+    return [Hooks("startContainer", tuple(wanted))] if wanted else []
+
+
+def _dev_steps(
+    entries: list[dict[str, Any]], linux: dict[str, Any], process: dict[str, Any]
+) -> list[Step]:
+    steps: list[Step] = []
+    if not any(
+        posixpath.normpath("/" + e["destination"].lstrip("/")) == "/dev"
+        and ("bind" in (e.get("options") or []) or "rbind" in (e.get("options") or []))
+        for e in entries
+    ):
+        nodes = {device.path: device for device in dev.DEFAULT_DEVICES}
+        for entry in linux.get("devices") or []:
+            device = dev.parse_device(entry)
+            nodes[device.path] = device
+        steps.append(dev.MakeDevices(tuple(nodes.values())))
+    if process.get("terminal"):
+        steps.append(console_step(process, mount_console=True))
+    return steps
+
+
+def console_step(process: dict[str, Any], *, mount_console: bool) -> dev.Console:
+    """Return the step that opens a terminal of the size that `process` asks for."""
+    size = process.get("consoleSize") or {}
+    return dev.Console(size.get("height") or 0, size.get("width") or 0, mount_console)
+
+
+def _mount_step(entry: dict[str, Any], scene: Scene) -> Step:
+    options = mount_options.parse(entry.get("options") or [])
+    destination = "/" + entry["destination"].lstrip("/")
+    fstype = entry.get("type") or ""
+    source = entry.get("source") or ""
+    if options.flags & km.MS_REMOUNT:
+        return mounts.Remount(destination, options)
+    if options.flags & km.MS_BIND or fstype in ("bind", "rbind"):
+        if fstype == "rbind":
+            options = options._replace(flags=options.flags | km.MS_REC)
+        source = os.path.join(scene.bundle, source)
+        tree = -1
+        if options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
+            tree = scene.idmap_tree(source, entry, options)
+        return mounts.BindMount(source, destination, options, tree)
+    if fstype in ("cgroup", "cgroup2"):
+        return _cgroup_step(fstype, destination, options, scene)
+    if not fstype:
+        raise StepError(f'mount at "{destination}" has neither a type nor the option bind')
+    if options.idmap:
+        raise StepError(f'mount at "{destination}": only bind mounts can be id-mapped')
+    return mounts.FileSystemMount(fstype, source, destination, options)
+
+
+def _cgroup_step(
+    fstype: str, destination: str, options: mount_options.MountOptions, scene: Scene
+) -> Step:
+    namespaced = "cgroup" in scene.new or "cgroup" in scene.joined
+    hierarchies = host_hierarchies()
+    if fstype == "cgroup2" or not hierarchies:
+        return mounts.CgroupV2Mount(destination, options, namespaced)
+    return mounts.CgroupV1Mount(destination, options, hierarchies, namespaced)
+
+
+_hierarchies: list[tuple[mounts.CgroupHierarchy, ...]] = []
+
+
+def host_hierarchies() -> tuple[mounts.CgroupHierarchy, ...]:
+    """Return the v1 hierarchies mounted on this machine; read once."""
+    if not _hierarchies:
+        _hierarchies.append(tuple(_read_hierarchies()))
+    return _hierarchies[0]
+
+
+def _read_hierarchies() -> list[mounts.CgroupHierarchy]:
+    with open("/proc/self/cgroup", encoding="utf-8") as table:
+        attached = [line.split(":", 2)[1] for line in table]
+    points: dict[frozenset[str], str] = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            before, _, after = line.partition(" - ")
+            fstype, _, options = after.rstrip("\n").split(" ", 2)
+            if fstype == "cgroup":
+                points.setdefault(frozenset(options.split(",")), before.split(" ")[4])
+    found = []
+    for data in attached:
+        words = data.split(",")
+        for options_set, path in points.items():
+            if data and options_set.issuperset(words):
+                name = posixpath.basename(path)
+                plain = tuple(word for word in words if not word.startswith("name="))
+                found.append(mounts.CgroupHierarchy(name, data, plain, path))
+                break
+    return found
+
+
+def process_steps(process: dict[str, Any]) -> list[Step]:
+    """Return the steps for limits and scheduling of an OCI process."""
+    steps: list[Step] = []
+    scheduling = _scheduling(process)
+    if scheduling:
+        steps.append(scheduling)
+    values = process.get("rlimits")
+    if values:
+        steps.append(Limits(tuple((v["type"], v["soft"], v["hard"]) for v in values)))
+    return steps
+
+
+def _scheduling(process: dict[str, Any]) -> Scheduling | None:
+    scheduler = process.get("scheduler")
+    io_priority = process.get("ioPriority")
+    cpus = (process.get("execCPUAffinity") or {}).get("final")
+    if not scheduler and not io_priority and not cpus:
+        return None
+    wanted = None
+    if scheduler:
+        flags = 0
+        for word in scheduler.get("flags") or []:
+            flags |= limits.SCHEDULER_FLAGS[word]
+        times = tuple(scheduler.get(key) or 0 for key in ("runtime", "deadline", "period"))
+        wanted = (
+            limits.POLICIES[scheduler["policy"]],
+            flags,
+            scheduler.get("nice") or 0,
+            scheduler.get("priority") or 0,
+            (times[0], times[1], times[2]),
+        )
+    priority = None
+    if io_priority:
+        priority = (limits.IO_CLASSES[io_priority["class"]], io_priority.get("priority") or 0)
+    return Scheduling(wanted, priority, None, _cpu_list(cpus) if cpus else None)
+
+
+def _cpu_list(text: str) -> frozenset[int]:
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        cpus |= set(range(int(first), int(last if dash else first) + 1))
+    return frozenset(cpus)
+
+
+def make_identity(
+    process: dict[str, Any],
+    seccomp: bytes | None,
+    seccomp_flags: int,
+    label: bytes,
+    label_name: str,
+) -> tuple[Identity, list[str]]:
+    """Return who the program runs as, and warnings about capabilities."""
+    user = process.get("user") or {}
+    capabilities, warnings = parse_capabilities(process.get("capabilities"))
+    umask = user.get("umask")
+    identity = Identity(
+        user.get("uid") or 0,
+        user.get("gid") or 0,
+        tuple(user.get("additionalGids") or ()),
+        0o022 if umask is None else umask,
+        process.get("cwd") or "/",
+        capabilities,
+        bool(process.get("noNewPrivileges")),
+        seccomp,
+        seccomp_flags,
+        label,
+        label_name,
+    )
+    return identity, warnings
+
+
+def _seccomp_flags(spec: dict[str, Any]) -> int:
+    seccomp = (spec.get("linux") or {}).get("seccomp") or {}
+    flags = 0
+    for word in seccomp.get("flags") or []:
+        flags |= SECCOMP_FLAGS[word]
+    return flags
+
+
+def label_of(process: dict[str, Any]) -> tuple[Step | None, bytes, str]:
+    """Return how to write the security label, when one is asked for.
+
+    Raises:
+        StepError: the kernel has no such security module.
+    """
+    profile = process.get("apparmorProfile")
+    if profile:
+        if not _reads("/sys/module/apparmor/parameters/enabled", "Y"):
+            raise StepError(f"unable to apply apparmor profile {profile}: apparmor is not enabled")
+        path = "/proc/self/attr/apparmor/exec"
+        if not os.path.exists(path):
+            path = "/proc/self/attr/exec"
+        return OpenLabel(path), f"exec {profile}".encode(), "apparmor profile"
+    label = process.get("selinuxLabel")
+    if label:
+        if not os.path.exists("/sys/fs/selinux/enforce"):
+            raise StepError("selinux label is specified in config, but selinux is disabled or not supported")
+        return OpenLabel("/proc/self/attr/exec"), label.encode(), "selinux label"
+    return None, b"", ""
+
+
+def _reads(path: str, start: str) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(8).startswith(start)
+    except OSError:
+        return False
+
+
+def parse_maps(entries: list[dict[str, int]] | None) -> list[IdMap]:
+    """Turn linux.uidMappings (or gidMappings) into lines of the kernel's table."""
+    return [IdMap(e["containerID"], e["hostID"], e["size"]) for e in entries or []]

@@ -106,9 +106,12 @@ def set_up(
     if found is None:
         mac = "02:" + os.urandom(5).hex(":")
         size = mtu or _DEFAULT_MTU
-        connection.run([route.add_bridge(name, mtu=size, mac=mac, alias=alias)])
+        connection.run([route.add_bridge(name, mtu=size, mac=mac)])
         found = route.link(connection, name)
         assert found is not None
+        # A new link takes no alias, one that exists does.
+        connection.run([route.bring_up(found.index, alias=alias)])
+        found = found._replace(alias=alias)
     v6 = any(item.version == 6 for item in listed)
     if v6:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")

@@ -36,6 +36,8 @@ _SETS = (
     nft.Set("internal", (nft.TYPE_IFNAME,), 16),
     nft.Set("same_bridge", _NAMES, 32, (nft.TYPE_VERDICT,), 0),
     nft.Set("hairpin", _NAMES, 32),
+    nft.Set("self4", (nft.TYPE_IPADDR, nft.TYPE_IPADDR), 8),
+    nft.Set("self6", (nft.TYPE_IP6ADDR, nft.TYPE_IP6ADDR), 32),
 )
 
 # Registers of four bytes; 1 is the first 16-byte register and the same place as 8.
@@ -110,10 +112,11 @@ class Firewall:
             self._connection.transact(requests)
 
     def remove_forwards(self, forwards: Iterable[Forward]) -> None:
-        """Take ports back."""
+        """Take all of a container's ports back."""
+        listed = list(forwards)
         requests = [
             nft.remove_elements(self.table, name, [key])
-            for name, key, _ in map(_of_forward, forwards)
+            for name, key, _ in (*map(_of_forward, listed), *_of_targets(listed))
         ]
         if requests:
             self._connection.transact(requests)
@@ -125,9 +128,10 @@ class Firewall:
         ]
 
     def _forward_elements(self, forwards: Iterable[Forward]) -> list[codec.Request]:
+        listed = list(forwards)
         return [
             nft.add_elements(self.table, name, [(key, data)])
-            for name, key, data in map(_of_forward, forwards)
+            for name, key, data in (*map(_of_forward, listed), *_of_targets(listed))
         ]
 
 
@@ -156,6 +160,14 @@ def _of_forward(forward: Forward) -> tuple[str, bytes, bytes]:
     key += binding.host_port.to_bytes(2, "big") + b"\0\0"
     data = target.packed + binding.container_port.to_bytes(2, "big") + b"\0\0"
     return name, key, nft.value(data)
+
+
+def _of_targets(forwards: Iterable[Forward]) -> list[tuple[str, bytes, bytes]]:
+    found = []
+    for target in sorted({forward.target for forward in forwards}):
+        address = ipaddress.ip_address(target)
+        found.append((f"self{address.version}", address.packed * 2, b""))
+    return found
 
 
 def _chains(table: str) -> list[codec.Request]:
@@ -254,6 +266,12 @@ def _forward_rules() -> list[list[bytes]]:
 
 def _masquerade_rules() -> list[list[bytes]]:
     return [
+        # Where bridged packets pass the firewall too, a container's call of its own published port
+        # has no incoming interface here; it is known by its addresses.
+        [*_family(nft.AF_INET), nft.payload(1, 12, 4, 1), nft.payload(1, 16, 4, _SECOND),
+         nft.lookup("self4", 1), *_status_dnat(), nft.masquerade()],
+        [*_family(nft.AF_INET6), nft.payload(1, 8, 16, 1), nft.payload(1, 24, 16, 2),
+         nft.lookup("self6", 1), *_status_dnat(), nft.masquerade()],
         # A container that asks for its own or a neighbour's published port: the answer must come
         # back through here, not straight over the bridge.
         [*_through("hairpin"), *_status_dnat(), nft.masquerade()],

@@ -275,7 +275,6 @@ class NetworkManager:
         wiring = pool.Wiring(
             bridge_index=self.bridge.index,
             mtu=self.bridge.mtu,
-            alias=self._alias,
             ipv6=bool(address6),
             isolated=not options.icc,
         )
@@ -440,6 +439,6 @@ class NetworkManager:
 
     def _remove_leftover(self, endpoint: Endpoint) -> None:
         link = route.link(self._connection, endpoint.host_interface)
-        if link is not None and link.alias == self._alias:
+        if link is not None and self.bridge is not None and link.master == self.bridge.index:
             self._connection.attempt([route.remove_link(link.index)], errno.ENODEV)
         state.forget_endpoint(self._folder, endpoint.container_id)

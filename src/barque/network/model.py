@@ -32,7 +32,7 @@ class NetworkOptions(NamedTuple):
     host_ip: str = ""
     table: str = ""
     default_address_pools: tuple[tuple[str, int], ...] = ()
-    pool_size: int = 4
+    pool_size: int = 8
 
 
 class PortRequest(NamedTuple):

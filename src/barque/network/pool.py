@@ -19,6 +19,9 @@ from barque.kernel.netlink.connection import Connection
 log = logging.getLogger(__name__)
 
 _INTERFACE = "eth0"
+# The kernel changes one interface at a time. Unless the pool is empty the thread keeps away from
+# a container that is just starting or ending, and looks after the pool this often.
+_IDLE_S = 0.1
 
 
 class Sandbox(NamedTuple):
@@ -35,7 +38,6 @@ class Wiring(NamedTuple):
 
     bridge_index: int
     mtu: int
-    alias: str
     ipv6: bool
     isolated: bool
 
@@ -53,8 +55,7 @@ def make(connection: Connection, wiring: Wiring) -> Sandbox:
         inner = route.link(space.connection, _INTERFACE)
         if host is None or inner is None:
             raise KernelError(errno.ENODEV, "netlink", name)
-        if wiring.isolated:
-            connection.run([route.isolate_port(host.index)])
+        connection.run([route.set_port(host.index, isolated=wiring.isolated)])
     except BaseException:
         space.close()
         raise
@@ -70,7 +71,6 @@ def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
             netns_fd=fd,
             master=wiring.bridge_index,
             mtu=wiring.mtu,
-            alias=wiring.alias,
         )
         try:
             connection.run([made])
@@ -108,13 +108,13 @@ class SandboxPool:
             found = self._ready.get_nowait()
         except queue.Empty:
             found = make(self._foreground, self._wiring)
-        self._wake.set()
+        if self._ready.empty():
+            self._wake.set()
         return found
 
     def discard(self, host_index: int, space: namespace.Namespace | None) -> None:
         """Delete an interface in the background, then let its namespace go."""
         self._used.put((host_index, space))
-        self._wake.set()
 
     def close(self) -> None:
         """Delete all that is ready or waits for its removal; return when that is done."""
@@ -128,18 +128,18 @@ class SandboxPool:
         self._background.close()
 
     def _work(self) -> None:
-        wait_s: float | None = None
-        while True:
-            self._wake.wait(wait_s)
+        failed = False
+        while not self._stop:
             self._wake.clear()
-            wait_s = None
             try:
                 self._turn()
+                failed = False
             except OSError as error:
-                log.warning("cannot prepare network namespaces: %s", error)
-                wait_s = 1.0
-            if self._stop:
-                return
+                if not failed:
+                    log.warning("cannot prepare network namespaces: %s", error)
+                failed = True
+            self._wake.wait(_IDLE_S)
+        self._turn()
 
     def _turn(self) -> None:
         # Making comes first: a container that starts is waited for, one that ended is not.

@@ -7,6 +7,7 @@ same socket serves the userland proxy.
 
 import errno
 import ipaddress
+import itertools
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -151,7 +152,8 @@ class PortAllocator:
         start = self._last.get(request.protocol, low - 1) + 1
         if not low <= start <= high:
             start = low
-        return [port for port in (*range(start, high + 1), *range(low, start)) if port not in shut]
+        turn = itertools.chain(range(start, high + 1), range(low, start))
+        return (port for port in turn if port not in shut)
 
     def _reserve_number(
         self, request: PortRequest, port: int, addresses: list[str], target: str

@@ -25,8 +25,7 @@ _AF_BRIDGE = 7
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 12, 18, 20, 23, 28
-_IFLA_TXQLEN = 13
-_BRPORT_STATE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 24, 33
+_BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 
 
 class Link(NamedTuple):
@@ -71,23 +70,22 @@ def mac_bytes(mac: str) -> bytes:
     return data
 
 
-def add_bridge(name: str, *, mtu: int, mac: str, alias: str) -> Request:
+def add_bridge(name: str, *, mtu: int, mac: str) -> Request:
     """Make a bridge without spanning tree, up."""
     body = _info(flags=IFF_UP, change=IFF_UP)
     body += codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
-    body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac)) + codec.text(_IFLA_IFALIAS, alias)
+    body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
     body += codec.nested(_IFLA_LINKINFO, codec.text(1, "bridge"))
     return Request(_NEWLINK, _CREATE, body)
 
 
-def add_veth(name: str, peer: str, *, netns_fd: int, master: int, mtu: int, alias: str) -> Request:
+def add_veth(name: str, peer: str, *, netns_fd: int, master: int, mtu: int) -> Request:
     """Make a veth pair: `name` up and in the bridge `master`, `peer` down in another namespace."""
     other = _info() + codec.text(_IFLA_IFNAME, peer) + codec.u32(_IFLA_MTU, mtu)
     other += codec.u32(_IFLA_NET_NS_FD, netns_fd)
     data = codec.nested(2, codec.attribute(1, other))
     body = _info(flags=IFF_UP, change=IFF_UP)
     body += codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
-    body += codec.text(_IFLA_IFALIAS, alias)
     if master:
         body += codec.u32(_IFLA_MASTER, master)
     body += codec.nested(_IFLA_LINKINFO, codec.text(1, "veth"), data)
@@ -132,9 +130,11 @@ def add_default_route(index: int, gateway: str) -> Request:
     return Request(_NEWROUTE, _CREATE, body)
 
 
-def isolate_port(index: int) -> Request:
-    """Forbid a bridge port to talk to other ports that are so marked."""
-    port = codec.nested(_IFLA_PROTINFO, codec.u8(_BRPORT_ISOLATED, 1))
+def set_port(index: int, *, isolated: bool) -> Request:
+    """Let a bridge port send back what came from it; isolated ports cannot talk to each other."""
+    port = codec.nested(
+        _IFLA_PROTINFO, codec.u8(_BRPORT_MODE, 1), codec.u8(_BRPORT_ISOLATED, int(isolated))
+    )
     return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,12 @@ async def harness(tmp_path):
     await made.keeper.close(shutdown=True)
 
 
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition is outside this process
+            await asyncio.sleep(0.002)
+
+
 async def read_all(sock):
     loop = asyncio.get_running_loop()
     data = b""
@@ -85,7 +92,7 @@ async def test_output_is_on_file_and_the_code_known_when_the_exit_is_told(harnes
     assert event["exit_code"] == 7
     assert harness.log("one", "stdout") == "out\nunfinished"
     assert harness.log("one", "stderr") == "err\n"
-    assert json.load(open(f"{harness.root}/containers/one/exit.json"))["exit_code"] == 7
+    assert json.loads(Path(f"{harness.root}/containers/one/exit.json").read_text())["exit_code"] == 7
 
 
 async def test_a_signal_is_told_as_128_plus_its_number(harness):
@@ -179,9 +186,7 @@ async def test_twenty_writers_lose_and_double_nothing_when_the_keeper_is_killed(
         await asyncio.sleep(0.4)
         pid = harness.keeper.pid
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while harness.keeper.pid == pid:
-                await asyncio.sleep(0.005)
+        await until(lambda pid=pid: harness.keeper.pid != pid)
     expected = "".join(f"{n}\n" for n in range(3000))
     for number in range(20):
         event = await harness.event("exit", 60, id=f"w{number}")
@@ -196,9 +201,7 @@ async def test_a_flood_loses_and_doubles_nothing_when_the_keeper_is_killed(harne
         pid = harness.keeper.pid
         await asyncio.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while harness.keeper.pid == pid:
-                await asyncio.sleep(0.001)
+        await until(lambda pid=pid: harness.keeper.pid != pid)
     await harness.event("exit", 60, id="flood")
     files = [f"{harness.root}/flood.log"]
     while os.path.exists(f"{harness.root}/flood.log.{len(files)}"):
@@ -246,13 +249,9 @@ async def test_a_daemon_that_died_is_started_again_by_its_command_line(harness):
         harness.root, on_event=lambda _: None, restart_daemon=True, daemon_argv=["touch", mark]
     )
     await harness.keeper.close()
-    second._sock.close()
-    second._loop.remove_reader(second._sock.fileno()) if second._sock.fileno() >= 0 else None
-    async with asyncio.timeout(5):
-        while not os.path.exists(mark):
-            await asyncio.sleep(0.01)
-    second._sock = None
     second._closed = True
+    second._drop_connection()
+    await until(lambda: os.path.exists(mark))
     await harness.connect()
 
 
@@ -261,14 +260,12 @@ async def test_rotated_files_are_numbered_and_compressed(harness):
 
     await harness.start("one", "seq", "1", "20000", log={"max_size": 400_000, "max_file": 5, "compress": True})
     await harness.event("exit", id="one")
-    async with asyncio.timeout(10):
-        while not all(os.path.exists(f"{harness.root}/one.log.{n}.gz") for n in (1, 2, 3)):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(os.path.exists(f"{harness.root}/one.log.{n}.gz") for n in (1, 2, 3)))
     text = ""
     for path in (f"{harness.root}/one.log.{n}.gz" for n in (4, 3, 2, 1)):
         if os.path.exists(path):
-            text += gzip.open(path, "rt").read()
-    text += open(f"{harness.root}/one.log").read()
+            text += gzip.decompress(Path(path).read_bytes()).decode()
+    text += Path(f"{harness.root}/one.log").read_text()
     numbers = re.findall(r'"log":"(\d+)\\n"', text)
     assert numbers == [str(n) for n in range(1, 20001)]
 
@@ -290,7 +287,7 @@ async def test_requests_with_wrong_names_or_types_are_refused(harness):
 
 async def test_an_idle_keeper_is_small(harness):
     await harness.keeper.ping()
-    rollup = open(f"/proc/{harness.keeper.pid}/smaps_rollup").read()
+    rollup = Path(f"/proc/{harness.keeper.pid}/smaps_rollup").read_text()
     pss_kb = int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
     print("PSS", pss_kb, "kB")
     assert pss_kb < 12_000

@@ -270,7 +270,7 @@ def remove_cgroup(server: Server, task: Task) -> None:
     _remove(server, cgroup.delete, _REMOVE_FIRST_S, _REMOVE_TRIES)
 
 
-def _remove(server: Server, delete: Callable[[], None], delay_s: float, tries: int) -> None:
+def _remove(server: Server, delete: Callable[[], object], delay_s: float, tries: int) -> None:
     def attempt() -> None:
         try:
             delete()

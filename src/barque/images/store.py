@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.base.times import format_ns
 from barque.images.changes import apply_changes
@@ -47,10 +47,14 @@ class ImageStore:
         self.lock = threading.RLock()
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
-        self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        self._database.executescript(_SCHEMA)
+        try:
+            self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._database.close()
+            raise BarqueError(f"image database in {data_root}: {error}") from None
         self._read()
 
     def close(self) -> None:
@@ -374,11 +378,24 @@ class _Transaction:
         self._database = database
 
     def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise BarqueError(f"image database: {error}") from None
         return self._database
 
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+    def __exit__(self, kind: Any, error: BaseException | None, *rest: Any) -> None:
+        if kind is None:
+            try:
+                self._database.execute("COMMIT")
+                return
+            except sqlite3.Error as refused:
+                error = refused
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            # A full disk speaks through the database too.
+            raise BarqueError(f"image database: {error}") from None
 
 
 class _Collecting:

@@ -32,11 +32,11 @@ def open_in_root(
         resolve: RESOLVE_* bits.
 
     Raises:
-        KernelError: as open(2).
+        OSError: as open(2); its subclass tells what is wrong, as with os.open.
     """
     raw = os.fsencode(path) or b"."
     if b"\0" in raw:
-        raise KernelError(errno.EINVAL, "openat2", os.fsdecode(raw))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(raw))
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     for _ in range(64):
         fd = _syscall(
@@ -52,7 +52,7 @@ def open_in_root(
         # EAGAIN: a rename elsewhere raced with a `..`; the manual says to try again.
         if code not in (errno.EAGAIN, errno.EINTR):
             break
-    raise KernelError(code, "openat2", os.fsdecode(raw))
+    raise OSError(code, os.strerror(code), os.fsdecode(raw))
 
 
 def sync_file_system(fd: int) -> None:

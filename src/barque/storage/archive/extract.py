@@ -140,11 +140,15 @@ class _Unpacker:
         if fd is not None:
             return fd
         try:
-            fd = open_in_root(self._root, path, _OPEN_FOLDER)
-        except FileNotFoundError:
-            self._make_parents(path)
-            fd = open_in_root(self._root, path, _OPEN_FOLDER)
-        except NotADirectoryError:
+            try:
+                fd = open_in_root(self._root, path, _OPEN_FOLDER)
+            except FileNotFoundError:
+                self._make_parents(path)
+                fd = open_in_root(self._root, path, _OPEN_FOLDER)
+        except OSError as error:
+            # A file, a link that leads nowhere or in circles stands where a folder is needed.
+            if error.errno not in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG):
+                raise
             raise InvalidInputError(f"archive entry below {os.fsdecode(path)!r}, which is not a directory") from None
         if len(self._folders) >= _FOLDERS_KEPT:
             os.close(self._folders.pop(next(iter(self._folders))))
@@ -265,7 +269,7 @@ class _Unpacker:
         if target == path:
             return
         folder, _, name = target.rpartition(b"/")
-        source = open_in_root(self._root, folder, _OPEN_FOLDER)
+        source = self._folder_of_target(folder, entry)
         try:
             if not stat.S_ISDIR(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
                 self._clear(parent, base, path, folder=False)
@@ -277,6 +281,14 @@ class _Unpacker:
         finally:
             os.close(source)
         raise InvalidInputError(f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}")
+
+    def _folder_of_target(self, folder: bytes, entry: tar.Entry) -> int:
+        try:
+            return open_in_root(self._root, folder, _OPEN_FOLDER)
+        except OSError:
+            raise InvalidInputError(
+                f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}"
+            ) from None
 
     def _make_node(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
         self._clear(parent, base, path, folder=False)

@@ -1,1 +1,1 @@
-"""Use cases on containers, images, networks and volumes; owns the state of the engine."""
+"""The engine: containers, their state, and everything that the API asks for."""

@@ -1,0 +1,47 @@
+"""What the daemon's flags and daemon.json mean to the engine."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from barque.network.model import NetworkOptions
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class EngineConfig:
+    """Parsed options; sizes in bytes, times in seconds.
+
+    `runtimes` maps a name to the path of an OCI runtime; the names `barque` and `` mean our own.
+    `default_ulimits` are {"Name","Soft","Hard"} objects as in HostConfig.Ulimits.
+    """
+
+    data_root: str = "/var/lib/barque"
+    exec_root: str = "/run/barque"
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    dns: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
+    default_ulimits: list[Json] = field(default_factory=list)
+    default_runtime: str = "barque"
+    runtimes: dict[str, str] = field(default_factory=dict)
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = field(default_factory=dict)
+    shm_size: int = 64 << 20
+    ipc_mode: str = "private"
+    cgroupns_mode: str = ""
+    cgroup_parent: str = "/barque"
+    live_restore: bool = False
+    shutdown_timeout_s: int = 15
+    init: bool = False
+    init_path: str = ""
+    labels: list[str] = field(default_factory=list)
+    registry_mirrors: list[str] = field(default_factory=list)
+    insecure_registries: list[str] = field(default_factory=list)
+    seccomp_profile: str = ""
+    no_new_privileges: bool = False
+    host_gateway_ip: str = ""
+    experimental: bool = False
+    debug: bool = False
+    daemon_argv: list[str] = field(default_factory=list)
+    restart_daemon: bool = False

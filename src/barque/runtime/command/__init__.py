@@ -1,1 +1,1 @@
-"""`barque runtime`: the OCI command line, as runc and crun take it, for other engines to drive."""
+"""`barque runtime`: the OCI runtime as a command, with the options of runc and crun."""

@@ -38,7 +38,7 @@ def start(
     runtime = request["runtime"]
     bundle = request["bundle"]
     task.external = runtime
-    mount_root(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
+    mount_roots(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
     argv = [*base(server, runtime), "create", "--bundle", bundle]
     try:
         Run(server, task, request, stdio, settings, reply).create(argv, task.id)
@@ -83,21 +83,21 @@ def base(server: "Server", runtime: str) -> list[str]:
     return [runtime, "--root", root]
 
 
-def mount_root(mounts: list[dict[str, Any]], target: str) -> None:
+def mount_roots(mounts: list[dict[str, Any]], target: str) -> None:
     """Mount the root's layers in the host's namespace.
 
     Raises:
         OSError: a mount was refused; those before it are undone.
     """
     from barque.kernel.mount import MNT_DETACH, umount
-    from barque.runtime.mount_options import mount_entry
+    from barque.runtime.rootfs import mount_root
 
     target = os.path.normpath(target)
     os.makedirs(target, exist_ok=True)
     done = 0
     try:
         for entry in mounts:
-            mount_entry(entry, target)
+            mount_root(entry, target.encode())
             done += 1
     except BaseException:
         for _ in range(done):

@@ -41,8 +41,10 @@ class RuntimeStarter(Starter):
         namespaces = dict(zip(request["namespaces"], fds, strict=True))
         settings = prepare(task, request)
         warnings: list[str] = []
+        set_console_size(spec["process"], request)
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
+            stdio.give_to(host_uid(spec, spec["process"]))
             if request.get("runtime"):
                 external.start(server, task, request, spec, stdio, settings, reply)
                 return
@@ -75,8 +77,12 @@ class RuntimeStarter(Starter):
 
         prepare(task, request)
         task.stdin_once = True
+        set_console_size(request["process"], request)
+        with open(f"{task.folder}/config.json", "rb") as file:
+            spec = json.loads(file.read())
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
+            stdio.give_to(host_uid(spec, request["process"]))
             if main.external:
                 external.exec_process(server, task, main, request, stdio, reply)
                 return
@@ -88,6 +94,7 @@ class RuntimeStarter(Starter):
                     stdio=stdio.child,
                     seccomp=self._filter(request.get("seccomp")),
                     cgroup=main.cgroup,
+                    container_id=main.id,
                 )
             )
         except Exception as error:
@@ -114,7 +121,7 @@ class RuntimeStarter(Starter):
 
         if wanted is None:
             return None
-        cgroup = open_manager(wanted["path"])
+        cgroup = open_manager(_text(wanted, "path"))
         try:
             warnings += cgroup.create(wanted.get("resources") or {})
         except BaseException:
@@ -273,12 +280,13 @@ def remove_cgroup(server: Server, task: Task) -> None:
 def _remove(server: Server, delete: Callable[[], object], delay_s: float, tries: int) -> None:
     def attempt() -> None:
         try:
-            delete()
+            done = delete() is not False
         except FileNotFoundError:
             return
         except OSError:
-            if tries:
-                _remove(server, delete, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
+            done = False
+        if not done and tries:
+            _remove(server, delete, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
 
     server.poller.later(delay_s, attempt)
 

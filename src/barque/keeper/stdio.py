@@ -14,6 +14,17 @@ class Stdio(NamedTuple):
     stdout: int
     stderr: int
 
+    def give_to(self, uid: int) -> None:
+        """Make the process's user the owner of its pipes, so that it can open /dev/stdout anew.
+
+        Raises:
+            OSError: the user cannot own files here.
+        """
+        if uid and self.stdout >= 0:
+            # Input may be /dev/null, which is the host's.
+            for fd in self.child[0 if self.stdin >= 0 else 1 :]:
+                os.fchown(fd, uid, -1)
+
     def close_child(self) -> None:
         """Close the process's ends."""
         close_all(self.child)

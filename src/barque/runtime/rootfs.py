@@ -51,11 +51,16 @@ class RootMounts(NamedTuple):
             context.root = tree
             return
         for entry in self.mounts:
-            _mount_root(entry, path)
+            mount_root(entry, path)
         context.root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _mount_root(entry: dict[str, Any], path: bytes) -> None:
+def mount_root(entry: dict[str, Any], path: bytes) -> None:
+    """Mount one root mount on path.
+
+    Raises:
+        StepError: the kernel refused it.
+    """
     flags = 0
     data = []
     for option in entry.get("options") or []:

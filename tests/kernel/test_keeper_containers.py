@@ -1,0 +1,222 @@
+"""The keeper with real containers, by our runtime and by others."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from barque.keeper.client import Keeper, KeeperError
+
+BUSYBOX = shutil.which("busybox") or "/bin/busybox"
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.getuid() != 0, reason="needs root"),
+    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason="needs busybox-static"),
+]
+MOUNTS = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
+    },
+]
+ENV = ["PATH=/bin"]
+CAPS = ["CAP_KILL", "CAP_CHOWN"]
+
+
+class Box:
+    """A keeper on a root of its own, and containers on one busybox root."""
+
+    def __init__(self, root):
+        self.root = str(root)
+        self.events = []
+        self.news = asyncio.Event()
+        self.layer = f"{root}/layer"
+        os.makedirs(f"{self.layer}/bin")
+        for folder in ("proc", "dev", "tmp"):
+            os.mkdir(f"{self.layer}/{folder}")
+        shutil.copy(BUSYBOX, f"{self.layer}/bin/busybox")
+        for name in ("sh", "cat", "sleep", "echo", "id", "stty", "seq", "kill", "test", "dd", "tail"):
+            os.symlink("busybox", f"{self.layer}/bin/{name}")
+
+    async def connect(self):
+        self.keeper = await Keeper.connect_or_spawn(self.root, on_event=self._event)
+
+    def _event(self, event):
+        self.events.append(event)
+        self.news.set()
+
+    async def event(self, kind, **fields):
+        async with asyncio.timeout(20):
+            while True:
+                for event in self.events:
+                    if event["event"] == kind and all(event.get(k) == v for k, v in fields.items()):
+                        return event
+                self.news.clear()
+                await self.news.wait()
+
+    def process(self, *args, tty=False, uid=0):
+        caps = {kind: CAPS for kind in ("bounding", "effective", "permitted")}
+        user = {"uid": uid, "gid": uid}
+        return {
+            "args": list(args), "env": ENV, "cwd": "/", "terminal": tty, "user": user,
+            "capabilities": caps,
+        }  # fmt: skip
+
+    async def start(self, name, *args, uid=0, resources=None, **options):
+        bundle = f"{self.root}/containers/{name}"
+        for folder in ("rootfs", "upper", "work"):
+            os.makedirs(f"{bundle}/{folder}", exist_ok=True)
+        spaces = [{"type": t} for t in ("pid", "mount", "uts", "ipc", "network")]
+        path = f"/barque-test-{os.getpid()}/{name}"
+        linux = {"namespaces": spaces, "resources": resources or {}, "cgroupsPath": path}
+        spec = {
+            "ociVersion": "1.2.0", "process": self.process(*args, tty=options.get("tty", False), uid=uid),
+            "root": {"path": "rootfs"}, "mounts": MOUNTS, "linux": linux,
+        }  # fmt: skip
+        with open(f"{bundle}/config.json", "w") as file:
+            json.dump(spec, file)
+        overlay = [f"lowerdir={self.layer}", f"upperdir={bundle}/upper", f"workdir={bundle}/work"]
+        mount = {"type": "overlay", "source": "overlay", "options": overlay, "cwd": ""}
+        log = {"driver": "json-file", "path": f"{self.root}/{name}.log"}
+        cgroup = None if options.get("runtime") else {"path": path, "resources": resources or {}}
+        return await self.keeper.start(name, bundle=bundle, root_mounts=[mount], log=log, cgroup=cgroup, **options)
+
+    def log(self, name):
+        with open(f"{self.root}/{name}.log") as file:
+            return "".join(json.loads(line)["log"] for line in file)
+
+
+@pytest.fixture
+async def box(tmp_path):
+    made = Box(tmp_path)
+    await made.connect()
+    yield made
+    for row in await made.keeper.list():
+        if "exit" not in row and row["exec_id"] is None:
+            await made.keeper.signal(row["id"], None, signal.SIGKILL)
+            await made.event("exit", id=row["id"], exec_id=None)
+    await until(lambda: not cgroups_left())
+    await made.keeper.close(shutdown=True)
+    subprocess.run(
+        f"for c in /sys/fs/cgroup/*/barque-test-{os.getpid()} /sys/fs/cgroup/barque-test-{os.getpid()};"
+        " do [ -d $c ] && rmdir $c; done; true",
+        shell=True,
+    )
+    with open("/proc/self/mounts") as file:
+        assert str(tmp_path) not in file.read()
+
+
+def cgroups_left():
+    left = []
+    for top in ["/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())]:
+        path = f"{top}/barque-test-{os.getpid()}"
+        if os.path.isdir(path):
+            left += [entry.path for entry in os.scandir(path) if entry.is_dir()]
+    return left
+
+
+async def until(condition):
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - the condition is outside this process
+            await asyncio.sleep(0.005)
+
+
+async def read_all(sock):
+    data = b""
+    while chunk := await asyncio.get_running_loop().sock_recv(sock, 65536):
+        data += chunk
+    sock.close()
+    return data
+
+
+RUNTIMES = [
+    None,
+    *(pytest.param(shutil.which(name), id=name) for name in ("runc", "crun") if shutil.which(name)),
+]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_container_runs_and_its_code_and_output_are_known(box, runtime):
+    await box.start("one", "sh", "-c", "echo hello; exit 7", runtime=runtime)
+    assert (await box.event("exit", id="one"))["exit_code"] == 7
+    assert box.log("one") == "hello\n"
+    await until(lambda: str(box.root) not in open("/proc/self/mounts").read())  # noqa: SIM115
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_an_exec_joins_the_container_and_has_a_code_of_its_own(box, runtime):
+    await box.start("one", "sleep", "100", runtime=runtime)
+    sock = await box.keeper.attach("one", "e1", stdin=True)
+    await box.keeper.exec("one", "e1", process=box.process("sh", "-c", "echo $$; cat; exit 5"), open_stdin=True)
+    await asyncio.get_running_loop().sock_sendall(sock, b"typed")
+    sock.shutdown(1)
+    data = await read_all(sock)
+    assert b"typed" in data
+    assert (await box.event("exit", exec_id="e1"))["exit_code"] == 5
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_terminal_has_its_size_from_the_start(box, runtime):
+    sock = await box.keeper.attach("one", None, stdin=True)
+    await box.start(
+        "one", "sh", "-c", "read a; stty size", tty=True, open_stdin=True, console_size=(33, 99),
+        runtime=runtime,
+    )  # fmt: skip
+    await asyncio.get_running_loop().sock_sendall(sock, b"\n")
+    assert b"33 99" in await read_all(sock)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_missing_program_is_a_clear_error_and_leaves_nothing(box, runtime):
+    with pytest.raises(KeeperError, match="executable file|no such file|not found"):
+        await box.start("one", "nosuch", runtime=runtime)
+    assert await box.keeper.list() == []
+    await box.start("two", "sleep", "100")
+    with pytest.raises(KeeperError, match="nosuch"):
+        await box.keeper.exec("two", "e1", process=box.process("nosuch"))
+
+
+async def test_a_plain_user_may_open_its_output_anew(box):
+    await box.start("one", "sh", "-c", "echo again > /proc/self/fd/1; id -u", uid=1000)
+    await box.event("exit", id="one")
+    assert box.log("one") == "again\n1000\n"
+
+
+async def test_being_killed_for_memory_is_told(box):
+    limits = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    await box.start("one", "sh", "-c", "exec tail /dev/zero", resources=limits)
+    event = await box.event("exit", id="one")
+    assert event["exit_code"] == 137
+    assert event["oom_killed"] is True
+
+
+async def test_containers_outlive_the_keeper_and_are_told_with_their_codes(box):
+    for number in range(5):
+        script = f"for i in $(seq 100); do echo $i; sleep 0.01; done; exit {number}"
+        await box.start(f"c{number}", "sh", "-c", script)
+    pid = box.keeper.pid
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: box.keeper.pid != pid)
+    sock = await box.keeper.attach("c0", "e1")
+    await box.keeper.exec("c0", "e1", process=box.process("echo", "alive"))
+    assert b"alive" in await read_all(sock)
+    for number in range(5):
+        event = await box.event("exit", id=f"c{number}", exec_id=None)
+        assert event["exit_code"] == number
+        assert box.log(f"c{number}") == "".join(f"{n}\n" for n in range(1, 101))
+
+
+async def test_many_processes_see_no_descriptor_of_the_keeper(box):
+    await box.start("one", "sh", "-c", "echo /proc/self/fd/*")
+    await box.event("exit", id="one")
+    # Expanded by the shell itself, whose listing is open for that time.
+    names = box.log("one").split()
+    assert {int(os.path.basename(name)) for name in names} <= {0, 1, 2, 3}

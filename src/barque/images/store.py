@@ -47,8 +47,10 @@ class ImageStore:
         self.lock = threading.RLock()
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
+        if os.statvfs(data_root).f_flag & os.ST_RDONLY:
+            raise BarqueError(f"data root {data_root} is on a read-only file system")
+        self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
         try:
-            self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)

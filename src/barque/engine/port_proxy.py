@@ -156,9 +156,7 @@ class _Front(asyncio.DatagramProtocol):
 async def _serve_datagrams(item: Proxied) -> None:
     loop = asyncio.get_running_loop()
     front = _Front((item.address, item.port))
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: front, sock=_listening_copy(item)
-    )
+    transport, _ = await loop.create_datagram_endpoint(lambda: front, sock=_listening_copy(item))
     try:
         while True:
             await asyncio.sleep(_UDP_IDLE_S)

@@ -46,9 +46,7 @@ class Set(NamedTuple):
 
 
 def _request(kind: int, flags: int, *parts: bytes) -> Request:
-    return Request(
-        _SUBSYSTEM | kind, flags, struct.pack("!BBH", NFPROTO_INET, 0, 0) + b"".join(parts)
-    )
+    return Request(_SUBSYSTEM | kind, flags, struct.pack("!BBH", NFPROTO_INET, 0, 0) + b"".join(parts))
 
 
 def add_table(name: str) -> Request:
@@ -78,9 +76,7 @@ def add_rule(table: str, chain: str, *expressions: bytes) -> Request:
     """Append a rule."""
     listed = b"".join(codec.nested(1, item) for item in expressions)
     flags = codec.NLM_F_CREATE | codec.NLM_F_APPEND
-    return _request(
-        _NEWRULE, flags, codec.text(1, table), codec.text(2, chain), codec.nested(4, listed)
-    )
+    return _request(_NEWRULE, flags, codec.text(1, table), codec.text(2, chain), codec.nested(4, listed))
 
 
 def _joined(types: Iterable[int]) -> int:
@@ -107,9 +103,7 @@ def add_set(table: str, made: Set, number: int) -> Request:
 
 
 def _elements(table: str, name: str, keys: Iterable[tuple[bytes, bytes]]) -> bytes:
-    listed = b"".join(
-        codec.nested(1, codec.nested(1, codec.attribute(1, key)), data) for key, data in keys
-    )
+    listed = b"".join(codec.nested(1, codec.nested(1, codec.attribute(1, key)), data) for key, data in keys)
     return codec.text(1, table) + codec.text(2, name) + codec.nested(3, listed)
 
 
@@ -216,6 +210,4 @@ def masquerade() -> bytes:
 
 def verdict(code: int) -> bytes:
     """End with a verdict."""
-    return _expression(
-        "immediate", codec.be32(1, 0), codec.nested(2, codec.nested(2, codec.be32(1, code)))
-    )
+    return _expression("immediate", codec.be32(1, 0), codec.nested(2, codec.nested(2, codec.be32(1, code))))

@@ -24,7 +24,7 @@ class Bridge(NamedTuple):
     """The default bridge as it stands; `made` tells that it is ours to delete."""
 
     name: str
-    index: int
+    ifindex: int
     mtu: int
     address: str
     prefix_length: int
@@ -54,9 +54,7 @@ def choose_name(connection: Connection, wanted: str, earlier: str, alias: str) -
     raise InvalidInputError("no free name for the default bridge: choose one with --bridge")
 
 
-def choose_address(
-    connection: Connection, name: str, options: NetworkOptions, earlier: str
-) -> str:
+def choose_address(connection: Connection, name: str, options: NetworkOptions, earlier: str) -> str:
     """Return the bridge's IPv4 address with prefix length.
 
     `--bip` wins, then what an existing bridge has, then the earlier choice, then the first pool
@@ -75,7 +73,7 @@ def choose_address(
         return str(wish)
     found = route.link(connection, name)
     if found is not None:
-        for address, size in route.addresses(connection, found.index):
+        for address, size in route.addresses(connection, found.ifindex):
             if ":" not in address:
                 return f"{address}/{size}"
     taken = route.destinations(connection)
@@ -93,9 +91,7 @@ def _network4(text: str) -> ipaddress.IPv4Network | None:
     return network if isinstance(network, ipaddress.IPv4Network) else None
 
 
-def set_up(
-    connection: Connection, name: str, addresses: Iterable[str], *, mtu: int, alias: str
-) -> Bridge:
+def set_up(connection: Connection, name: str, addresses: Iterable[str], *, mtu: int, alias: str) -> Bridge:
     """Make the bridge unless it is there, give it its addresses, bring it up.
 
     Raises:
@@ -110,18 +106,18 @@ def set_up(
         found = route.link(connection, name)
         assert found is not None
         # A new link takes no alias, one that exists does.
-        connection.run([route.bring_up(found.index, alias=alias)])
+        connection.run([route.bring_up(found.ifindex, alias=alias)])
         found = found._replace(alias=alias)
     v6 = any(item.version == 6 for item in listed)
     if v6:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
-    changes = [route.add_address(found.index, str(i.ip), i.network.prefixlen) for i in listed]
-    connection.attempt([route.bring_up(found.index), *changes], errno.EEXIST)
+    changes = [route.add_address(found.ifindex, str(i.ip), i.network.prefixlen) for i in listed]
+    connection.attempt([route.bring_up(found.ifindex), *changes], errno.EEXIST)
     four = next(item for item in listed if item.version == 4)
     six = next((item for item in listed if item.version == 6), None)
     return Bridge(
         name=name,
-        index=found.index,
+        ifindex=found.ifindex,
         mtu=mtu or found.mtu,
         address=str(four.ip),
         prefix_length=four.network.prefixlen,
@@ -162,6 +158,6 @@ def remove(connection: Connection, bridge: Bridge) -> None:
     """Delete the bridge if we made it and nothing is in it."""
     if not bridge.made:
         return
-    if any(item.master == bridge.index for item in route.links(connection)):
+    if any(item.master == bridge.ifindex for item in route.links(connection)):
         return
-    connection.attempt([route.remove_link(bridge.index)], errno.ENODEV)
+    connection.attempt([route.remove_link(bridge.ifindex)], errno.ENODEV)

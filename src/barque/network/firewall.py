@@ -97,9 +97,7 @@ class Firewall:
 
     def remove_bridge(self, bridge: BridgeRules) -> None:
         """Forget a bridge."""
-        self._connection.transact(
-            [nft.remove_elements(self.table, name, [key]) for name, key, _ in _of_bridge(bridge)]
-        )
+        self._connection.transact([nft.remove_elements(self.table, name, [key]) for name, key, _ in _of_bridge(bridge)])
 
     def add_forwards(self, forwards: Iterable[Forward]) -> None:
         """Publish ports.
@@ -122,10 +120,7 @@ class Firewall:
             self._connection.transact(requests)
 
     def _bridge_elements(self, bridge: BridgeRules) -> list[codec.Request]:
-        return [
-            nft.add_elements(self.table, name, [(key, data)])
-            for name, key, data in _of_bridge(bridge)
-        ]
+        return [nft.add_elements(self.table, name, [(key, data)]) for name, key, data in _of_bridge(bridge)]
 
     def _forward_elements(self, forwards: Iterable[Forward]) -> list[codec.Request]:
         listed = list(forwards)
@@ -216,8 +211,7 @@ def _through(name: str, result: int | None = None) -> list[bytes]:
 
 def _raw_rules() -> list[list[bytes]]:
     return [
-        [*_loopback(offset), *_in_set(nft.META_IIFNAME, "bridges"), nft.verdict(nft.NF_DROP)]
-        for offset in (12, 16)
+        [*_loopback(offset), *_in_set(nft.META_IIFNAME, "bridges"), nft.verdict(nft.NF_DROP)] for offset in (12, 16)
     ]
 
 
@@ -268,10 +262,22 @@ def _masquerade_rules() -> list[list[bytes]]:
     return [
         # Where bridged packets pass the firewall too, a container's call of its own published port
         # has no incoming interface here; it is known by its addresses.
-        [*_family(nft.AF_INET), nft.payload(1, 12, 4, 1), nft.payload(1, 16, 4, _SECOND),
-         nft.lookup("self4", 1), *_status_dnat(), nft.masquerade()],
-        [*_family(nft.AF_INET6), nft.payload(1, 8, 16, 1), nft.payload(1, 24, 16, 2),
-         nft.lookup("self6", 1), *_status_dnat(), nft.masquerade()],
+        [
+            *_family(nft.AF_INET),
+            nft.payload(1, 12, 4, 1),
+            nft.payload(1, 16, 4, _SECOND),
+            nft.lookup("self4", 1),
+            *_status_dnat(),
+            nft.masquerade(),
+        ],
+        [
+            *_family(nft.AF_INET6),
+            nft.payload(1, 8, 16, 1),
+            nft.payload(1, 24, 16, 2),
+            nft.lookup("self6", 1),
+            *_status_dnat(),
+            nft.masquerade(),
+        ],
         # A container that asks for its own or a neighbour's published port: the answer must come
         # back through here, not straight over the bridge.
         [*_through("hairpin"), *_status_dnat(), nft.masquerade()],

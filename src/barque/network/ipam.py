@@ -42,9 +42,7 @@ def check_free(subnet: str, taken: Iterable[str]) -> None:
     wanted = ipaddress.ip_network(subnet, strict=False)
     for other in taken:
         if _overlap(wanted, ipaddress.ip_network(other, strict=False)):
-            raise ForbiddenError(
-                "invalid pool request: Pool overlaps with other one on this address space"
-            )
+            raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
 
 
 def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
@@ -135,9 +133,7 @@ class Pool:
         except ValueError:
             raise InvalidInputError(f"invalid IP address: {wanted}") from None
         if address.version != self.subnet.version or address not in self.subnet:
-            raise InvalidInputError(
-                f"no configured subnet or ip-range contain the IP address {wanted}"
-            )
+            raise InvalidInputError(f"no configured subnet or ip-range contain the IP address {wanted}")
         number = int(address)
         if number in self._used or number in self._never:
             raise ConflictError("Address already in use")

@@ -252,14 +252,10 @@ class NetworkManager:
     def _open_bridge(self, stored: Json) -> None:
         options = self.options
         connection = self._connection
-        name = bridges.choose_name(
-            connection, options.bridge, stored["bridge_name"], self._alias
-        )
+        name = bridges.choose_name(connection, options.bridge, stored["bridge_name"], self._alias)
         address = bridges.choose_address(connection, name, options, stored["bridge_address"])
         address6 = self._address6(stored)
-        self.bridge = bridges.set_up(
-            connection, name, (address, address6), mtu=options.mtu, alias=self._alias
-        )
+        self.bridge = bridges.set_up(connection, name, (address, address6), mtu=options.mtu, alias=self._alias)
         stored |= {"bridge_name": name, "bridge_address": address}
         gateway, size = self.bridge.address, self.bridge.prefix_length
         self._addresses = ipam.Pool(
@@ -273,7 +269,7 @@ class NetworkManager:
                 ip_range=options.fixed_cidr_v6,
             )  # fmt: skip
         wiring = pool.Wiring(
-            bridge_index=self.bridge.index,
+            bridge_index=self.bridge.ifindex,
             mtu=self.bridge.mtu,
             ipv6=bool(address6),
             isolated=not options.icc,
@@ -310,9 +306,7 @@ class NetworkManager:
         if request.container_id in self._uses or request.container_id in self._bare:
             raise ConflictError(f"container {request.container_id} has a network endpoint already")
         if request.ip or request.ip6:
-            raise InvalidInputError(
-                "user-specified IP address is supported on user-defined networks only"
-            )
+            raise InvalidInputError("user-specified IP address is supported on user-defined networks only")
         if request.mac:
             try:
                 raw = route.mac_bytes(request.mac)
@@ -321,9 +315,7 @@ class NetworkManager:
             if raw[0] & 1 or not any(raw):
                 raise InvalidInputError(f"not the MAC address of one interface: {request.mac}")
 
-    def _reserve(
-        self, wanted: Iterable[PortRequest], address: str, address6: str
-    ) -> list[ports.Reservation]:
+    def _reserve(self, wanted: Iterable[PortRequest], address: str, address6: str) -> list[ports.Reservation]:
         found: list[ports.Reservation] = []
         try:
             for item in wanted:
@@ -421,14 +413,12 @@ class NetworkManager:
                 log.warning("container %s: %s", endpoint.container_id, error)
         kept = endpoint._replace(ports=tuple(item.binding for item in reservations))
         forwards = self._forwards(reservations, kept.ip, kept.ip6)
-        use = _Use(kept, None, link.index, reservations, forwards)
+        use = _Use(kept, None, link.ifindex, reservations, forwards)
         self._uses[endpoint.container_id] = use
         self._start_proxy(use)
         return True
 
-    def _forwards(
-        self, reservations: list[ports.Reservation], address: str, address6: str
-    ) -> list[Forward]:
+    def _forwards(self, reservations: list[ports.Reservation], address: str, address6: str) -> list[Forward]:
         if not self.options.iptables:
             return []
         return [
@@ -439,6 +429,6 @@ class NetworkManager:
 
     def _remove_leftover(self, endpoint: Endpoint) -> None:
         link = route.link(self._connection, endpoint.host_interface)
-        if link is not None and self.bridge is not None and link.master == self.bridge.index:
-            self._connection.attempt([route.remove_link(link.index)], errno.ENODEV)
+        if link is not None and self.bridge is not None and link.master == self.bridge.ifindex:
+            self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
         state.forget_endpoint(self._folder, endpoint.container_id)

@@ -89,4 +89,4 @@ class EndpointRequest(NamedTuple):
     mac: str = ""
     ip: str = ""
     ip6: str = ""
-    settings: Mapping[str, Any] = {}  # noqa: RUF012  # the request's EndpointConfig, read only
+    settings: Mapping[str, Any] = {}  # the request's EndpointConfig, read only

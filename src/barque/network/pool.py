@@ -55,11 +55,11 @@ def make(connection: Connection, wiring: Wiring) -> Sandbox:
         inner = route.link(space.connection, _INTERFACE)
         if host is None or inner is None:
             raise KernelError(errno.ENODEV, "netlink", name)
-        connection.run([route.set_port(host.index, isolated=wiring.isolated)])
+        connection.run([route.set_port(host.ifindex, isolated=wiring.isolated)])
     except BaseException:
         space.close()
         raise
-    return Sandbox(space, inner.index, name, host.index)
+    return Sandbox(space, inner.ifindex, name, host.ifindex)
 
 
 def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
@@ -151,9 +151,7 @@ class SandboxPool:
             else:
                 return
 
-    def _delete(
-        self, connection: Connection, index: int, space: namespace.Namespace | None
-    ) -> None:
+    def _delete(self, connection: Connection, index: int, space: namespace.Namespace | None) -> None:
         try:
             connection.attempt([route.remove_link(index)], errno.ENODEV, errno.EINVAL)
         finally:

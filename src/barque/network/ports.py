@@ -155,9 +155,7 @@ class PortAllocator:
         turn = itertools.chain(range(start, high + 1), range(low, start))
         return (port for port in turn if port not in shut)
 
-    def _reserve_number(
-        self, request: PortRequest, port: int, addresses: list[str], target: str
-    ) -> list[Reservation]:
+    def _reserve_number(self, request: PortRequest, port: int, addresses: list[str], target: str) -> list[Reservation]:
         found: list[Reservation] = []
         try:
             for address in addresses:

@@ -1,7 +1,7 @@
 """What the network room keeps on disk.
 
-    <state>/networks.json              the networks' rows and the default bridge's name and address
-    <exec>/network/<container>.json    one endpoint that is in use; gone with the machine's restart
+<state>/networks.json              the networks' rows and the default bridge's name and address
+<exec>/network/<container>.json    one endpoint that is in use; gone with the machine's restart
 """
 
 import contextlib

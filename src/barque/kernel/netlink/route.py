@@ -31,7 +31,7 @@ _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 class Link(NamedTuple):
     """A network interface as the kernel describes it; master is 0 where there is none."""
 
-    index: int
+    ifindex: int
     name: str
     flags: int
     mtu: int
@@ -132,17 +132,13 @@ def add_default_route(index: int, gateway: str) -> Request:
 
 def set_port(index: int, *, isolated: bool) -> Request:
     """Let a bridge port send back what came from it; isolated ports cannot talk to each other."""
-    port = codec.nested(
-        _IFLA_PROTINFO, codec.u8(_BRPORT_MODE, 1), codec.u8(_BRPORT_ISOLATED, int(isolated))
-    )
+    port = codec.nested(_IFLA_PROTINFO, codec.u8(_BRPORT_MODE, 1), codec.u8(_BRPORT_ISOLATED, int(isolated)))
     return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
 
 
 def silence_port(index: int) -> Request:
     """Stop a bridge port and forget its neighbours, at once; deleting an interface takes longer."""
-    port = codec.nested(
-        _IFLA_PROTINFO, codec.u8(_BRPORT_STATE, 0), codec.attribute(_BRPORT_FLUSH, b"")
-    )
+    port = codec.nested(_IFLA_PROTINFO, codec.u8(_BRPORT_STATE, 0), codec.attribute(_BRPORT_FLUSH, b""))
     return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
 
 
@@ -206,7 +202,7 @@ def _link(payload: bytes) -> Link:
 
     info = codec.attributes(table.get(_IFLA_LINKINFO, b""))
     return Link(
-        index=index,
+        ifindex=index,
         name=word(_IFLA_IFNAME),
         flags=flags,
         mtu=int.from_bytes(table.get(_IFLA_MTU, b""), "little"),

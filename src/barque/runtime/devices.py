@@ -172,7 +172,7 @@ class Console(NamedTuple):
         target = open_or_make(root, "/dev/console", folder=False, mode=0o620)
         try:
             km.mount(km.fd_path(slave), target, None, km.MS_BIND)
-        except KernelError as error:
+        except OSError as error:
             raise StepError(f"mount console: {errno_text(error.errno)}", error.errno or 0) from None
         finally:
             os.close(target)

@@ -89,7 +89,7 @@ class Entering(NamedTuple):
             cloned = process.clone3(
                 self._flags() | process.CLONE_PARENT | process.CLONE_CLEAR_SIGHAND
             )
-        except BaseException as error:  # noqa: BLE001 - the parent has to know
+        except BaseException as error:
             channel.fail("namespaces", error)
             os._exit(1)
         if cloned.pid == 0:

@@ -63,7 +63,7 @@ class Identity(NamedTuple):
         assert self.capabilities
         try:
             caps.drop_bounding(self.capabilities.bounding)
-        except KernelError as error:
+        except OSError as error:
             raise StepError(f"unable to apply bounding set: {error}", error.errno or 0) from None
 
     def _become(self) -> None:
@@ -124,7 +124,7 @@ class Identity(NamedTuple):
         allowed = own.permitted & permitted
         try:
             caps.set_sets(own.effective & allowed, allowed, own.inheritable & (permitted | own.bounding))
-        except KernelError as error:
+        except OSError as error:
             raise StepError(f"unable to apply caps: {error}", error.errno or 0) from None
         return caps.set_ambient(own.ambient & allowed & own.inheritable)
 

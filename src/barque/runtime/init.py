@@ -59,7 +59,7 @@ def run(plan: Plan, channel_fd: int) -> None:
             action.run(context)
         step = "exec"
         _exec(plan, context)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent has to know
+    except BaseException as error:
         channel.fail(step, error)
     finally:
         os._exit(1)

@@ -16,7 +16,7 @@ from barque.runtime.root import Context, bind, is_folder, open_existing, open_or
 _NOT_FOR_NEW = km.MS_BIND | km.MS_REC | km.MS_REMOUNT
 
 
-def _failed(source: str, destination: str, error: KernelError | OSError) -> StepError:
+def _failed(source: str, destination: str, error: OSError) -> StepError:
     call = getattr(error, "call", "mount")
     return StepError(
         f'error mounting "{source}" to rootfs at "{destination}": {call}: {errno_text(error.errno)}',
@@ -72,7 +72,7 @@ def _set_unlocked(tree: int, attr: km.MountAttr) -> None:
     """Set attributes; flags that a more privileged namespace locked stay as they are."""
     try:
         km.mount_setattr(tree, attr)
-    except KernelError as error:
+    except OSError as error:
         if error.errno != errno.EPERM or not attr.clear:
             raise
         km.mount_setattr(tree, attr._replace(clear=0))
@@ -118,13 +118,13 @@ class FileSystemMount(NamedTuple):
         early = flags & ~km.MS_RDONLY if copied >= 0 else flags
         try:
             km.mount(self.source or self.fstype, target, self.fstype, early, data or None)
-        except KernelError as error:
+        except OSError as error:
             if not self._fall_back(context, target, error):
                 raise
         if copied >= 0:
             self._copy_up(context, copied)
 
-    def _fall_back(self, context: Context, target: int, error: KernelError) -> bool:
+    def _fall_back(self, context: Context, target: int, error: OSError) -> bool:
         """Without a network namespace of its own a user namespace may only bind the host's sysfs."""
         if self.fstype != "sysfs" or not context.userns or error.errno != errno.EPERM:
             return False
@@ -242,7 +242,7 @@ class CgroupV1Mount(NamedTuple):
 def _own_paths() -> dict[str, str]:
     """Return this process's path in each hierarchy, by the hierarchy's controllers."""
     paths = {}
-    with open("/proc/self/cgroup", "r", encoding="utf-8") as table:
+    with open("/proc/self/cgroup", encoding="utf-8") as table:
         for line in table:
             _, controllers, path = line.rstrip("\n").split(":", 2)
             paths[controllers] = path

@@ -10,8 +10,17 @@ from barque.runtime import devices as dev, mount_options, mounts, rootfs
 from barque.runtime.channel import StepError
 from barque.runtime.identity import Identity, Limits, OpenLabel, Scheduling, parse_capabilities
 from barque.runtime.init import Step
-from barque.runtime.settings import Hooks, Keyring, LoopbackUp, Names, OomScore, Session, Sysctls
-from barque.runtime.settings import MaskPaths, ReadonlyPaths
+from barque.runtime.settings import (
+    Hooks,
+    Keyring,
+    LoopbackUp,
+    MaskPaths,
+    Names,
+    OomScore,
+    ReadonlyPaths,
+    Session,
+    Sysctls,
+)
 
 SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,

@@ -49,7 +49,7 @@ def open_or_make(root: int, path: str, *, folder: bool, mode: int = 0o755) -> in
     """
     try:
         return open_in_root(root, path, os.O_PATH)
-    except KernelError as error:
+    except OSError as error:
         if error.errno != errno.ENOENT:
             raise
     return _make(root, components(path), folder, mode)
@@ -126,7 +126,7 @@ def mask(context: Context, path: str) -> None:
             km.mount("tmpfs", fd, "tmpfs", km.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
         else:
             km.mount("/dev/null", fd, None, km.MS_BIND)
-    except KernelError as error:
+    except OSError as error:
         raise StepError(f"can't mask path {path!r}: {error}", error.errno or 0) from None
     finally:
         os.close(fd)
@@ -143,7 +143,7 @@ def make_readonly(context: Context, path: str) -> None:
         return
     try:
         bind(km.fd_path(fd), fd, km.MountAttr(set=km.MOUNT_ATTR_RDONLY))
-    except KernelError as error:
+    except OSError as error:
         raise StepError(f"can't make {path!r} read-only: {error}", error.errno or 0) from None
     finally:
         os.close(fd)
@@ -157,7 +157,7 @@ def open_existing(root: int, path: str) -> int:
     """
     try:
         return open_in_root(root, path, os.O_PATH)
-    except KernelError as error:
+    except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return -1
         raise

@@ -43,7 +43,7 @@ class RootMounts(NamedTuple):
         if not self.mounts:
             try:
                 tree = km.open_tree(km.AT_FDCWD, path, km.OPEN_TREE_CLONE | km.AT_RECURSIVE)
-            except KernelError as error:
+            except OSError as error:
                 raise StepError(
                     f"error opening rootfs {self.path!r}: {errno_text(error.errno)}", error.errno or 0
                 ) from None
@@ -75,7 +75,7 @@ def mount_root(entry: dict[str, Any], path: bytes) -> None:
         km.mount(entry["source"], path, entry["type"], flags, ",".join(data) or None)
         if flags & km.MS_BIND and flags & km.MS_RDONLY:
             km.mount(None, path, None, km.MS_BIND | km.MS_REMOUNT | km.MS_RDONLY)
-    except KernelError as error:
+    except OSError as error:
         raise StepError(
             f"mounting the {entry['type']} root: {errno_text(error.errno)}", error.errno or 0
         ) from None

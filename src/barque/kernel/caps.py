@@ -78,9 +78,7 @@ def set_ambient(wanted: int) -> list[str]:
     process.prctl(process.PR_CAP_AMBIENT, process.PR_CAP_AMBIENT_CLEAR_ALL)
     refused = []
     for number in range(wanted.bit_length()):
-        if wanted >> number & 1 and libc.prctl(
-            process.PR_CAP_AMBIENT, process.PR_CAP_AMBIENT_RAISE, number, 0, 0
-        ):
+        if wanted >> number & 1 and libc.prctl(process.PR_CAP_AMBIENT, process.PR_CAP_AMBIENT_RAISE, number, 0, 0):
             refused.append(NAMES[number])
     return refused
 

@@ -22,21 +22,55 @@ _MACHINE = os.uname().machine
 
 # The numbers that differ by architecture; those above 423 are the same everywhere.
 _X86_64 = {
-    "personality": 135, "keyctl": 250, "ioprio_set": 251, "sched_setattr": 314,
-    "setns": 308, "capset": 126, "capget": 125, "pivot_root": 155, "add_key": 248,
-    "set_mempolicy": 238, "seccomp": 317, "bpf": 321, "prlimit64": 302, "setresuid": 117,
-    "setresgid": 119, "setgroups": 116,
+    "personality": 135,
+    "keyctl": 250,
+    "ioprio_set": 251,
+    "sched_setattr": 314,
+    "setns": 308,
+    "capset": 126,
+    "capget": 125,
+    "pivot_root": 155,
+    "add_key": 248,
+    "set_mempolicy": 238,
+    "seccomp": 317,
+    "bpf": 321,
+    "prlimit64": 302,
+    "setresuid": 117,
+    "setresgid": 119,
+    "setgroups": 116,
 }
 _GENERIC = {
-    "personality": 92, "keyctl": 219, "ioprio_set": 30, "sched_setattr": 274,
-    "setns": 268, "capset": 91, "capget": 90, "pivot_root": 41, "add_key": 217,
-    "set_mempolicy": 237, "seccomp": 277, "bpf": 280, "prlimit64": 261, "setresuid": 147,
-    "setresgid": 149, "setgroups": 159,
+    "personality": 92,
+    "keyctl": 219,
+    "ioprio_set": 30,
+    "sched_setattr": 274,
+    "setns": 268,
+    "capset": 91,
+    "capget": 90,
+    "pivot_root": 41,
+    "add_key": 217,
+    "set_mempolicy": 237,
+    "seccomp": 277,
+    "bpf": 280,
+    "prlimit64": 261,
+    "setresuid": 147,
+    "setresgid": 149,
+    "setgroups": 159,
 }
 _COMMON = {
-    "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430,
-    "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434, "clone3": 435,
-    "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "faccessat2": 439,
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "faccessat2": 439,
     "mount_setattr": 442,
 }
 SYS: dict[str, int] = (_X86_64 if _MACHINE == "x86_64" else _GENERIC) | _COMMON
@@ -59,12 +93,8 @@ execve = _function(_lib, "execve", c_int, c_char_p, c_void_p, c_void_p)
 sethostname = _function(_lib, "sethostname", c_int, c_char_p, ctypes.c_size_t)
 setdomainname = _function(_lib, "setdomainname", c_int, c_char_p, ctypes.c_size_t)
 # Six longs: unused arguments are ignored by the kernel, so one prototype serves every call.
-syscall = _function(
-    _lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long, c_long
-)
-blocking_syscall = _function(
-    _blocking_lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long
-)
+syscall = _function(_lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long, c_long)
+blocking_syscall = _function(_blocking_lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long)
 
 get_errno = ctypes.get_errno
 
@@ -74,9 +104,7 @@ def fail(call: str, target: str | bytes = "") -> KernelError:
     return KernelError(ctypes.get_errno(), call, os.fsdecode(target))
 
 
-def invoke(
-    name: str, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0
-) -> int:
+def invoke(name: str, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
     """Make the system call `name` with integer (or address) arguments and return its result.
 
     Raises:

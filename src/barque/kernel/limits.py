@@ -37,9 +37,7 @@ def rlimit(pid: int, resource: int, new: tuple[int, int] | None = None) -> tuple
     """
     old = ctypes.create_string_buffer(16)
     value = ctypes.create_string_buffer(struct.pack("=QQ", *new)) if new else None
-    libc.invoke(
-        "prlimit64", pid, resource, ctypes.addressof(value) if value else 0, ctypes.addressof(old)
-    )
+    libc.invoke("prlimit64", pid, resource, ctypes.addressof(value) if value else 0, ctypes.addressof(old))
     soft, hard = struct.unpack("=QQ", old.raw[:16])
     return soft, hard
 

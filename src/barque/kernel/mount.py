@@ -137,9 +137,7 @@ def open_tree(dirfd: int, path: str | bytes, flags: int = OPEN_TREE_CLONE) -> in
     """
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
-        return libc.invoke(
-            "open_tree", dirfd, ctypes.addressof(name), flags | OPEN_TREE_CLOEXEC
-        )
+        return libc.invoke("open_tree", dirfd, ctypes.addressof(name), flags | OPEN_TREE_CLOEXEC)
     except KernelError as error:
         raise KernelError(error.errno or 0, "open_tree", os.fsdecode(path)) from None
 

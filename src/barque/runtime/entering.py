@@ -1,5 +1,6 @@
 """How a child comes into its namespaces and its cgroup: by clone, by setns, in one or two stages."""
 
+import json
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -86,9 +87,7 @@ class Entering(NamedTuple):
             # The user namespace last: in it the rights over the others are gone.
             for kind in sorted(self.joined, key=lambda kind: kind == "user"):
                 _join(kind, self.joined[kind])
-            cloned = process.clone3(
-                self._flags() | process.CLONE_PARENT | process.CLONE_CLEAR_SIGHAND
-            )
+            cloned = process.clone3(self._flags() | process.CLONE_PARENT | process.CLONE_CLEAR_SIGHAND)
         except BaseException as error:
             channel.fail("namespaces", error)
             os._exit(1)
@@ -115,8 +114,6 @@ class Entering(NamedTuple):
 
 
 def _stage_error(message: bytes) -> StepError:
-    import json
-
     if message[:1] == messages.FAILURE:
         _, err, text = json.loads(message[1:])
         return StepError(text, err)

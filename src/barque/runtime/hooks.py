@@ -11,9 +11,7 @@ from barque.runtime.channel import StepError, errno_text
 _KILL = 9
 
 
-def state(
-    container_id: str, bundle: str, status: str, pid: int, annotations: dict[str, str] | None
-) -> dict[str, Any]:
+def state(container_id: str, bundle: str, status: str, pid: int, annotations: dict[str, str] | None) -> dict[str, Any]:
     """Return the OCI state of a container, as `state` prints it and hooks read it."""
     value: dict[str, Any] = {"ociVersion": "1.2.0", "id": container_id, "status": status}
     if status != "stopped":

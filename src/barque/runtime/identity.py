@@ -10,7 +10,7 @@ import stat
 from typing import Any, NamedTuple
 
 from barque.base.errors import KernelError
-from barque.kernel import caps, limits, process
+from barque.kernel import caps, limits, process, seccomp
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.root import Context
 
@@ -129,8 +129,6 @@ class Identity(NamedTuple):
         return caps.set_ambient(own.ambient & allowed & own.inheritable)
 
     def _attach(self) -> None:
-        from barque.kernel import seccomp
-
         assert self.seccomp is not None
         try:
             seccomp.attach(self.seccomp, self.seccomp_flags)
@@ -285,5 +283,3 @@ def parse_capabilities(sets: dict[str, Any] | None) -> tuple[Capabilities | None
         unknown += [name for name in strange if name not in unknown]
     warnings = [f"ignoring unknown or unavailable capabilities: {', '.join(unknown)}"] if unknown else []
     return Capabilities(*bits), warnings
-
-

@@ -4,6 +4,7 @@ No imports that the parent has not made, no logs. Every failure is reported as (
 message) on the channel, and every path ends in exec or _exit.
 """
 
+import fcntl
 import gc
 import os
 import signal
@@ -97,8 +98,6 @@ def _arrange_descriptors(plan: Plan, channel: Channel) -> Channel:
 
 
 def _above(fd: int, lowest: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 

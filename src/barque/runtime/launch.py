@@ -293,5 +293,3 @@ def ignored_signals() -> tuple[int, ...]:
     if not _ignored:
         _ignored.append(tuple(process.ignored_signals()))
     return _ignored[0]
-
-

@@ -110,9 +110,7 @@ def parse(options: list[str]) -> MountOptions:
     for word in options:
         if word in _FLAGS:
             bits, clears = _FLAGS[word]
-            flags, cleared = (
-                (flags & ~bits, cleared | bits) if clears else (flags | bits, cleared & ~bits)
-            )
+            flags, cleared = (flags & ~bits, cleared | bits) if clears else (flags | bits, cleared & ~bits)
         elif word in PROPAGATION:
             propagation.append(PROPAGATION[word])
         elif word[:1] == "r" and word[1:] in _ATTRS:

@@ -9,6 +9,7 @@ from barque.base.errors import KernelError
 from barque.kernel import mount as km
 from barque.kernel.openat2 import open_in_root
 from barque.runtime.channel import StepError, errno_text
+from barque.runtime.copy_up import copy_tree
 from barque.runtime.mount_options import MountOptions
 from barque.runtime.root import Context, bind, is_folder, open_existing, open_or_make
 
@@ -132,8 +133,6 @@ class FileSystemMount(NamedTuple):
         return True
 
     def _copy_up(self, context: Context, source: int) -> None:
-        from barque.runtime.copy_up import copy_tree
-
         new = open_in_root(context.root, self.destination, os.O_RDONLY | os.O_DIRECTORY)
         try:
             copy_tree(source, new)
@@ -292,7 +291,5 @@ class WorkingFolder(NamedTuple):
             try:
                 fd = open_or_make(context.root, self.path, folder=True)
             except OSError as error:
-                raise StepError(
-                    f"mkdir {self.path}: {errno_text(error.errno)}", error.errno or 0
-                ) from None
+                raise StepError(f"mkdir {self.path}: {errno_text(error.errno)}", error.errno or 0) from None
         os.close(fd)

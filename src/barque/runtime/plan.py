@@ -119,9 +119,7 @@ def _start_hooks(hooks: dict[str, Any]) -> list[Step]:
     return [Hooks("startContainer", tuple(wanted))] if wanted else []
 
 
-def _dev_steps(
-    entries: list[dict[str, Any]], linux: dict[str, Any], process: dict[str, Any]
-) -> list[Step]:
+def _dev_steps(entries: list[dict[str, Any]], linux: dict[str, Any], process: dict[str, Any]) -> list[Step]:
     steps: list[Step] = []
     if not any(
         posixpath.normpath("/" + e["destination"].lstrip("/")) == "/dev"
@@ -168,9 +166,7 @@ def _mount_step(entry: dict[str, Any], scene: Scene) -> Step:
     return mounts.FileSystemMount(fstype, source, destination, options)
 
 
-def _cgroup_step(
-    fstype: str, destination: str, options: mount_options.MountOptions, scene: Scene
-) -> Step:
+def _cgroup_step(fstype: str, destination: str, options: mount_options.MountOptions, scene: Scene) -> Step:
     namespaced = "cgroup" in scene.new or "cgroup" in scene.joined
     hierarchies = host_hierarchies()
     if fstype == "cgroup2" or not hierarchies:

@@ -76,9 +76,7 @@ def mount_root(entry: dict[str, Any], path: bytes) -> None:
         if flags & km.MS_BIND and flags & km.MS_RDONLY:
             km.mount(None, path, None, km.MS_BIND | km.MS_REMOUNT | km.MS_RDONLY)
     except OSError as error:
-        raise StepError(
-            f"mounting the {entry['type']} root: {errno_text(error.errno)}", error.errno or 0
-        ) from None
+        raise StepError(f"mounting the {entry['type']} root: {errno_text(error.errno)}", error.errno or 0) from None
     finally:
         if cwd:
             os.chdir("/")

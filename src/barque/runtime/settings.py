@@ -123,9 +123,7 @@ class Sysctls(NamedTuple):
                 finally:
                     os.close(fd)
             except OSError as error:
-                raise StepError(
-                    f"error setting sysctl {key}: {errno_text(error.errno)}", error.errno or 0
-                ) from None
+                raise StepError(f"error setting sysctl {key}: {errno_text(error.errno)}", error.errno or 0) from None
 
 
 def sysctl_path(key: str) -> str:

@@ -63,9 +63,7 @@ def parse_group(text: str) -> list[Group]:
     return found
 
 
-def resolve(
-    user: str, passwd_text: str, group_text: str, additional: list[str] | None = None
-) -> ExecUser:
+def resolve(user: str, passwd_text: str, group_text: str, additional: list[str] | None = None) -> ExecUser:
     """Return who `user` ("", "name", "uid", "user:group") is, with `additional` groups.
 
     The primary group leads the supplementary ones, so that rights denied to a group are not won
@@ -98,9 +96,7 @@ def _find_user(wanted: str, entries: list[Passwd]) -> tuple[Passwd | None, int]:
     if wanted == "":
         return None, 0
     if number is None:
-        raise InvalidInputError(
-            f"unable to find user {wanted}: no matching entries in passwd file"
-        )
+        raise InvalidInputError(f"unable to find user {wanted}: no matching entries in passwd file")
     return None, _in_range(number)
 
 
@@ -110,9 +106,7 @@ def _find_group(wanted: str, entries: list[Group]) -> int:
         if entry.name == wanted or entry.gid == number:
             return entry.gid
     if number is None:
-        raise InvalidInputError(
-            f"unable to find group {wanted}: no matching entries in group file"
-        )
+        raise InvalidInputError(f"unable to find group {wanted}: no matching entries in group file")
     return _in_range(number)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 
 import pytest
 
@@ -63,7 +62,7 @@ class Box:
                 await self.news.wait()
 
     def process(self, *args, tty=False, uid=0):
-        caps = {kind: CAPS for kind in ("bounding", "effective", "permitted")}
+        caps = dict.fromkeys(("bounding", "effective", "permitted"), CAPS)
         user = {"uid": uid, "gid": uid}
         return {
             "args": list(args), "env": ENV, "cwd": "/", "terminal": tty, "user": user,
@@ -78,7 +77,7 @@ class Box:
         path = f"/barque-test-{os.getpid()}/{name}"
         linux = {"namespaces": spaces, "resources": resources or {}, "cgroupsPath": path}
         spec = {
-            "ociVersion": "1.2.0", "process": self.process(*args, tty=options.get("tty", False), uid=uid),
+            "ociVersion": "1.0.2", "process": self.process(*args, tty=options.get("tty", False), uid=uid),
             "root": {"path": "rootfs"}, "mounts": MOUNTS, "linux": linux,
         }  # fmt: skip
         with open(f"{bundle}/config.json", "w") as file:
@@ -105,22 +104,24 @@ async def box(tmp_path):
             await made.event("exit", id=row["id"], exec_id=None)
     await until(lambda: not cgroups_left())
     await made.keeper.close(shutdown=True)
-    subprocess.run(
-        f"for c in /sys/fs/cgroup/*/barque-test-{os.getpid()} /sys/fs/cgroup/barque-test-{os.getpid()};"
-        " do [ -d $c ] && rmdir $c; done; true",
-        shell=True,
-    )
+    remove_parents()
     with open("/proc/self/mounts") as file:
         assert str(tmp_path) not in file.read()
 
 
+def parents():
+    tops = ["/sys/fs/cgroup", *(e.path for e in os.scandir("/sys/fs/cgroup") if e.is_dir())]
+    paths = {os.path.realpath(f"{top}/barque-test-{os.getpid()}") for top in tops}
+    return [path for path in paths if os.path.isdir(path)]
+
+
 def cgroups_left():
-    left = []
-    for top in ["/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())]:
-        path = f"{top}/barque-test-{os.getpid()}"
-        if os.path.isdir(path):
-            left += [entry.path for entry in os.scandir(path) if entry.is_dir()]
-    return left
+    return [entry.path for path in parents() for entry in os.scandir(path) if entry.is_dir()]
+
+
+def remove_parents():
+    for path in parents():
+        os.rmdir(path)
 
 
 async def until(condition):
@@ -176,7 +177,7 @@ async def test_a_terminal_has_its_size_from_the_start(box, runtime):
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_a_missing_program_is_a_clear_error_and_leaves_nothing(box, runtime):
-    with pytest.raises(KeeperError, match="executable file|no such file|not found"):
+    with pytest.raises(KeeperError, match=r"executable file|no such file|not found"):
         await box.start("one", "nosuch", runtime=runtime)
     assert await box.keeper.list() == []
     await box.start("two", "sleep", "100")

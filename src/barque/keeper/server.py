@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable
 from select import EPOLLIN
 from typing import Any
@@ -118,6 +119,9 @@ class Server:
             reply.error(str(message.get("op")), error.errno or 0, str(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reply.error("request", 22, f"invalid request: {error!r}")
+        except Exception as error:
+            sys.excepthook(*sys.exc_info())
+            reply.error("keeper", 0, f"internal error: {error!r}")
         finally:
             # Operations that keep a descriptor take it out of the list.
             protocol.close_all(fds)
@@ -287,6 +291,9 @@ class Server:
             self.start_failed(task, reply, "start", error.errno or 0, str(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.start_failed(task, reply, "request", 22, f"invalid request: {error!r}")
+        except Exception as error:
+            sys.excepthook(*sys.exc_info())
+            self.start_failed(task, reply, "keeper", 0, f"internal error: {error!r}")
 
     def _attach(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         key = self.key(message)

@@ -241,6 +241,22 @@ def prepare(task: Task, request: dict[str, Any]) -> LogSettings | None:
     return LogSettings(log)
 
 
+def set_console_size(process: dict[str, Any], request: dict[str, Any]) -> None:
+    """Give the terminal its size before the program can ask for it."""
+    size = request.get("console_size")
+    if size:
+        process["consoleSize"] = {"height": int(size[0]), "width": int(size[1])}
+
+
+def host_uid(spec: dict[str, Any], process: dict[str, Any]) -> int:
+    """Return the process's user as the host counts it."""
+    uid = int((process.get("user") or {}).get("uid", 0))
+    for entry in (spec.get("linux") or {}).get("uidMappings") or ():
+        if entry["containerID"] <= uid < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"]) + uid - int(entry["containerID"])
+    return uid
+
+
 def connect(task: Task, stdio: Stdio, console: int, settings: LogSettings | None, size: list[int] | None) -> None:
     """Open the log, mind the streams, and write the record of a process that runs.
 

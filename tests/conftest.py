@@ -2,7 +2,9 @@
 
 import io
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -60,6 +62,7 @@ class EngineUnderTest:
         self.log = root / "daemon.log"
         self.flags = flags
         self.process: subprocess.Popen[bytes] | None = None
+        self.adopted = 0
         self.environment = {
             **os.environ,
             "DOCKER_HOST": self.host,
@@ -70,12 +73,10 @@ class EngineUnderTest:
 
     def arguments(self) -> list[str]:
         """Return the daemon's command line."""
-        bridge = f"bq{os.getpid() % 100000:05d}{self.root.name[-4:]}"[:15]
         return [
             sys.executable, "-m", "barque", "daemon", "-H", self.host,
             "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "exec"),
             "--pidfile", str(self.root / "barque.pid"), "--config-file", str(self.root / "daemon.json"),
-            *([] if any(flag.startswith("--bridge") for flag in self.flags) else [f"--bridge-name={bridge}"]),
             *self.flags,
         ]  # fmt: skip
 
@@ -115,8 +116,34 @@ class EngineUnderTest:
         """Return the pid of the living daemon."""
         return int((self.root / "barque.pid").read_text())
 
+    def adopt(self) -> None:
+        """Take over a daemon that the keeper started, to end it by pid at the end."""
+        self.adopted = self.pid
+
+    def lose_machine(self) -> None:
+        """End every process of the engine at once and forget what a restart of the machine forgets."""
+        pids = [self.pid, int((self.root / "exec" / "keeper.pid").read_text().split()[0])]
+        listed = self.docker("ps", "-q").split()
+        pids += [int(self.docker("inspect", "-f", "{{.State.Pid}}", name)) for name in listed]
+        for pid in pids[:2]:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
+        for pid in pids:
+            _wait_gone(pid)
+        shutil.rmtree(self.root / "exec")
+        self.socket.unlink(missing_ok=True)
+        (self.root / "barque.pid").unlink(missing_ok=True)
+
     def stop(self, timeout_s: float = 30) -> None:
         """End the daemon as a service manager would."""
+        if self.adopted:
+            os.kill(self.adopted, signal.SIGTERM)
+            _wait_gone(self.adopted, timeout_s)
+            self.adopted = 0
         if self.process is None:
             return
         self.process.terminate()
@@ -166,6 +193,19 @@ class EngineUnderTest:
             input=busybox_tar(), env=self.environment, capture_output=True, timeout=60,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
+
+
+def _wait_gone(pid: int, timeout_s: float = 10) -> None:
+    """Wait until a process that may not be our child is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([fd], [], [], timeout_s)
+        assert ready, f"process {pid} did not end within {timeout_s} s"
+    finally:
+        os.close(fd)
 
 
 def _remove(root: Path) -> None:

@@ -1,0 +1,96 @@
+"""What `kill -9` of the engine's processes costs: nothing."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from conftest import EngineUnderTest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+_WRITER = 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit {code}'
+
+
+def _until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+def _lines(engine: EngineUnderTest, name: str) -> list[str]:
+    return engine.docker("logs", name).splitlines()
+
+
+def _assert_whole(engine: EngineUnderTest, names: dict[str, int]) -> None:
+    for name, code in names.items():
+        assert engine.docker("wait", name) == str(code)
+        assert _lines(engine, name) == [f"line {number}" for number in range(1, 401)], name
+
+
+def _start_writers(engine: EngineUnderTest, count: int) -> dict[str, int]:
+    names = {f"writer{number}": number % 5 for number in range(count)}
+    for name, code in names.items():
+        engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", _WRITER.format(code=code))
+    return names
+
+
+def _keeper_pid(engine: EngineUnderTest) -> int:
+    return int((engine.root / "exec" / "keeper.pid").read_text().split()[0])
+
+
+def test_killing_the_daemon_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:
+    names = _start_writers(own_engine, 20)
+    old = own_engine.pid
+    os.kill(old, signal.SIGKILL)
+    assert own_engine.process is not None
+    own_engine.process.wait()
+    own_engine.process = None
+    _until(lambda: own_engine.docker_result("version").returncode == 0, "the keeper starts the daemon again")
+    assert own_engine.pid != old
+    assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
+    _assert_whole(own_engine, names)
+    own_engine.adopt()
+
+
+def test_killing_the_keeper_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:
+    names = _start_writers(own_engine, 20)
+    os.kill(_keeper_pid(own_engine), signal.SIGKILL)
+    assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
+    _assert_whole(own_engine, names)
+
+
+def test_killing_both_leaves_containers_running_and_says_what_was_lost(own_engine: EngineUnderTest) -> None:
+    own_engine.docker("run", "-d", "--name", "stays", "busybox", "sleep", "1000")
+    pid = int(own_engine.docker("inspect", "-f", "{{.State.Pid}}", "stays"))
+    assert own_engine.process is not None
+    keeper = _keeper_pid(own_engine)
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(own_engine.pid, signal.SIGKILL)
+    own_engine.process.wait()
+    own_engine.process = None
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(pid, 0)
+    own_engine.start()
+    assert own_engine.docker("inspect", "-f", "{{.State.Status}} {{.State.Pid}}", "stays") == f"running {pid}"
+    assert own_engine.docker("exec", "stays", "echo", "here") == "here"
+    own_engine.docker("stop", "-t", "1", "stays")
+
+
+def test_after_a_restart_of_the_machine_policies_bring_containers_back(own_engine: EngineUnderTest) -> None:
+    for policy in ("always", "unless-stopped", "no"):
+        own_engine.docker("run", "-d", "--name", policy, "--restart", policy, "busybox", "sleep", "1000")
+    own_engine.docker("run", "-d", "--name", "stopped", "--restart", "unless-stopped", "busybox", "sleep", "1000")
+    own_engine.docker("stop", "-t", "0", "stopped")
+    own_engine.lose_machine()
+    own_engine.start()
+
+    def statuses() -> dict[str, str]:
+        rows = own_engine.docker("ps", "-a", "--format", "{{json .}}").splitlines()
+        return {row["Names"]: row["State"] for row in map(json.loads, rows)}
+
+    wanted = {"always": "running", "unless-stopped": "running", "no": "exited", "stopped": "exited"}
+    _until(lambda: statuses() == wanted, f"{wanted}, not {statuses()}")

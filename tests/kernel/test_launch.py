@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from barque.kernel import process
+from barque.kernel import process, seccomp
 from barque.runtime.channel import StepError
 from barque.runtime.join import JoinRequest, join
 from barque.runtime.launch import (
@@ -51,7 +51,7 @@ def bundle():
 
 
 def config(*args, **process_fields):
-    sets = {k: CAPS for k in ("bounding", "effective", "permitted")}
+    sets = dict.fromkeys(("bounding", "effective", "permitted"), CAPS)
     return {
         "ociVersion": "1.2.0",
         "process": {
@@ -83,6 +83,11 @@ def config(*args, **process_fields):
             "readonlyPaths": ["/proc/sys"],
         },
     }  # fmt: skip
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
 
 
 def follow(child: Child):
@@ -245,7 +250,7 @@ def test_overlay_roots_are_mounted_only_inside(bundle):
     assert code == 0
     assert os.path.exists(f"{bundle}/upper/made")
     assert os.listdir(f"{bundle}/rootfs") == []
-    assert bundle not in open("/proc/self/mountinfo").read()
+    assert bundle not in read("/proc/self/mountinfo")
 
 
 def test_links_in_the_root_cannot_lead_a_mount_outside(bundle):
@@ -435,7 +440,7 @@ def test_hooks_run_in_order_and_see_the_state(bundle):
     }
     _, code, _ = run(bundle, spec)
     assert code == 0
-    lines = open(log).read().splitlines()
+    lines = read(log).splitlines()
     assert [line.split()[0] for line in lines] == ["one", "two", "three"]
     state = json.loads(lines[2].split(" ", 1)[1])
     assert (state["id"], state["status"]) == ("t", "creating")
@@ -448,6 +453,28 @@ def test_a_failing_hook_ends_the_start(bundle):
     outcome, _, _ = run(bundle, spec)
     assert isinstance(outcome, Failed)
     assert outcome.message == "error running createRuntime hook #0: exit status 1"
+
+
+def test_a_seccomp_filter_is_in_force_with_and_without_new_privileges(bundle):
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    }
+    program = seccomp.compile_profile(profile)
+    for no_new_privileges in (False, True):
+        spec = config(
+            "busybox",
+            "sh",
+            "-c",
+            "busybox mkdir /x; cat /proc/self/status",
+            noNewPrivileges=no_new_privileges,
+            user={"uid": 33, "gid": 33},
+        )
+        _, _, text = run(bundle, spec, seccomp=program)
+        assert "No space left" in text
+        assert "Seccomp:\t2" in text
+        assert "Seccomp_filters:\t1" in text
+        assert "CapEff:\t0000000000000000" in text
 
 
 def test_an_apparmor_profile_without_apparmor_is_refused(bundle):
@@ -494,7 +521,7 @@ def test_a_joining_process_in_a_user_namespace(bundle):
 
 ATTACK = """
 import os, select, sys
-from barque.kernel import process
+from barque.kernel import process, seccomp
 process.protect_interpreter()
 sys.path.insert(0, {tests!r})
 import test_launch as t
@@ -524,13 +551,13 @@ def test_the_interpreter_of_a_joining_process_cannot_be_written(bundle, caps):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     refused = "Read-only file system" if caps else "Permission denied"
-    assert f"can't create /proc/" in result.stdout
+    assert "create /proc/" in result.stdout
     assert refused in result.stdout
 
 
 ENTRYPOINT = """
 import os, sys
-from barque.kernel import process
+from barque.kernel import process, seccomp
 process.protect_interpreter()
 assert process.interpreter_is_protected()
 sys.path.insert(0, {tests!r})

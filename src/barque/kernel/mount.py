@@ -72,7 +72,7 @@ class MountAttr(NamedTuple):
 
 
 class _mount_attr(ctypes.Structure):  # noqa: N801 - the kernel's spelling
-    _fields_ = [  # noqa: RUF012 - ctypes reads it once
+    _fields_ = [
         ("attr_set", ctypes.c_uint64),
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
@@ -92,7 +92,7 @@ def mount(
     flags: int = 0,
     data: str | bytes | None = None,
 ) -> None:
-    """Call mount(2); `target` may be a descriptor.
+    """Mount something on a path or a descriptor.
 
     Raises:
         KernelError: with the kernel's errno; the target named is the path given.
@@ -110,7 +110,7 @@ def mount(
 
 
 def umount(target: str | bytes, flags: int = 0) -> None:
-    """Call umount2(2), which may wait for a file system to be written.
+    """Unmount by umount2(2), which may wait for a file system to be written.
 
     Raises:
         KernelError: with the kernel's errno.
@@ -120,7 +120,7 @@ def umount(target: str | bytes, flags: int = 0) -> None:
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
-    """Call pivot_root(2).
+    """Make another mount the root of this mount namespace.
 
     Raises:
         KernelError: EINVAL on a rootfs (initramfs) or shared parent mount.

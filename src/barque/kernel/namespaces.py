@@ -23,7 +23,7 @@ class IdMap(NamedTuple):
 
     inside: int
     outside: int
-    count: int
+    size: int
 
 
 def setns(fd: int, flags: int) -> None:
@@ -71,7 +71,7 @@ def write_maps(pid: int, uids: list[IdMap], gids: list[IdMap]) -> None:
 
 def map_text(maps: list[IdMap]) -> bytes:
     """Return mappings as the kernel reads them, which wants them in one write."""
-    return "".join(f"{m.inside} {m.outside} {m.count}\n" for m in maps).encode()
+    return "".join(f"{m.inside} {m.outside} {m.size}\n" for m in maps).encode()
 
 
 def _write(path: str, content: bytes) -> None:

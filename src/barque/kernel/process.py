@@ -50,7 +50,7 @@ KEYCTL_DESCRIBE = 6
 
 
 class _clone_args(ctypes.Structure):  # noqa: N801 - the kernel's spelling
-    _fields_ = [  # noqa: RUF012 - ctypes reads it once
+    _fields_ = [
         ("flags", ctypes.c_uint64),
         ("pidfd", ctypes.c_uint64),
         ("child_tid", ctypes.c_uint64),
@@ -112,7 +112,7 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
-    """Call prctl(2).
+    """Set or read a property of this process.
 
     Raises:
         KernelError: with the kernel's errno.

@@ -5,7 +5,6 @@ import os
 import stat
 from typing import Any, NamedTuple
 
-from barque.base.errors import KernelError
 from barque.kernel import mount as km, tty
 from barque.kernel.openat2 import open_in_root
 from barque.runtime.channel import StepError, errno_text

@@ -9,7 +9,6 @@ import os
 import stat
 from typing import Any, NamedTuple
 
-from barque.base.errors import KernelError
 from barque.kernel import caps, limits, process, seccomp
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.root import Context

@@ -3,7 +3,6 @@
 import os
 from typing import Any, NamedTuple
 
-from barque.base.errors import KernelError
 from barque.kernel import libc, mount as km
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.root import Context

@@ -1,0 +1,172 @@
+"""Types of the fields that clients send; what is not listed passes through, as Docker's decoder lets it.
+
+A mismatch is told in the words of Go's decoder, which clients already know.
+"""
+
+from typing import Any
+
+from barque.api.backends import Json
+from barque.api.call import json_kind
+from barque.base.errors import InvalidInputError
+
+Schema = dict[str, Any]
+
+# Kinds: str, int, uint, bool, float, [kind] a list, {"*": kind} a map, a Schema an object,
+# "any" anything, "args" a list of strings or one string.
+_HEALTH: Schema = {
+    "Test": ["str"], "Interval": "int", "Timeout": "int", "StartPeriod": "int", "StartInterval": "int",
+    "Retries": "int",
+}  # fmt: skip
+_THROTTLE: Schema = {"Path": "str", "Rate": "uint"}
+_RESOURCES: Schema = {
+    "CpuShares": "int", "Memory": "int", "NanoCpus": "int", "CgroupParent": "str", "BlkioWeight": "uint",
+    "BlkioWeightDevice": [{"Path": "str", "Weight": "uint"}], "BlkioDeviceReadBps": [_THROTTLE],
+    "BlkioDeviceWriteBps": [_THROTTLE], "BlkioDeviceReadIOps": [_THROTTLE], "BlkioDeviceWriteIOps": [_THROTTLE],
+    "CpuPeriod": "int", "CpuQuota": "int", "CpuRealtimePeriod": "int", "CpuRealtimeRuntime": "int",
+    "CpusetCpus": "str", "CpusetMems": "str", "DeviceCgroupRules": ["str"], "KernelMemory": "int",
+    "KernelMemoryTCP": "int", "MemoryReservation": "int", "MemorySwap": "int", "MemorySwappiness": "int",
+    "OomKillDisable": "bool", "PidsLimit": "int",
+    "Devices": [{"PathOnHost": "str", "PathInContainer": "str", "CgroupPermissions": "str"}],
+    "DeviceRequests": [
+        {"Driver": "str", "Count": "int", "DeviceIDs": ["str"], "Capabilities": [["str"]], "Options": {"*": "str"}}
+    ],
+    "Ulimits": [{"Name": "str", "Soft": "int", "Hard": "int"}],
+}  # fmt: skip
+_RESTART: Schema = {"Name": "str", "MaximumRetryCount": "int"}
+_MOUNT: Schema = {
+    "Type": "str", "Source": "str", "Target": "str", "ReadOnly": "bool", "Consistency": "str",
+    "BindOptions": {
+        "Propagation": "str", "NonRecursive": "bool", "CreateMountpoint": "bool", "ReadOnlyNonRecursive": "bool",
+        "ReadOnlyForceRecursive": "bool",
+    },
+    "VolumeOptions": {
+        "NoCopy": "bool", "Labels": {"*": "str"}, "Subpath": "str",
+        "DriverConfig": {"Name": "str", "Options": {"*": "str"}},
+    },
+    "ImageOptions": {"Subpath": "str"},
+    "TmpfsOptions": {"SizeBytes": "int", "Mode": "uint", "Options": [["str"]]},
+}  # fmt: skip
+_HOST: Schema = {
+    **_RESOURCES,
+    "Binds": ["str"], "ContainerIDFile": "str", "LogConfig": {"Type": "str", "Config": {"*": "str"}},
+    "NetworkMode": "str", "PortBindings": {"*": [{"HostIp": "str", "HostPort": "str"}]}, "RestartPolicy": _RESTART,
+    "AutoRemove": "bool", "VolumeDriver": "str", "VolumesFrom": ["str"], "ConsoleSize": ["uint"],
+    "Annotations": {"*": "str"}, "CapAdd": "args", "CapDrop": "args", "CgroupnsMode": "str", "Dns": ["str"],
+    "DnsOptions": ["str"], "DnsSearch": ["str"], "ExtraHosts": ["str"], "GroupAdd": ["str"], "IpcMode": "str",
+    "Cgroup": "str", "Links": ["str"], "OomScoreAdj": "int", "PidMode": "str", "Privileged": "bool",
+    "PublishAllPorts": "bool", "ReadonlyRootfs": "bool", "SecurityOpt": ["str"], "StorageOpt": {"*": "str"},
+    "Tmpfs": {"*": "str"}, "UTSMode": "str", "UsernsMode": "str", "ShmSize": "int", "Sysctls": {"*": "str"},
+    "Runtime": "str", "Isolation": "str", "Mounts": [_MOUNT], "MaskedPaths": ["str"], "ReadonlyPaths": ["str"],
+    "Init": "bool",
+}  # fmt: skip
+ENDPOINT: Schema = {
+    "IPAMConfig": {"IPv4Address": "str", "IPv6Address": "str", "LinkLocalIPs": ["str"]}, "Links": ["str"],
+    "Aliases": ["str"], "MacAddress": "str", "DriverOpts": {"*": "str"}, "GwPriority": "int", "NetworkID": "str",
+    "EndpointID": "str", "Gateway": "str", "IPAddress": "str", "IPPrefixLen": "int", "IPv6Gateway": "str",
+    "GlobalIPv6Address": "str", "GlobalIPv6PrefixLen": "int", "DNSNames": ["str"],
+}  # fmt: skip
+CONFIG: Schema = {
+    "Hostname": "str", "Domainname": "str", "User": "str", "AttachStdin": "bool", "AttachStdout": "bool",
+    "AttachStderr": "bool", "ExposedPorts": {"*": {}}, "Tty": "bool", "OpenStdin": "bool", "StdinOnce": "bool",
+    "Env": ["str"], "Cmd": "args", "Healthcheck": _HEALTH, "ArgsEscaped": "bool", "Image": "str",
+    "Volumes": {"*": {}}, "WorkingDir": "str", "Entrypoint": "args", "NetworkDisabled": "bool",
+    "MacAddress": "str", "OnBuild": ["str"], "Labels": {"*": "str"}, "StopSignal": "str", "StopTimeout": "int",
+    "Shell": "args",
+}  # fmt: skip
+CREATE: Schema = {
+    **CONFIG,
+    "HostConfig": _HOST,
+    "NetworkingConfig": {"EndpointsConfig": {"*": ENDPOINT}},
+}
+UPDATE: Schema = {**_RESOURCES, "RestartPolicy": _RESTART}
+EXEC: Schema = {
+    "User": "str", "Privileged": "bool", "Tty": "bool", "ConsoleSize": ["uint"], "AttachStdin": "bool",
+    "AttachStderr": "bool", "AttachStdout": "bool", "DetachKeys": "str", "Env": ["str"], "WorkingDir": "str",
+    "Cmd": "args", "Detach": "bool",
+}  # fmt: skip
+EXEC_START: Schema = {"Detach": "bool", "Tty": "bool", "ConsoleSize": ["uint"]}
+NETWORK: Schema = {
+    "Name": "str", "CheckDuplicate": "bool", "Driver": "str", "Scope": "str", "EnableIPv4": "bool",
+    "EnableIPv6": "bool", "Internal": "bool", "Attachable": "bool", "Ingress": "bool", "ConfigOnly": "bool",
+    "ConfigFrom": {"Network": "str"}, "Options": {"*": "str"}, "Labels": {"*": "str"},
+    "IPAM": {
+        "Driver": "str", "Options": {"*": "str"},
+        "Config": [{"Subnet": "str", "IPRange": "str", "Gateway": "str", "AuxiliaryAddresses": {"*": "str"}}],
+    },
+}  # fmt: skip
+CONNECT: Schema = {"Container": "str", "EndpointConfig": ENDPOINT}
+DISCONNECT: Schema = {"Container": "str", "Force": "bool"}
+VOLUME: Schema = {"Name": "str", "Driver": "str", "DriverOpts": {"*": "str"}, "Labels": {"*": "str"}}
+AUTH: Schema = {"username": "str", "password": "str", "email": "str", "serveraddress": "str"}
+
+_GO = {
+    "str": "string", "int": "int64", "uint": "uint64", "bool": "bool", "float": "float64", "args": "[]string",
+}  # fmt: skip
+
+
+def checked(body: Json, schema: Schema, struct: str) -> Json:
+    """Return body with its known fields checked and spelled as the schema spells them.
+
+    Args:
+        body: what a client sent.
+        schema: kinds of the known fields.
+        struct: what Docker calls the object in its messages.
+
+    Raises:
+        InvalidInputError: a field has another type.
+    """
+    return _object(body, schema, f"{struct}.")
+
+
+def _object(value: Json, schema: Schema, where: str) -> Json:
+    if "*" in schema:
+        return {key: _value(item, schema["*"], f"{where}{key}") for key, item in value.items()}
+    if not schema:
+        return value
+    folded = {name.lower(): name for name in schema}
+    result: Json = {}
+    for key, item in value.items():
+        name = key if key in schema else folded.get(key.lower(), key)
+        result[name] = _value(item, schema[name], f"{where}{name}") if name in schema else item
+    return result
+
+
+def _value(value: Any, kind: Any, where: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            raise _mismatch(value, where, "map" if "*" in kind else "struct")
+        return _object(value, kind, where.rstrip(".") + ".")
+    if isinstance(kind, list):
+        if not isinstance(value, list):
+            raise _mismatch(value, where, "[]" + _GO.get(str(kind[0]), "struct"))
+        return [_value(item, kind[0], where) for item in value]
+    return _scalar(value, kind, where)
+
+
+def _scalar(value: Any, kind: str, where: str) -> Any:
+    if kind == "args":
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list):
+            return [_scalar(item, "str", where) for item in value]
+    elif (kind == "str" and isinstance(value, str)) or (kind == "bool" and isinstance(value, bool)):
+        return value
+    elif kind in ("int", "uint") and isinstance(value, int) and not isinstance(value, bool):
+        low, high = (-(1 << 63), 1 << 63) if kind == "int" else (0, 1 << 64)
+        if low <= value < high:
+            return value
+        raise InvalidInputError(
+            f"invalid JSON: json: cannot unmarshal number {value} into Go struct field {where} of type {_GO[kind]}"
+        )
+    raise _mismatch(value, where, _GO[kind])
+
+
+def _mismatch(value: Any, where: str, wanted: str) -> InvalidInputError:
+    kind = json_kind(value)
+    if kind == "number":
+        kind = f"number {value}"
+    return InvalidInputError(
+        f"invalid JSON: json: cannot unmarshal {kind} into Go struct field {where} of type {wanted}"
+    )

@@ -1,0 +1,246 @@
+"""Connections that stop being HTTP: attach and exec give the client the container's streams raw.
+
+The client's transport gets a protocol of ours, the container's socket another; each pauses its
+peer's reading while its own buffer is full, so a slow side slows the other down and nothing piles up.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from barque.api.detach import Detector
+from barque.engine.types import Attachment
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_LINGER_S = 1.0
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*(tcp|h2c)[ \t]*\r\n", re.IGNORECASE)
+UPGRADE_HEADER = "X-Raw-Upgrade"
+
+
+class UpgradableHandler(RequestHandler):
+    """aiohttp's handler, taught that `Upgrade: tcp` ends HTTP on a connection.
+
+    aiohttp keeps the bytes behind a request only for websockets and parses them as the next request
+    otherwise. The header is therefore rewritten before it is parsed, and its value kept in another.
+    """
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        if self._waiter is not None or self._request_count == 0:
+            end = data.find(b"\r\n\r\n")
+            match = _UPGRADE.search(data, 0, end + 2) if end >= 0 else None
+            if match is not None:
+                header = b"\r\nUpgrade: websocket\r\n" + UPGRADE_HEADER.encode() + b": " + match[1] + b"\r\n"
+                data = data[: match.start()] + header + data[match.end() :]
+        super().data_received(data)
+
+
+class Finished(web.Response):
+    """Stands for an answer that was already written, past aiohttp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write nothing."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write nothing."""
+
+
+class _Side(asyncio.Protocol):
+    """One end of the connection; what it reads goes to the other."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.peer: _Side = self
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.on_lost: Callable[[Exception | None], None] = lambda _: None
+        self.detector: Detector | None = None
+        self.on_detached: Callable[[], None] = lambda: None
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self.ended:
+            return
+        if self.detector is not None:
+            data, detached = self.detector.feed(data)
+            if detached:
+                self.ended = True
+        target = self.peer.transport
+        if data and target is not None and not target.is_closing():
+            target.write(data)
+        if self.ended:
+            self.on_detached()
+
+    def eof_received(self) -> bool:
+        target = self.peer.transport
+        if target is not None and not target.is_closing() and target.can_write_eof():
+            target.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+        _reading(self.peer.transport, on=False)
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+        _reading(self.peer.transport, on=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.writable.set()
+        self.on_lost(exc)
+
+
+class _Output(_Side):
+    """The container's end: when its output is over, so is the connection."""
+
+    def __init__(self, over: asyncio.Event) -> None:
+        super().__init__()
+        self._over = over
+
+    def eof_received(self) -> bool:
+        self._over.set()
+        return True
+
+
+def _reading(transport: asyncio.Transport | None, *, on: bool) -> None:
+    if transport is None or transport.is_closing():
+        return
+    if on:
+        transport.resume_reading()
+    else:
+        transport.pause_reading()
+
+
+def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
+    """Return the head of the answer that ends HTTP on a connection."""
+    lines = ["HTTP/1.1 101 UPGRADED" if upgrade else "HTTP/1.1 200 OK", f"Content-Type: {content_type}"]
+    if upgrade:
+        lines += ["Connection: Upgrade", "Upgrade: tcp"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+class Session:
+    """A client that has taken its connection over."""
+
+    def __init__(self, request: web.BaseRequest, attachment: Attachment) -> None:
+        self._protocol: Any = request.protocol
+        self._transport: Any = request.transport
+        self._attachment = attachment
+        self._over = asyncio.Event()
+        self._client = _Side()
+        self._output = _Output(self._over)
+        self._detached = False
+
+    async def run(self, answer_head: bytes) -> web.Response:
+        """Carry bytes both ways until the container's output or the client ends."""
+        sock = self._attachment.sock
+        if self._transport is None or self._transport.is_closing():
+            if sock is not None:
+                sock.close()
+            return Finished()
+        self._take_over()
+        try:
+            self._transport.write(answer_head)
+            await self._carry(sock)
+        finally:
+            self._end()
+        return Finished()
+
+    def _take_over(self) -> None:
+        client = self._client
+        client.connection_made(self._transport)
+        client.on_lost = self._lost
+        client.peer = self._output
+        self._output.peer = client
+        if self._attachment.detach_keys:
+            client.detector = Detector(self._attachment.detach_keys)
+            client.on_detached = self._detach
+        # Nothing is read until the container's end is there to take it.
+        _reading(self._transport, on=False)
+        self._transport.set_protocol(client)
+
+    async def _carry(self, sock: socket.socket | None) -> None:
+        if sock is not None:
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: self._output, sock=sock)
+            _reading(self._output.transport, on=False)
+            self._output.on_lost = lambda _: self._over.set()
+        early, self._protocol._message_tail = self._protocol._message_tail, b""
+        if early:
+            self._client.data_received(early)
+        _reading(self._transport, on=True)
+        await self._send_prelude()
+        if sock is None:
+            return
+        if self._client.writable.is_set():
+            _reading(self._output.transport, on=True)
+        await self._over.wait()
+        if not self._detached:
+            await self._linger()
+
+    async def _send_prelude(self) -> None:
+        if self._attachment.prelude is None:
+            return
+        async for chunk in self._attachment.prelude:
+            if self._client.transport is None or self._over.is_set():
+                return
+            self._transport.write(chunk)
+            await self._client.writable.wait()
+
+    async def _linger(self) -> None:
+        """Let the client read to the end before the connection goes.
+
+        Closing a socket that still holds unread input resets it, and the reset overtakes output.
+        """
+        if self._client.transport is None or self._transport.is_closing() or not self._transport.can_write_eof():
+            return
+        gone = asyncio.Event()
+        lost = self._client.on_lost
+        self._client.ended = True
+
+        def ended(exc: Exception | None) -> None:
+            lost(exc)
+            gone.set()
+
+        self._client.on_lost = ended
+        self._client.eof_received = gone.set  # type: ignore[method-assign,assignment]
+        _reading(self._transport, on=True)
+        self._transport.write_eof()
+        try:
+            await asyncio.wait_for(gone.wait(), _LINGER_S)
+        except TimeoutError:
+            pass
+
+    def _detach(self) -> None:
+        self._detached = True
+        if self._attachment.on_detach is not None:
+            self._attachment.on_detach()
+        self._over.set()
+
+    def _lost(self, exc: Exception | None) -> None:
+        self._over.set()
+        # aiohttp's own protocol still counts this connection as its own.
+        self._protocol.connection_lost(exc)
+
+    def _end(self) -> None:
+        for transport in (self._output.transport, self._client.transport):
+            if transport is not None and not transport.is_closing():
+                transport.close()

@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces"),
+]
+
+_PROGRAM = Path(__file__).with_name("network_scenarios.py")
+_SOURCE = Path(__file__).parents[2] / "src"
+
+
+def _run(scenario: str) -> None:
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, str(_PROGRAM), scenario],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(_SOURCE)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_published_ports_are_reached_from_everywhere_they_should_and_nowhere_else() -> None:
+    _run("reachability")
+
+
+def test_containers_reach_the_outside_but_not_the_loopback_of_the_host() -> None:
+    _run("outbound")
+
+
+def test_two_engines_take_different_bridges_and_keep_their_containers_apart() -> None:
+    _run("isolation")
+
+
+def test_a_new_daemon_takes_over_endpoints_and_removes_what_nobody_uses() -> None:
+    _run("restart")
+
+
+def test_addresses_avoid_routes_of_the_host_and_the_lowest_free_one_comes_first() -> None:
+    _run("addresses")
+
+
+def test_an_ipv6_bridge_publishes_without_a_proxy() -> None:
+    _run("ipv6")
+
+
+def test_with_the_firewall_off_the_proxy_carries_and_nothing_of_the_machine_changes() -> None:
+    _run("unchanged")
+
+
+def test_a_failed_start_leaves_nothing_behind() -> None:
+    _run("failures")

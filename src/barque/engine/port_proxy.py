@@ -10,7 +10,7 @@ import logging
 import socket
 from typing import Any
 
-from barque.network.manager import Proxied
+from barque.network.publish import Proxied
 
 log = logging.getLogger(__name__)
 

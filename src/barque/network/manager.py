@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from barque.base import ids
 from barque.base.errors import (
@@ -25,31 +25,11 @@ from barque.base.errors import (
 )
 from barque.kernel.netlink import namespace, route
 from barque.kernel.netlink.connection import Connection
-from barque.network import bridge as bridges, ipam, pool, ports, state
+from barque.network import bridge as bridges, ipam, pool, ports, publish, state
 from barque.network.firewall import BridgeRules, Firewall, Forward
 from barque.network.model import Endpoint, EndpointRequest, Json, NetworkOptions, PortRequest
 
 log = logging.getLogger(__name__)
-
-
-class Proxied(NamedTuple):
-    """A reserved socket whose traffic the userland proxy carries to (address, port)."""
-
-    reservation: ports.Reservation
-    address: str
-    port: int
-
-
-class Proxy(Protocol):
-    """Carries what the firewall cannot; the manager keeps owning the sockets."""
-
-    def start(self, container_id: str, sockets: list[Proxied]) -> None:
-        """Serve the sockets."""
-        ...
-
-    def stop(self, container_id: str) -> None:
-        """Stop serving them; called before they are closed."""
-        ...
 
 
 class _Use(NamedTuple):
@@ -66,7 +46,7 @@ class NetworkManager:
     def __init__(self, state_dir: str, exec_root: str, options: NetworkOptions) -> None:
         """Remember where state lies; open() touches the machine."""
         self.options = options
-        self.proxy: Proxy | None = None
+        self.proxy: publish.Proxy | None = None
         self.bridge: bridges.Bridge | None = None
         self.rows: Json = {}
         self._state_dir = state_dir
@@ -137,7 +117,7 @@ class NetworkManager:
             try:
                 reservations = self._reserve(request.ports, address, address6)
                 undo.callback(self._allocator.free, reservations)
-                forwards = self._forwards(reservations, address, address6)
+                forwards = publish.forwards(reservations, self.options, (address, address6))
                 sandbox = self._pool.take()
                 undo.callback(self._pool.discard, sandbox.host_index, sandbox.space)
                 if self._firewall is not None:
@@ -319,22 +299,13 @@ class NetworkManager:
         found: list[ports.Reservation] = []
         try:
             for item in wanted:
-                hosts = self._host_addresses(item, address6)
+                hosts = publish.host_addresses(item, self.options, has_ipv6=bool(address6))
                 target = f"[{address6}]" if ":" in hosts[0] and address6 else address
                 found += self._allocator.reserve(item, hosts, target)
         except BaseException:
             self._allocator.free(found)
             raise
         return found
-
-    def _host_addresses(self, item: PortRequest, address6: str) -> list[str]:
-        host = item.host_ip or self.options.host_ip
-        if host and not (host == "0.0.0.0" and not item.host_ip):
-            return [host]
-        reachable6 = bool(address6) or self.options.userland_proxy
-        if host == "" and reachable6 and ports.host_has_ipv6():
-            return ["0.0.0.0", "::"]
-        return ["0.0.0.0"]
 
     def _forget_forwards(self, forwards: list[Forward]) -> None:
         if self._firewall is None:
@@ -347,12 +318,7 @@ class NetworkManager:
     def _start_proxy(self, use: _Use) -> None:
         if self.proxy is None or not self.options.userland_proxy:
             return
-        led = {item.binding for item in use.forwards if ":" not in item.binding.host_ip}
-        rest = [
-            Proxied(item, use.endpoint.ip, item.binding.container_port)
-            for item in use.reservations
-            if item.binding not in led
-        ]
+        rest = publish.unled(use.reservations, use.forwards, use.endpoint.ip)
         if rest:
             self.proxy.start(use.endpoint.container_id, rest)
 
@@ -412,20 +378,11 @@ class NetworkManager:
             except BarqueError as error:
                 log.warning("container %s: %s", endpoint.container_id, error)
         kept = endpoint._replace(ports=tuple(item.binding for item in reservations))
-        forwards = self._forwards(reservations, kept.ip, kept.ip6)
+        forwards = publish.forwards(reservations, self.options, (kept.ip, kept.ip6))
         use = _Use(kept, None, link.ifindex, reservations, forwards)
         self._uses[endpoint.container_id] = use
         self._start_proxy(use)
         return True
-
-    def _forwards(self, reservations: list[ports.Reservation], address: str, address6: str) -> list[Forward]:
-        if not self.options.iptables:
-            return []
-        return [
-            Forward(item.binding, address6 if ":" in item.binding.host_ip else address)
-            for item in reservations
-            if ":" not in item.binding.host_ip or (address6 and self.options.ip6tables)
-        ]
 
     def _remove_leftover(self, endpoint: Endpoint) -> None:
         link = route.link(self._connection, endpoint.host_interface)

@@ -19,9 +19,10 @@ from barque.kernel.netlink.connection import Connection
 log = logging.getLogger(__name__)
 
 _INTERFACE = "eth0"
-# The kernel changes one interface at a time. Unless the pool is empty the thread keeps away from
-# a container that is just starting or ending, and looks after the pool this often.
-_IDLE_S = 0.1
+# The kernel changes one interface at a time. Unless the pool is empty the thread keeps away this
+# long from a container that is just starting or ending.
+_QUIET_S = 0.1
+_RETRY_S = 1.0
 
 
 class Sandbox(NamedTuple):
@@ -91,6 +92,7 @@ class SandboxPool:
         self._ready: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
         self._used: queue.SimpleQueue[tuple[int, namespace.Namespace | None]] = queue.SimpleQueue()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stop = False
         self._foreground = Connection()
         self._background = Connection()
@@ -109,16 +111,19 @@ class SandboxPool:
         except queue.Empty:
             found = make(self._foreground, self._wiring)
         if self._ready.empty():
-            self._wake.set()
+            self._hurry.set()
+        self._wake.set()
         return found
 
     def discard(self, host_index: int, space: namespace.Namespace | None) -> None:
         """Delete an interface in the background, then let its namespace go."""
         self._used.put((host_index, space))
+        self._wake.set()
 
     def close(self) -> None:
         """Delete all that is ready or waits for its removal; return when that is done."""
         self._stop = True
+        self._hurry.set()
         self._wake.set()
         self._thread.join()
         while not self._ready.empty():
@@ -130,7 +135,10 @@ class SandboxPool:
     def _work(self) -> None:
         failed = False
         while not self._stop:
+            self._wake.wait(_RETRY_S if failed else None)
+            self._hurry.wait(0 if self._ready.empty() else _QUIET_S)
             self._wake.clear()
+            self._hurry.clear()
             try:
                 self._turn()
                 failed = False
@@ -138,7 +146,6 @@ class SandboxPool:
                 if not failed:
                     log.warning("cannot prepare network namespaces: %s", error)
                 failed = True
-            self._wake.wait(_IDLE_S)
         self._turn()
 
     def _turn(self) -> None:

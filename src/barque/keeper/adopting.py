@@ -68,6 +68,8 @@ def _take(server: "Server", folder: str, state: dict[str, Any]) -> None:
             task.exit = json.loads(file.read())
         task.raw_status, task.reported = 0, True
         server.tasks[key] = task
+        # What the dead keeper may not have come to; it is no harm to do it twice.
+        server.starter.removed(server, task)
         return
     except FileNotFoundError:
         pass

@@ -30,6 +30,10 @@ class Children:
         """Reap the child silently when it ends."""
         self._by_pid.pop(pid, None)
 
+    def is_idle(self) -> bool:
+        """Tell whether no end is waited for."""
+        return not self._by_pid
+
     def spawn(self, argv: list[str], ended: Ended, stdio: tuple[int, int, int]) -> int:
         """Start a program with these descriptors as 0, 1 and 2 and nothing else; return its pid.
 

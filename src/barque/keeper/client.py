@@ -87,6 +87,7 @@ class Keeper:
         self._next_id = 0
         self._ready = asyncio.Event()
         self._closed = False
+        self._replacing = False
         self._held: dict[tuple[str, str | None], dict[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.pid = 0
@@ -440,8 +441,10 @@ class Keeper:
 
     def _lost(self) -> None:
         self._drop_connection()
-        if self._closed:
+        # A keeper that dies while it is taking over is seen by the replacement under way.
+        if self._closed or self._replacing:
             return
+        self._replacing = True
         self._on_event({"event": "keeper_lost"})
         task = self._loop.create_task(self._replace())
         self._tasks.add(task)
@@ -460,6 +463,7 @@ class Keeper:
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 5.0)
                 continue
+            self._replacing = False
             self._watch_orphans()
             self._on_event({"event": "keeper_restarted", "pid": self.pid})
             return

@@ -18,6 +18,7 @@ from barque.keeper.revive import Reviver
 from barque.keeper.task import Task, write_record
 
 Key = tuple[str, str | None]
+_STOP_POLL_S = 0.005
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -82,6 +83,7 @@ class Server:
         self.waiting: dict[Key, list[Attachment]] = {}
         self.adoptable: dict[Key, dict[str, int]] = {}
         self.recovered = False
+        self.removing = 0
         self._listener = listener
         self._connections: list[Connection] = []
         self._reviver = Reviver(self.poller, self.children)
@@ -377,7 +379,15 @@ class Server:
         connection.said_goodbye = True
         busy = self.starting or any(task.raw_status is None for task in self.tasks.values())
         reply.ok({"stopping": not busy})
-        self.poller.stopped = not busy
+        if not busy:
+            self._stop_when_idle()
+
+    def _stop_when_idle(self) -> None:
+        """Stop once nothing is being cleaned up any more."""
+        if self.children.is_idle() and not self.removing:
+            self.poller.stopped = True
+        else:
+            self.poller.later(_STOP_POLL_S, self._stop_when_idle)
 
 
 def held(task: Task) -> tuple[list[str], tuple[int, ...]]:

@@ -193,15 +193,16 @@ class Start:
         task = self._task
         task.pid = self._child.pid
         task.pidfd = self._child.pidfd
-        self._child.close_channel()
         self._warnings += outcome.warnings
         try:
             connect(task, self._stdio, outcome.console_fd, self._settings, self._console_size)
         except OSError as error:
             os.kill(task.pid, 9)
-            self._reply.error("log", error.errno or 0, str(error))
-            self._server.children.forget(task.pid)
+            if self._status is None:
+                self._server.children.expect(task.pid, lambda _: None)
+            self._failed(Failed("log", error.errno or 0, str(error)))
             return
+        self._child.close_channel()
         self._server.started(task, self._reply, {"warnings": self._warnings})
         if self._status is None:
             self._server.children.expect(task.pid, lambda status: self._server.ended(task, status))
@@ -211,9 +212,8 @@ class Start:
     def _failed(self, outcome: Failed) -> None:
         task = self._task
         self._child.close()
-        for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr):
-            if fd >= 0:
-                os.close(fd)
+        for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, task.console):
+            self._server.poller.close(fd)
         if task.exec_id is None:
             remove_cgroup(self._server, task)
         self._server.start_failed(task, self._reply, outcome.step, outcome.errno, outcome.message)
@@ -290,6 +290,7 @@ def remove_cgroup(server: Server, task: Task) -> None:
     cgroup, task.cgroup = task.cgroup, None
     if cgroup is None:
         return
+    server.removing += 1
     _remove(server, cgroup.delete, _REMOVE_FIRST_S, _REMOVE_TRIES)
 
 
@@ -298,11 +299,13 @@ def _remove(server: Server, delete: Callable[[], object], delay_s: float, tries:
         try:
             done = delete() is not False
         except FileNotFoundError:
-            return
+            done = True
         except OSError:
             done = False
         if not done and tries:
             _remove(server, delete, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
+        else:
+            server.removing -= 1
 
     server.poller.later(delay_s, attempt)
 

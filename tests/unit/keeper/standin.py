@@ -34,6 +34,9 @@ class PlainStarter(Starter):
         inner = stdio.child
         if task.tty:
             console, slave = os.openpty()
+            if request["console_size"]:
+                task.console = console
+                task.resize(*request["console_size"])
             inner = (slave, slave, slave)
         copies = [os.dup(fd) for fd in inner]
         actions = [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(copies)]

@@ -25,6 +25,14 @@ SCHEDULER_FLAGS: dict[str, int] = {
 }  # fmt: skip
 IO_CLASSES: dict[str, int] = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 PERSONALITIES: dict[str, int] = {"LINUX": 0, "LINUX32": 8}
+MEMORY_POLICIES: dict[str, int] = {
+    "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
+}  # fmt: skip
+MEMORY_POLICY_FLAGS: dict[str, int] = {
+    "MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14,
+    "MPOL_F_STATIC_NODES": 1 << 15,
+}  # fmt: skip
 
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
 
@@ -99,3 +107,19 @@ def set_affinity(cpus: set[int]) -> None:
         OSError: EINVAL when none of them is usable.
     """
     os.sched_setaffinity(0, cpus)
+
+
+def set_memory_policy(mode: int, nodes: int) -> None:
+    """Call set_mempolicy(2) with a mask of nodes.
+
+    Raises:
+        KernelError: EINVAL for nodes that do not exist or a mode that takes none.
+    """
+    words = max(1, (nodes.bit_length() + 63) // 64)
+    block = ctypes.create_string_buffer(nodes.to_bytes(words * 8, "little"))
+    libc.invoke(
+        "set_mempolicy",
+        mode,
+        ctypes.addressof(block) if nodes else 0,
+        words * 64 + 1 if nodes else 0,
+    )

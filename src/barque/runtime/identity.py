@@ -219,6 +219,21 @@ class Scheduling(NamedTuple):
             limits.set_personality(self.personality)
 
 
+class MemoryPolicy(NamedTuple):
+    """Choose the memory nodes that pages come from."""
+
+    mode: int
+    nodes: int
+
+    def describe(self) -> str:
+        """Say what the step does."""
+        return "set the memory policy"
+
+    def run(self, context: Context) -> None:
+        """Do it."""
+        limits.set_memory_policy(self.mode, self.nodes)
+
+
 def find_program(name: str, env: list[str]) -> bytes:
     """Return the path that exec takes, looked up in PATH of `env` as the program's user.
 

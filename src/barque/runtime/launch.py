@@ -24,6 +24,8 @@ from barque.runtime import channel as messages, hooks, init, plan
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.child import Child, Failed, Held, Pending, Running, progress, release
 from barque.runtime.entering import Entering
+from barque.runtime.mount_options import MountOptions
+from barque.runtime.mounts import open_bind
 from barque.runtime.settings import set_oom_score
 
 __all__ = ["Child", "Failed", "Held", "LaunchRequest", "Pending", "Running", "launch", "progress", "release"]
@@ -170,6 +172,7 @@ class _Job:
             request.pivot,
             request.new_keyring,
             self._idmap_tree,
+            self._host_tree,
         )
         steps, identity, warnings = plan.compile_steps(request.spec, scene)
         oci = request.spec["process"]
@@ -191,18 +194,21 @@ class _Job:
             tuple(warnings),
         )
 
-    def _idmap_tree(self, source: str, entry: dict[str, Any], options: Any) -> int:
+    def _host_tree(self, source: str, options: MountOptions) -> int:
+        try:
+            return self.keep(open_bind(source, options))
+        except OSError as error:
+            raise StepError(f'error mounting "{source}": {errno_text(error.errno)}', error.errno or 0) from None
+
+    def _idmap_tree(self, source: str, entry: dict[str, Any], options: MountOptions) -> int:
         uids = plan.parse_maps(entry.get("uidMappings")) or self.uids
         gids = plan.parse_maps(entry.get("gidMappings")) or self.gids
-        recursive = options.idmap == "ridmap"
-        depth = km.AT_RECURSIVE if options.flags & km.MS_REC else 0
+        tree = self._host_tree(source, options)
         try:
-            tree = km.open_tree(km.AT_FDCWD, source, km.OPEN_TREE_CLONE | depth)
-            self.keep(tree)
             userns = namespaces.open_user_namespace(uids, gids)
             try:
                 attr = km.MountAttr(set=km.MOUNT_ATTR_IDMAP, userns_fd=userns)
-                km.mount_setattr(self.opened[-1], attr, recursive=recursive)
+                km.mount_setattr(tree, attr, recursive=options.idmap == "ridmap")
             finally:
                 os.close(userns)
         except OSError as error:
@@ -210,7 +216,7 @@ class _Job:
                 f'failed to set MOUNT_ATTR_IDMAP on "{source}": {errno_text(error.errno)}',
                 error.errno or 0,
             ) from None
-        return self.opened[-1]
+        return tree
 
 
 class Server:

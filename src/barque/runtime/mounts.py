@@ -11,7 +11,7 @@ from barque.kernel.openat2 import open_in_root
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.copy_up import copy_tree
 from barque.runtime.mount_options import MountOptions
-from barque.runtime.root import Context, bind, is_folder, open_existing, open_or_make
+from barque.runtime.root import Context, bind, components, is_folder, open_existing, open_or_make
 
 # mount(2) takes these for a new file system; the rest says how, not what.
 _NOT_FOR_NEW = km.MS_BIND | km.MS_REC | km.MS_REMOUNT
@@ -26,7 +26,7 @@ def _failed(source: str, destination: str, error: OSError) -> StepError:
 
 
 class BindMount(NamedTuple):
-    """Bind a file or folder of the host, or an id-mapped tree made by the parent."""
+    """Bind a file or folder of the host, or a tree that the parent has opened."""
 
     source: str
     destination: str
@@ -39,34 +39,62 @@ class BindMount(NamedTuple):
 
     def run(self, context: Context) -> None:
         """Do it."""
+        if self.options.copy_symlink and os.path.islink(self.source):
+            self._copy_link(context)
+            return
         try:
-            tree = self.tree if self.tree >= 0 else self._open_source()
+            tree = self.tree if self.tree >= 0 else open_bind(self.source, self.options)
             self._attach(context, tree)
             os.close(tree)
         except OSError as error:
             raise _failed(self.source, self.destination, error) from None
+        context.refresh(self.destination)
 
-    def _open_source(self) -> int:
-        recursive = km.AT_RECURSIVE if self.options.flags & km.MS_REC else 0
-        return km.open_tree(km.AT_FDCWD, self.source, km.OPEN_TREE_CLONE | recursive)
+    def _copy_link(self, context: Context) -> None:
+        names = components(self.destination)
+        folder = open_or_make(context.root, "/" + "/".join(names[:-1]), folder=True)
+        try:
+            os.symlink(os.readlink(self.source), names[-1], dir_fd=folder)
+        except FileExistsError:
+            if os.readlink(names[-1], dir_fd=folder) != os.readlink(self.source):
+                raise
+        finally:
+            os.close(folder)
 
     def _attach(self, context: Context, tree: int) -> None:
-        options = self.options
-        if options.attr.set or options.attr.clear:
-            _set_unlocked(tree, options.attr)
-        if options.recursive_attr.set or options.recursive_attr.clear:
-            km.mount_setattr(tree, options.recursive_attr, recursive=True)
-        target = open_or_make(context.root, self.destination, folder=is_folder(tree))
+        if components(self.destination):
+            target = open_or_make(context.root, self.destination, folder=is_folder(tree))
+        else:
+            target = os.open(context.root_path, os.O_PATH | os.O_CLOEXEC)
         try:
             km.move_mount(tree, target)
         finally:
             os.close(target)
-        for flags in options.propagation:
+        for flags in self.options.propagation:
             km.mount_setattr(
                 tree,
                 km.MountAttr(propagation=flags & ~km.MS_REC),
                 recursive=bool(flags & km.MS_REC),
             )
+
+
+def open_bind(source: str, options: MountOptions) -> int:
+    """Return a detached copy of the mount (tree) at `source` with the attributes of `options`.
+
+    Raises:
+        OSError: nothing is there, or the kernel refuses an attribute.
+    """
+    recursive = km.AT_RECURSIVE if options.flags & km.MS_REC else 0
+    tree = km.open_tree(km.AT_FDCWD, source, km.OPEN_TREE_CLONE | recursive)
+    try:
+        if options.attr.set or options.attr.clear:
+            _set_unlocked(tree, options.attr)
+        if options.recursive_attr.set or options.recursive_attr.clear:
+            km.mount_setattr(tree, options.recursive_attr, recursive=True)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
 
 
 def _set_unlocked(tree: int, attr: km.MountAttr) -> None:
@@ -76,7 +104,7 @@ def _set_unlocked(tree: int, attr: km.MountAttr) -> None:
     except OSError as error:
         if error.errno != errno.EPERM or not attr.clear:
             raise
-        km.mount_setattr(tree, attr._replace(clear=0))
+        km.mount_setattr(tree, attr._replace(clear=attr.clear & attr.set))
 
 
 class FileSystemMount(NamedTuple):
@@ -100,6 +128,7 @@ class FileSystemMount(NamedTuple):
             finally:
                 os.close(target)
             self._finish(context)
+            context.refresh(self.destination)
         except OSError as error:
             raise _failed(self.source or self.fstype, self.destination, error) from None
 
@@ -113,6 +142,8 @@ class FileSystemMount(NamedTuple):
             if "mode=" not in data:
                 mode = stat.S_IMODE(os.fstat(target).st_mode)
                 data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
+            if self.options.copy_up and not components(self.destination):
+                raise KernelError(errno.EINVAL, "tmpcopyup", "/")
             if self.options.copy_up:
                 copied = os.open(km.fd_path(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # A read-only tmpfs has to be filled first.
@@ -129,7 +160,7 @@ class FileSystemMount(NamedTuple):
         """Without a network namespace of its own a user namespace may only bind the host's sysfs."""
         if self.fstype != "sysfs" or not context.userns or error.errno != errno.EPERM:
             return False
-        bind("/sys", target, self.options.attr)
+        bind("/sys", target, self.options.attr, everywhere=True)
         return True
 
     def _copy_up(self, context: Context, source: int) -> None:

@@ -8,7 +8,7 @@ from barque.kernel import limits, mount as km
 from barque.kernel.namespaces import IdMap
 from barque.runtime import devices as dev, mount_options, mounts, rootfs
 from barque.runtime.channel import StepError
-from barque.runtime.identity import Identity, Limits, OpenLabel, Scheduling, parse_capabilities
+from barque.runtime.identity import Identity, Limits, MemoryPolicy, OpenLabel, Scheduling, parse_capabilities
 from barque.runtime.init import Step
 from barque.runtime.settings import (
     Hooks,
@@ -42,7 +42,9 @@ class Scene(NamedTuple):
     pivot: bool
     new_keyring: bool
     idmap_tree: Any
-    """(source, mount entry) -> descriptor of an id-mapped tree."""
+    """(source, mount entry, options) -> descriptor of an id-mapped tree."""
+    host_tree: Any
+    """(source, options) -> descriptor of a tree that the container's root may not reach."""
 
 
 def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Identity, list[str]]:
@@ -52,6 +54,10 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
         StepError: for what this kernel cannot give.
     """
     process = spec.get("process") or {}
+    linux = spec.get("linux") or {}
+    for key in ("netDevices", "intelRdt"):
+        if linux.get(key):
+            raise StepError(f"linux.{key} is not supported")
     steps: list[Step] = [Session()]
     if scene.new_keyring:
         steps.append(Keyring(f"_ses.{scene.container_id}"))
@@ -60,6 +66,8 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
     if label_step:
         steps.append(label_step)
     steps += _file_system(spec, process, scene)
+    if linux.get("memoryPolicy") is not None:
+        steps.append(MemoryPolicy(*_memory_policy(linux["memoryPolicy"])))
     steps += process_steps(process)
     identity, warnings = make_identity(process, scene.seccomp, _seccomp_flags(spec), label, label_name)
     return steps, identity, warnings
@@ -156,6 +164,8 @@ def _mount_step(entry: dict[str, Any], scene: Scene) -> Step:
         tree = -1
         if options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
             tree = scene.idmap_tree(source, entry, options)
+        elif "user" in scene.new and not options.copy_symlink:
+            tree = scene.host_tree(source, options)
         return mounts.BindMount(source, destination, options, tree)
     if fstype in ("cgroup", "cgroup2"):
         return _cgroup_step(fstype, destination, options, scene)
@@ -241,6 +251,23 @@ def _scheduling(process: dict[str, Any]) -> Scheduling | None:
     if io_priority:
         priority = (limits.IO_CLASSES[io_priority["class"]], io_priority.get("priority") or 0)
     return Scheduling(wanted, priority, None, _cpu_list(cpus) if cpus else None)
+
+
+def _memory_policy(policy: dict[str, Any]) -> tuple[int, int]:
+    mode = limits.MEMORY_POLICIES.get(policy.get("mode") or "")
+    if mode is None:
+        raise StepError(f"linux.memoryPolicy: unknown mode {policy.get('mode')!r}")
+    for flag in policy.get("flags") or []:
+        if flag not in limits.MEMORY_POLICY_FLAGS:
+            raise StepError(f"linux.memoryPolicy: unknown flag {flag!r}")
+        mode |= limits.MEMORY_POLICY_FLAGS[flag]
+    nodes = 0
+    try:
+        for node in _cpu_list(policy["nodes"]) if policy.get("nodes") else ():
+            nodes |= 1 << node
+    except ValueError:
+        raise StepError(f"linux.memoryPolicy: invalid nodes {policy['nodes']!r}") from None
+    return mode, nodes
 
 
 def _cpu_list(text: str) -> frozenset[int]:

@@ -29,6 +29,12 @@ class Context:
         self.console = -1
         self.attributes = -1
 
+    def refresh(self, destination: str) -> None:
+        """Open the root anew after something was mounted over it."""
+        if not components(destination):
+            os.close(self.root)
+            self.root = os.open(self.root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
 
 def components(path: str) -> list[str]:
     """Split a path into names; `..` takes back a name and never leaves the root."""
@@ -96,8 +102,22 @@ def is_folder(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def bind(source: str | bytes, target: int, attr: km.MountAttr, *, recursive: bool = True) -> None:
+def bind(
+    source: str | bytes,
+    target: int,
+    attr: km.MountAttr,
+    *,
+    recursive: bool = True,
+    everywhere: bool = False,
+) -> None:
     """Bind `source` onto the descriptor `target`, attributes set before it can be seen.
+
+    Args:
+        source: what to bind.
+        target: descriptor of the mount point.
+        attr: attributes of its own mount, and with `everywhere` of those below it.
+        recursive: take along the mounts below.
+        everywhere: see attr.
 
     Raises:
         KernelError: with the kernel's errno.
@@ -106,7 +126,7 @@ def bind(source: str | bytes, target: int, attr: km.MountAttr, *, recursive: boo
     tree = km.open_tree(km.AT_FDCWD, source, flags)
     try:
         if attr.set or attr.clear:
-            km.mount_setattr(tree, attr)
+            km.mount_setattr(tree, attr, recursive=everywhere)
         km.move_mount(tree, target)
     finally:
         os.close(tree)

@@ -38,7 +38,8 @@ class RootMounts(NamedTuple):
 
     def run(self, context: Context) -> None:
         """Do it, and open the root."""
-        path = self.path.encode()
+        path = os.fsencode(self.path)
+        context.root_path = path
         if not self.mounts:
             try:
                 tree = km.open_tree(km.AT_FDCWD, path, km.OPEN_TREE_CLONE | km.AT_RECURSIVE)

@@ -18,7 +18,7 @@ PROPAGATIONS = frozenset(
 )
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _ID_MAX = 2**32 - 1
-_STRINGS = [str]
+_STRINGS: Any = [str]
 _STRING_MAP = ("map", str)
 _MAPPING = {"containerID": int, "hostID": int, "size": int}
 _HOOK = {"path": str, "args": _STRINGS, "env": _STRINGS, "timeout": int}
@@ -50,9 +50,9 @@ _USER = {"uid": int, "gid": int, "umask": int, "additionalGids": [int], "usernam
 _PROCESS = {
     "terminal": bool, "consoleSize": _CONSOLE, "user": _USER, "args": _STRINGS, "env": _STRINGS,
     "commandLine": str, "cwd": str,
-    "capabilities": {
-        name: _STRINGS for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
-    },
+    "capabilities": dict.fromkeys(
+        ("bounding", "effective", "inheritable", "permitted", "ambient"), _STRINGS
+    ),
     "rlimits": [{"type": str, "soft": int, "hard": int}],
     "noNewPrivileges": bool, "apparmorProfile": str, "oomScoreAdj": int, "selinuxLabel": str,
     "scheduler": {
@@ -97,7 +97,7 @@ def _check(value: Any, shape: Any, where: str) -> None:
     """Compare a value with its shape; null counts as absent."""
     if value is None:
         return
-    if isinstance(shape, type):
+    if shape in (str, int, bool):
         if not isinstance(value, shape) or (shape is int and isinstance(value, bool)):
             raise InvalidInputError(f"{where}: must be {_NAMES[shape]}, not {json.dumps(value)[:60]}")
         if shape is str and "\0" in value:
@@ -315,7 +315,7 @@ def default_config(*, rootless: bool = False) -> dict[str, Any]:
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": {name: capabilities for name in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
         },

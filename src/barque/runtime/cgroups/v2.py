@@ -157,7 +157,7 @@ class CgroupV2:
             device_rule(rule)
         fd = self.dir_fd()
         try:
-            bpf_devices.attach(fd, rules)
+            bpf_devices.replace(fd, bpf_devices.compile_rules(rules))
         except KernelError as error:
             raise CgroupError(error.errno, f"cannot set device rules: {error.strerror}") from error
         finally:

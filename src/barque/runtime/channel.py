@@ -1,7 +1,8 @@
 """What a starting process and its parent say to each other, one datagram a message.
 
 The first byte says what it is. From the child: W warning, C console (with the pty's master),
-? a request that only the parent can fulfil, H held, X exec comes next, P the pid of the process
+N the
+listener of a seccomp filter (its descriptor), ? a request that only the parent can fulfil, H held, X exec comes next, P the pid of the process
 that a helping stage made, F the failure that ended it. From the parent: G go on, R release,
 E the request failed. When the other end is gone, the child ends.
 """
@@ -13,6 +14,7 @@ import socket
 from barque.base.errors import KernelError
 
 WARNING, CONSOLE, REQUEST, HELD, EXEC, PID, FAILURE = b"W", b"C", b"?", b"H", b"X", b"P", b"F"
+LISTENER = b"N"
 GO, RELEASE, REFUSED = b"G", b"R", b"E"
 
 
@@ -73,11 +75,14 @@ class Channel:
         finally:
             end.detach()
 
-    def send_console(self, master: int) -> None:
-        """Hand the pty's master to the parent."""
-        end = socket.socket(fileno=self.fd)
+    def send_fd(self, kind: bytes, fd: int) -> None:
+        """Hand a descriptor to the parent."""
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.fd)
         try:
-            socket.send_fds(end, [CONSOLE], [master])
+            socket.send_fds(end, [kind], [fd], socket.MSG_NOSIGNAL)
+        except OSError:
+            if not self.detached:
+                os._exit(1)
         finally:
             end.detach()
 

@@ -47,7 +47,7 @@ class Child:
     caller reaps the process and calls `close` when it has seen Running or Failed.
     """
 
-    __slots__ = ("_serve", "_socket", "channel", "console_fd", "exec_seen", "pid", "pidfd", "warnings")
+    __slots__ = ("_serve", "_socket", "channel", "console_fd", "exec_seen", "listener_fd", "pid", "pidfd", "warnings")
 
     def __init__(self, end: socket.socket, serve: Serve) -> None:
         self.pid = self.pidfd = -1
@@ -55,6 +55,7 @@ class Child:
         self._socket = end
         self._serve = serve
         self.console_fd = -1
+        self.listener_fd = -1
         self.exec_seen = False
         self.warnings: list[str] = []
 
@@ -89,8 +90,24 @@ class Child:
             return b""
         for _, kind, raw in ancillary:
             if kind == socket.SCM_RIGHTS:
-                self.console_fd = int.from_bytes(raw[:4], "little")
+                fd = int.from_bytes(raw[:4], "little")
+                if data[:1] == messages.LISTENER:
+                    self.listener_fd = fd
+                else:
+                    self.console_fd = fd
         return data
+
+    def forward_listener(self) -> Failed | None:
+        """Pass the filter's listener on to whom config.json names; say why that failed."""
+        try:
+            self._serve(self, "listener")
+        except (OSError, StepError) as error:
+            err, message = messages.explain(error)
+            return Failed("seccomp listener", err, message)
+        finally:
+            os.close(self.listener_fd)
+            self.listener_fd = -1
+        return None
 
     def serve(self, request: str) -> None:
         """Do what the child asked for and tell it how that went."""
@@ -131,6 +148,8 @@ def _take(child: Child, data: bytes) -> Progress | None:
         child.warnings.append(text)
     elif kind == messages.REQUEST:
         child.serve(text)
+    elif kind == messages.LISTENER:
+        return child.forward_listener()
     elif kind == messages.EXEC:
         child.exec_seen = True
     return None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from barque.kernel import mount as km, tty
 from barque.kernel.openat2 import open_in_root
-from barque.runtime.channel import StepError, errno_text
+from barque.runtime.channel import CONSOLE, StepError, errno_text
 from barque.runtime.root import Context, components, open_or_make
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
@@ -160,7 +160,7 @@ class Console(NamedTuple):
             tty.set_size(slave, self.rows, self.columns)
         if self.mount_console:
             self._show(context.root, slave)
-        context.channel.send_console(master)
+        context.channel.send_fd(CONSOLE, master)
         os.close(master)
         tty.make_controlling(slave)
         for fd in (0, 1, 2):

@@ -10,8 +10,11 @@ import stat
 from typing import Any, NamedTuple
 
 from barque.kernel import caps, limits, process, seccomp
-from barque.runtime.channel import StepError, errno_text
+from barque.runtime.channel import LISTENER, StepError, errno_text
 from barque.runtime.root import Context
+
+NEW_LISTENER = 8
+"""SECCOMP_FILTER_FLAG_NEW_LISTENER: attaching returns the descriptor of a listener."""
 
 
 class Capabilities(NamedTuple):
@@ -109,13 +112,13 @@ class Identity(NamedTuple):
             # Attaching needs CAP_SYS_ADMIN in effect, which setuid has taken away.
             _, permitted, inheritable = caps.sets()
             caps.set_sets(permitted, permitted, inheritable)
-            self._attach()
+            self._attach(context)
         if own is not None:
             refused = self._apply(own)
             if refused:
                 context.channel.send(b"W", f"ambient capabilities not set: {', '.join(refused)}")
         if self.seccomp is not None and self.no_new_privileges:
-            self._attach()
+            self._attach(context)
 
     def _apply(self, own: Capabilities) -> list[str]:
         _, permitted, _ = caps.sets()
@@ -127,12 +130,15 @@ class Identity(NamedTuple):
             raise StepError(f"unable to apply caps: {error}", error.errno or 0) from None
         return caps.set_ambient(own.ambient & allowed & own.inheritable)
 
-    def _attach(self) -> None:
+    def _attach(self, context: Context) -> None:
         assert self.seccomp is not None
         try:
-            seccomp.attach(self.seccomp, self.seccomp_flags)
+            listener = seccomp.attach(self.seccomp, self.seccomp_flags)
         except OSError as error:
             raise StepError(f"unable to init seccomp: {errno_text(error.errno)}", error.errno or 0) from None
+        if self.seccomp_flags & NEW_LISTENER:
+            context.channel.send_fd(LISTENER, listener)
+            os.close(listener)
 
 
 def _own_stdio(uid: int) -> None:

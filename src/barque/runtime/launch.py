@@ -252,7 +252,30 @@ class Server:
                 child.warnings.append(warning)
         elif request == "time":
             _write_offsets(child.pid, self.offsets)
+        elif request == "listener":
+            self._pass_listener(child)
         return ""
+
+    def _pass_listener(self, child: Child) -> None:
+        seccomp = self.spec["linux"]["seccomp"]
+        state = {
+            "ociVersion": "1.2.0",
+            "fds": ["seccompFd"],
+            "pid": child.pid,
+            "metadata": seccomp.get("listenerMetadata") or "",
+            "state": self._state(child, "creating"),
+        }
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+            try:
+                end.connect(seccomp["listenerPath"])
+                socket.send_fds(end, [json.dumps(state).encode()], [child.listener_fd])
+            except OSError as error:
+                # Nobody answers the filter's questions: the child would wait for ever.
+                process.pidfd_send_signal(child.pidfd, 9)
+                raise StepError(
+                    f"seccomp listener {seccomp['listenerPath']}: {errno_text(error.errno)}",
+                    error.errno or 0,
+                ) from None
 
     def _state(self, child: Child, status: str) -> dict[str, Any]:
         annotations = self.spec.get("annotations")

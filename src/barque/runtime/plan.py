@@ -8,7 +8,15 @@ from barque.kernel import limits, mount as km
 from barque.kernel.namespaces import IdMap
 from barque.runtime import devices as dev, mount_options, mounts, rootfs
 from barque.runtime.channel import StepError
-from barque.runtime.identity import Identity, Limits, MemoryPolicy, OpenLabel, Scheduling, parse_capabilities
+from barque.runtime.identity import (
+    NEW_LISTENER,
+    Identity,
+    Limits,
+    MemoryPolicy,
+    OpenLabel,
+    Scheduling,
+    parse_capabilities,
+)
 from barque.runtime.init import Step
 from barque.runtime.settings import (
     Hooks,
@@ -310,6 +318,9 @@ def _seccomp_flags(spec: dict[str, Any]) -> int:
     flags = 0
     for word in seccomp.get("flags") or []:
         flags |= SECCOMP_FLAGS[word]
+    if seccomp.get("listenerPath"):
+        # A listener and TSYNC exclude each other in their results; one thread needs no TSYNC.
+        flags = flags & ~1 | NEW_LISTENER
     return flags
 
 

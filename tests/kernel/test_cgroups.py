@@ -139,9 +139,8 @@ def test_a_path_outside_the_hierarchy_is_refused(path: str) -> None:
 
 
 def test_shares_and_swap_convert_as_other_runtimes_do() -> None:
-    assert [v2.weight_of_shares(shares) for shares in (0, 2, 1024, 262144)] == [0, 1, 39, 10000]
-    assert v2.swap_max(100, 150) == 50
-    assert v2.swap_max(100, -1) == "max"
-    assert v2.swap_max(100, None) is None
+    assert [v2.weight_of_shares(shares) for shares in (2, 1024, 262144)] == [1, 39, 10000]
+    assert v2.swap_alone(100, 150) == 50
+    assert v2.swap_alone(100, -1) == "max"
     with pytest.raises(cgroups.CgroupError):
-        v2.swap_max(None, 100)
+        v2.swap_alone(None, 100)

@@ -6,6 +6,14 @@ import sys
 sys.dont_write_bytecode = False
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from barque.kernel.process import protect_interpreter  # noqa: E402
+
+try:
+    # What a container sees as /proc/<pid>/exe of a process on its way in must not be writable.
+    protect_interpreter()
+except OSError as error:
+    sys.stderr.write(f"barque keeper: the interpreter stays writable: {error}\n")
+
 from barque.keeper.main import main  # noqa: E402
 
 sys.exit(main(sys.argv[1:]))

@@ -77,6 +77,7 @@ class LogFile:
             record = os.pread(self._record_fd, _RECORD.size, 0)
             if len(record) == _RECORD.size:
                 inode, size, self.consumed[1], self.consumed[2] = _RECORD.unpack(record)
+                _close_gap(settings.path, settings.max_file)
                 known = size if inode == self._inode else 0
                 if self.size > known:
                     os.ftruncate(self._fd, known)
@@ -134,7 +135,9 @@ class LogFile:
                 self.size = 0
                 self.record()
                 return
-            for number in range(keep - 1, 0, -1):
+            # Up to the first number that is free, which also fills what a rotation cut short left.
+            free = next((n for n in range(1, keep) if not _exists(path, n)), keep)
+            for number in range(free - 1, 0, -1):
                 _shift(path, number, number + 1 if number < keep - 1 else 0)
             os.rename(path, f"{path}.1")
             inode = self._inode
@@ -163,6 +166,19 @@ class LogFile:
         """Close both files."""
         os.close(self._fd)
         os.close(self._record_fd)
+
+
+def _exists(path: str, number: int) -> bool:
+    return os.path.exists(f"{path}.{number}") or os.path.exists(f"{path}.{number}.gz")
+
+
+def _close_gap(path: str, keep: int) -> None:
+    """Bring the numbers of older files together again after a rotation that was cut short."""
+    free = next((n for n in range(1, keep) if not _exists(path, n)), keep)
+    for number in range(free + 1, keep):
+        if not _exists(path, number):
+            return
+        _shift(path, number, number - 1)
 
 
 def _shift(path: str, number: int, target: int) -> None:

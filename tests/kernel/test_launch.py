@@ -365,6 +365,103 @@ def test_namespaces_are_joined_by_path(bundle, container):
     assert code == 0
 
 
+def test_a_user_namespace_is_joined_by_path(bundle):
+    spec = config("sleep", "1000")
+    spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    spec["linux"]["uidMappings"] = spec["linux"]["gidMappings"] = maps
+    first = launch(LaunchRequest(spec=spec, bundle=bundle, container_id="t"))
+    assert isinstance(follow(first), Running)
+    try:
+        other = config("cat", "/proc/self/uid_map")
+        other["linux"]["namespaces"].append({"type": "user", "path": f"/proc/{first.pid}/ns/user"})
+        outcome, code, text = run(bundle, other)
+    finally:
+        os.kill(first.pid, 9)
+        finish(first)
+    assert code == 0, outcome
+    assert text.split() == ["0", "100000", "65536"]
+
+
+def test_without_pivot_root_the_root_is_moved(bundle):
+    _, code, text = run(bundle, config("ls", "/"), pivot=False)
+    assert code == 0
+    assert set(text.split()) == {"bin", "dev", "etc", "proc", "sys", "tmp"}
+
+
+def test_a_shared_root_stays_out_of_the_hosts_table(bundle):
+    before = read("/proc/self/mountinfo")
+    spec = config("cat", "/proc/self/mountinfo")
+    spec["linux"]["rootfsPropagation"] = "shared"
+    _, code, text = run(bundle, spec)
+    assert code == 0
+    assert "shared:" in text.splitlines()[0]
+    assert read("/proc/self/mountinfo") == before
+
+
+def test_cgroups_without_a_namespace_show_only_the_own_part(bundle):
+    spec = config("sh", "-c", "mount | grep -c 'type cgroup'; touch /sys/fs/cgroup/x")
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != "cgroup"]
+    _, _, text = run(bundle, spec)
+    assert int(text.split()[0]) > 0
+    assert "Read-only" in text
+
+
+def test_binds_over_the_root_and_copied_links(bundle):
+    shutil.copytree(f"{bundle}/rootfs", f"{bundle}/other", symlinks=True)
+    os.mkdir(f"{bundle}/other/only-here")
+    os.symlink("nowhere", f"{bundle}/link")
+    spec = config("ls", "-l", "/only-here", "/a/link")
+    spec["mounts"].insert(0, {"destination": "/", "type": "bind", "source": "other", "options": ["bind"]})
+    spec["mounts"].append(
+        {
+            "destination": "/a/link",
+            "type": "bind",
+            "source": "link",
+            "options": ["bind", "copy-symlink"],
+        }
+    )
+    _, code, text = run(bundle, spec)
+    assert code == 0
+    assert "-> nowhere" in text
+
+
+def test_id_mapped_mounts_shift_owners(bundle):
+    os.mkdir(f"{bundle}/data")
+    os.chown(f"{bundle}/data", 3, 3)
+    spec = config("stat", "-c", "%u:%g", "/data")
+    maps = [{"containerID": 0, "hostID": 1000, "size": 100}]
+    spec["mounts"].append(
+        {
+            "destination": "/data",
+            "type": "bind",
+            "source": "data",
+            "options": ["bind", "idmap"],
+            "uidMappings": maps,
+            "gidMappings": maps,
+        }
+    )
+    outcome, code, text = run(bundle, spec)
+    if isinstance(outcome, Failed) and "IDMAP" in outcome.message:
+        pytest.skip(outcome.message)
+    assert (code, text) == (0, "1003:1003\n")
+
+
+def test_personality_scheduler_and_io_priority(bundle):
+    spec = config(
+        "sh",
+        "-c",
+        "busybox uname -m; busybox ionice; cat /proc/self/personality",
+        scheduler={"policy": "SCHED_BATCH", "nice": 5},
+        ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 6},
+    )
+    spec["process"]["capabilities"]["effective"] = CAPS
+    spec["linux"]["personality"] = {"domain": "LINUX32"}
+    _, _, text = run(bundle, spec)
+    assert "best-effort: prio 6" in text
+    assert "00000008" in text
+
+
 def test_a_terminal_lies_in_the_containers_devpts(bundle):
     spec = config(
         "sh", "-c", "tty; stat -c %t /dev/console; read x; echo got $x", terminal=True,

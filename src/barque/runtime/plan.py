@@ -76,6 +76,9 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
     steps += _file_system(spec, process, scene)
     if linux.get("memoryPolicy") is not None:
         steps.append(MemoryPolicy(*_memory_policy(linux["memoryPolicy"])))
+    if linux.get("personality"):
+        domain = linux["personality"]["domain"]
+        steps.append(Scheduling(None, None, limits.PERSONALITIES[domain]))
     steps += process_steps(process)
     identity, warnings = make_identity(process, scene.seccomp, _seccomp_flags(spec), label, label_name)
     return steps, identity, warnings

@@ -325,6 +325,23 @@ def test_sysctls_limits_and_oom_score(bundle):
     assert run(bundle, spec)[2] == "5\n77\n100\n"
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("uts", {}, "private UTS namespace"),
+        ("network", {"net.ipv4.ip_forward": "1"}, "host network namespace"),
+        ("ipc", {"kernel.shmmax": "1"}, "hosts ipc namespace"),
+        ("time", {"vm.swappiness": "1"}, "not in a separate kernel namespace"),
+    ],
+)
+def test_settings_of_the_host_are_refused(bundle, kind, change, message):
+    spec = config("true")
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != kind]
+    spec["linux"]["sysctl"] = change
+    with pytest.raises(StepError, match=message):
+        run(bundle, spec)
+
+
 def test_limits_nobody_may_raise_are_cut_with_a_warning(bundle):
     spec = config("true", rlimits=[{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 1 << 40}])
     outcome, code, _ = run(bundle, spec)

@@ -37,6 +37,10 @@ SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
 
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+
 
 class Scene(NamedTuple):
     """What the plan needs to know besides config.json."""
@@ -90,6 +94,8 @@ def _settings(spec: dict[str, Any], scene: Scene) -> list[Step]:
     if "network" in scene.new:
         steps.append(LoopbackUp())
     if spec.get("hostname") or spec.get("domainname"):
+        if "uts" not in scene.new | scene.joined:
+            raise StepError("unable to set hostname without a private UTS namespace")
         steps.append(Names(spec.get("hostname") or "", spec.get("domainname") or ""))
     score = process.get("oomScoreAdj")
     if score is not None:
@@ -105,6 +111,8 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     hooks = spec.get("hooks") or {}
     tail: list[Step] = []
     if sysctls:
+        for key, _ in sysctls:
+            _check_sysctl(key.replace("/", "."), scene.new | scene.joined)
         tail.append(Sysctls(sysctls))
     if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
         tail.append(Hooks("createContainer", tuple(hooks.get("createContainer") or ())))
@@ -131,6 +139,24 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     after = 0 if not linux.get("rootfsPropagation") else flags
     steps.append(rootfs.Enter(scene.pivot, after))
     return steps + _start_hooks(hooks)
+
+
+def _check_sysctl(key: str, own: frozenset[str]) -> None:
+    """Refuse parameters that would be the host's, in runc's words."""
+    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        kind = "ipc"
+    elif key.startswith("net."):
+        if "network" not in own:
+            raise StepError(f"sysctl {key!r} not allowed in host network namespace")
+        return
+    elif key in ("kernel.hostname", "kernel.domainname"):
+        kind = "uts"
+    elif key.startswith("user."):
+        kind = "user"
+    else:
+        raise StepError(f"sysctl {key!r} is not in a separate kernel namespace")
+    if kind not in own:
+        raise StepError(f"sysctl {key!r} is not allowed in the hosts {kind} namespace")
 
 
 def _start_hooks(hooks: dict[str, Any]) -> list[Step]:

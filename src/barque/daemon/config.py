@@ -1,0 +1,86 @@
+"""From the daemon's options to what the engine is told."""
+
+import os
+import shutil
+import sys
+
+from barque.daemon.options import Options
+from barque.engine.config import EngineConfig
+from barque.network.model import NetworkOptions
+
+RELOADED = ("labels", "live_restore", "shutdown_timeout_s", "registry_mirrors", "insecure_registries", "default_runtime",
+            "runtimes", "debug")  # fmt: skip
+
+
+def network_options(options: Options) -> NetworkOptions:
+    """Return what the options say about networks."""
+    return NetworkOptions(
+        bridge=options["bridge"],
+        bip=options["bip"],
+        bip6=options["bip6"],
+        fixed_cidr=options["fixed-cidr"],
+        fixed_cidr_v6=options["fixed-cidr-v6"],
+        default_gateway=options["default-gateway"],
+        ipv6=options["ipv6"],
+        mtu=options["mtu"],
+        icc=options["icc"],
+        ip_forward=options["ip-forward"],
+        ip_masq=options["ip-masq"],
+        iptables=options["iptables"],
+        ip6tables=options["ip6tables"],
+        userland_proxy=options["userland-proxy"],
+        host_ip="" if options["ip"] == "0.0.0.0" and "ip" not in options.given else options["ip"],
+        default_address_pools=tuple((pool["base"], pool["size"]) for pool in options["default-address-pool"]),
+    )
+
+
+def runtimes_of(options: Options) -> dict[str, str]:
+    """Return the known OCI runtimes by name: those that were added, and runc and crun where installed."""
+    found = {name: path for name in ("runc", "crun") if (path := shutil.which(name))}
+    added = {name: runtime.get("path") or name for name, runtime in options["add-runtime"].items()}
+    return {**found, **added}
+
+
+def engine_config(options: Options) -> EngineConfig:
+    """Return the engine's configuration."""
+    return EngineConfig(
+        data_root=os.path.abspath(options["data-root"]),
+        exec_root=os.path.abspath(options["exec-root"]),
+        network=network_options(options),
+        dns=options["dns"],
+        dns_search=options["dns-search"],
+        dns_options=options["dns-opt"],
+        default_ulimits=list(options["default-ulimit"].values()),
+        default_runtime=options["default-runtime"],
+        runtimes=runtimes_of(options),
+        log_driver=options["log-driver"],
+        log_opts=options["log-opt"],
+        shm_size=options["default-shm-size"],
+        ipc_mode=options["default-ipc-mode"],
+        cgroupns_mode=options["default-cgroupns-mode"],
+        cgroup_parent=options["cgroup-parent"] or "/barque",
+        live_restore=options["live-restore"],
+        shutdown_timeout_s=options["shutdown-timeout"],
+        init=options["init"],
+        init_path=options["init-path"],
+        labels=options["label"],
+        registry_mirrors=options["registry-mirror"],
+        insecure_registries=options["insecure-registry"],
+        seccomp_profile=options["seccomp-profile"],
+        no_new_privileges=options["no-new-privileges"],
+        host_gateway_ip=options["host-gateway-ip"],
+        experimental=options["experimental"],
+        debug=options["debug"] or options["log-level"] == "debug",
+        daemon_argv=[sys.executable, "-m", "barque", "daemon", *options.argv],
+        # A service manager that started us starts us again.
+        restart_daemon="NOTIFY_SOCKET" not in os.environ and "LISTEN_FDS" not in os.environ,
+    )
+
+
+def reload(config: EngineConfig, options: Options) -> list[str]:
+    """Take over what may change while the daemon runs; return the names of what did."""
+    fresh = engine_config(options)
+    changed = [name for name in RELOADED if getattr(config, name) != getattr(fresh, name)]
+    for name in changed:
+        setattr(config, name, getattr(fresh, name))
+    return changed

@@ -1,0 +1,76 @@
+"""`barque daemon`: reads its options, takes its locks, opens the engine, serves the API, ends cleanly."""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from importlib import resources
+
+import barque
+from barque.base.errors import BarqueError
+from barque.daemon import flags, listeners, log as daemon_log, ownership
+from barque.daemon.flags import DaemonError
+from barque.daemon.options import Options
+
+log = logging.getLogger("barque.daemon")
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon until it is told to end; return the exit code."""
+    try:
+        options = Options(argv)
+        if _answered(options):
+            return 0
+        if os.geteuid() != 0:
+            raise DaemonError("the daemon needs to be started with root privileges")
+        return _run(options)
+    except (DaemonError, BarqueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _answered(options: Options) -> bool:
+    if options["help"]:
+        sys.stdout.write(flags.usage() + "\n")
+    elif options["version"]:
+        sys.stdout.write(f"Barque version {barque.__version__}\n")
+    elif options["print-unit"]:
+        for name in ("barque.service", "barque.socket"):
+            text = resources.files("barque.daemon").joinpath("units", name).read_text(encoding="utf-8")
+            sys.stdout.write(f"# {name}\n{text}\n")
+    elif options["validate"]:
+        listeners.tls_context(options)
+        sys.stdout.write("configuration OK\n")
+    else:
+        return False
+    return True
+
+
+def _run(options: Options) -> int:
+    daemon_log.set_up(options["log-level"], as_json=options["log-format"] == "json", debug=options["debug"])
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    lock = ownership.lock_data_root(os.path.abspath(options["data-root"]))
+    try:
+        ownership.write_pidfile(options["pidfile"])
+        try:
+            opened = listeners.open_all(options)
+            try:
+                return _serve(options, opened)
+            finally:
+                listeners.close_all(opened)
+        finally:
+            ownership.remove_pidfile(options["pidfile"])
+    finally:
+        os.close(lock)
+
+
+def _serve(options: Options, opened: list[listeners.Listener]) -> int:
+    import uvloop
+
+    from barque.daemon.service import Service
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Service(options, opened).run())
+    return 0

@@ -1,0 +1,84 @@
+"""The running daemon: the engine behind the API, and what signals do to both."""
+
+import asyncio
+import logging
+import os
+import signal
+
+from aiohttp import web
+
+import barque
+from barque.api.app import make_app
+from barque.daemon import config as configs, log as daemon_log
+from barque.daemon.flags import DaemonError
+from barque.daemon.listeners import Listener
+from barque.daemon.notify import notify
+from barque.daemon.options import Options
+from barque.engine.engine import Engine
+
+log = logging.getLogger("barque.daemon")
+
+_FORCED_AFTER = 3
+
+
+class Service:
+    """Opens the engine, serves it on the sockets, closes both when told."""
+
+    def __init__(self, options: Options, opened: list[Listener]) -> None:
+        self._options = options
+        self._opened = opened
+        self._config = configs.engine_config(options)
+        self._ended = asyncio.Event()
+        self._signals = 0
+
+    async def run(self) -> None:
+        """Serve until a signal ends it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        engine = Engine(self._config)
+        await engine.open()
+        try:
+            await self._serve(engine)
+        finally:
+            notify("STOPPING=1")
+            await engine.close(stop_containers=not self._config.live_restore)
+        log.info("daemon ended")
+
+    async def _serve(self, engine: Engine) -> None:
+        server = make_app(engine, experimental=self._config.experimental)
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
+        await runner.setup()
+        try:
+            for listener in self._opened:
+                await web.SockSite(runner, listener.sock, ssl_context=listener.tls, backlog=1024).start()
+                log.info("API listens on %s", listener.shown)
+            log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
+            notify(f"READY=1\nMAINPID={os.getpid()}")
+            await self._ended.wait()
+        finally:
+            await runner.cleanup()
+
+    def _end(self) -> None:
+        self._signals += 1
+        if self._signals >= _FORCED_AFTER:
+            log.error("forced to end without cleaning up")
+            os._exit(128 + signal.SIGINT)
+        log.info("ending as a signal asks")
+        self._ended.set()
+
+    def _reload(self) -> None:
+        notify("RELOADING=1")
+        try:
+            self._options.load_file()
+            changed = configs.reload(self._config, self._options)
+            daemon_log.set_up(
+                self._options["log-level"],
+                as_json=self._options["log-format"] == "json",
+                debug=self._options["debug"],
+            )
+            log.info("configuration read again; changed: %s", ", ".join(changed) or "nothing")
+        except DaemonError as error:
+            log.error("the configuration stays as it was: %s", error)
+        notify("READY=1")

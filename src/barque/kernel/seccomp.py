@@ -67,6 +67,11 @@ def native_arch() -> str:
     return _NATIVE.get(os.uname().machine, "")
 
 
+def architectures() -> list[str]:
+    """Return the architectures whose numbers we carry, in the words of a profile."""
+    return list(_AUDIT)
+
+
 def numbers(table: str) -> dict[str, int]:
     """Return the numbers of a table's calls by name."""
     if not _numbers:

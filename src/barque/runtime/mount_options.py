@@ -152,3 +152,8 @@ def _attributes(flags: int, cleared: int) -> km.MountAttr:
         if cleared & km.MS_RELATIME:
             on |= km.MOUNT_ATTR_STRICTATIME
     return km.MountAttr(set=on, clear=off)
+
+
+def names() -> set[str]:
+    """Return the mount options that do not go to the file system as data."""
+    return {*_FLAGS, *PROPAGATION, *_ATTRS, "tmpcopyup", "idmap", "ridmap"}

@@ -94,7 +94,7 @@ class _Request(web.BaseRequest):
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         for name, value in self.common.items():
-            response.headers.setdefault(name, value)
+            response.headers[name] = value
 
 
 def make_app(backend: Backend, *, experimental: bool = False) -> web.Server:

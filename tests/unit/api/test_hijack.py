@@ -1,0 +1,151 @@
+import asyncio
+
+import pytest
+
+from barque.api.detach import Detector, parse_keys
+from barque.base.errors import InvalidInputError
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
+
+
+async def _open(api, request):
+    reader, writer = await asyncio.open_unix_connection(api.path)
+    writer.write(request)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    return reader, writer, head
+
+
+def _post(path, headers=b"", body=b""):
+    return b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def _recv(api, size=65536):
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(api.containers.engine_end, size), 5)
+
+
+async def test_attach_carries_both_ways_and_ends_with_the_output(api):
+    reader, writer, head = await _open(api, _post(b"/containers/c/attach?stream=1&stdin=1&stdout=1", UPGRADE))
+    assert head.startswith(b"HTTP/1.1 101 UPGRADED\r\n")
+    assert b"application/vnd.docker.raw-stream" in head
+    writer.write(b"ls\n")
+    assert await _recv(api) == b"ls\n"
+    api.containers.engine_end.send(b"out")
+    api.containers.engine_end.close()
+    assert await asyncio.wait_for(reader.read(), 5) == b"out"
+    writer.close()
+
+
+async def test_input_that_comes_with_the_request_is_kept(api):
+    _, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1", UPGRADE) + b"early ")
+    writer.write(b"late")
+    got = b""
+    while got != b"early late":
+        got += await _recv(api)
+    writer.close()
+
+
+async def test_exec_start_keeps_input_behind_its_body(api):
+    headers = UPGRADE + b"Content-Type: application/json\r\n"
+    reader, writer, head = await _open(api, _post(b"/exec/e/start", headers, b'{"Tty":true}') + b"typed")
+    assert head.startswith(b"HTTP/1.1 101")
+    assert await _recv(api) == b"typed"
+    api.containers.engine_end.close()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_a_client_that_ends_its_input_still_gets_output(api):
+    reader, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1", UPGRADE))
+    writer.write(b"x")
+    writer.write_eof()
+    assert await _recv(api) == b"x"
+    assert await _recv(api) == b""
+    api.containers.engine_end.send(b"answer")
+    api.containers.engine_end.close()
+    assert await asyncio.wait_for(reader.read(), 5) == b"answer"
+    writer.close()
+
+
+async def test_without_an_upgrade_the_answer_is_200_and_the_stream_raw(api):
+    api.containers.tty = False
+    reader, writer, head = await _open(api, _post(b"/v1.41/containers/c/attach?stream=1"))
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"raw-stream" in head
+    api.containers.engine_end.close()
+    await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_without_a_terminal_new_clients_are_told_of_frames(api):
+    api.containers.tty = False
+    _, writer, head = await _open(api, _post(b"/containers/c/attach?stream=1", UPGRADE))
+    assert b"multiplexed-stream" in head
+    writer.close()
+
+
+async def test_detach_keys_end_the_connection_across_pieces(api):
+    reader, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1&stdin=1", UPGRADE))
+    writer.write(b"a\x10")
+    assert await _recv(api) == b"a"
+    writer.write(b"\x11")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert api.containers.detached
+    assert await _recv(api) == b""
+    writer.close()
+
+
+async def test_a_refused_upgrade_is_a_json_error_and_the_connection_goes_on(api):
+    _reader, writer, head = await _open(api, _post(b"/containers/c/attach?detachKeys=ctrl-,x", UPGRADE))
+    assert head.startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_much_output_is_carried_whole_to_a_slow_client(api):
+    reader, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1", UPGRADE))
+    data = bytes(range(256)) * 20000
+
+    async def produce():
+        await asyncio.get_running_loop().sock_sendall(api.containers.engine_end, data)
+        api.containers.engine_end.close()
+
+    task = asyncio.ensure_future(produce())
+    await asyncio.sleep(0.1)
+    assert not task.done(), "nothing may pile up in the daemon"
+    assert await asyncio.wait_for(reader.read(), 10) == data
+    await task
+    writer.close()
+
+
+async def test_a_client_that_goes_detaches(api):
+    _, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1", UPGRADE))
+    writer.transport.abort()
+    assert await _recv(api) == b""
+
+
+async def test_a_websocket_attaches(api):
+    async with api.session.ws_connect("/containers/c/attach/ws?stream=1&stdin=1&stdout=1") as websocket:
+        await websocket.send_bytes(b"in")
+        assert await _recv(api) == b"in"
+        api.containers.engine_end.send(b"out")
+        assert (await websocket.receive(5)).data == b"out"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [("", b"\x10\x11"), ("ctrl-p,ctrl-q", b"\x10\x11"), ("a,ctrl-@", b"a\x00"), ("ctrl-[", b"\x1b")],
+)
+def test_detach_keys_have_names(text, keys):
+    assert parse_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ab", "shift-a", "ctrl-1"])
+def test_unknown_detach_keys_are_refused(text):
+    with pytest.raises(InvalidInputError, match="Invalid escape keys"):
+        parse_keys(text)
+
+
+def test_a_broken_sequence_of_detach_keys_is_passed_on():
+    detector = Detector(b"ab")
+    assert detector.feed(b"xa") == (b"x", False)
+    assert detector.feed(b"ac") == (b"aac", False)
+    assert detector.feed(b"ab") == (b"", True)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 
@@ -260,3 +261,56 @@ async def test_nothing_is_left_open_by_containers_that_have_ended(box):
     for number in range(10):
         await run(f"c{number}")
     assert open_fds() == before
+
+
+DAEMON = """
+import asyncio, json, os, sys
+sys.path.insert(0, sys.argv[2])
+from barque.keeper.client import Keeper
+async def main():
+    keeper = await Keeper.connect_or_spawn(sys.argv[1], on_event=lambda event: None)
+    print(keeper.pid, flush=True)
+    for name in sys.argv[3:]:
+        print((await keeper.start(name, bundle=f"{sys.argv[1]}/containers/{name}",
+            log={"path": f"{sys.argv[1]}/{name}.log"}))["pid"], flush=True)
+    await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+
+
+async def test_both_killed_at_once_containers_run_on_and_are_adopted_by_new_ones(box):
+    names = [f"b{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        bundle = f"{box.root}/containers/{name}"
+        os.makedirs(bundle)
+        spec = {
+            "ociVersion": "1.0.2",
+            "process": box.process("sh", "-c", f"seq 50; sleep 1; seq 51 100; exit {number + 3}"),
+            "root": {"path": box.layer, "readonly": True}, "mounts": MOUNTS,
+            "linux": {"namespaces": [{"type": t} for t in ("pid", "mount", "uts", "ipc", "network")]},
+        }  # fmt: skip
+        with open(f"{bundle}/config.json", "w") as file:
+            json.dump(spec, file)
+    await box.keeper.close(shutdown=True)
+    source = os.path.join(os.path.dirname(__file__), "../../src")
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DAEMON, box.root, source, *names, stdout=asyncio.subprocess.PIPE
+    )
+    keeper_pid, *_ = [int(await daemon.stdout.readline()) for _ in range(4)]
+    os.kill(daemon.pid, signal.SIGKILL)
+    os.kill(keeper_pid, signal.SIGKILL)
+    await daemon.wait()
+    await until(lambda: not is_running(keeper_pid))
+    await box.connect()
+    for number, name in enumerate(names):
+        assert (await box.event("adopted", id=name))["lost"] == []
+        assert (await box.event("exit", id=name))["exit_code"] == number + 3
+        assert box.log(name) == "".join(f"{n}\n" for n in range(1, 101))
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -42,6 +42,7 @@ from typing import Any
 from barque.base.errors import BarqueError, UnavailableError
 from barque.base.files import write_atomic
 from barque.keeper import protocol
+from barque.kernel.process import set_child_subreaper
 
 Event = dict[str, Any]
 _Row = dict[str, Any]
@@ -119,6 +120,8 @@ class Keeper:
         if boot is None:
             boot_file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
             boot = [sys.executable, "-I", "-S", boot_file]
+        # What a dead keeper was parent of becomes this process's, which can then learn exit codes.
+        set_child_subreaper()
         self = cls(exec_root, on_event, daemon_argv, daemon_env, restart_daemon, boot)
         await self._connect()
         return self
@@ -352,6 +355,8 @@ class Keeper:
                 )
             await self._exchange({"op": "recover"}, ())
         await self._hold_running()
+        if not hello["recovered"]:
+            self._watch_orphans()
         self._ready.set()
 
     async def _hold_running(self) -> None:
@@ -464,7 +469,6 @@ class Keeper:
                 delay_s = min(delay_s * 2, 5.0)
                 continue
             self._replacing = False
-            self._watch_orphans()
             self._on_event({"event": "keeper_restarted", "pid": self.pid})
             return
 

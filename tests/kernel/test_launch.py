@@ -382,6 +382,32 @@ def test_namespaces_are_joined_by_path(bundle, container):
     assert code == 0
 
 
+def test_devices_in_a_user_namespace_have_the_asked_owner_and_mode(bundle):
+    spec = config("sh", "-c", "stat -c '%a %u:%g %F' /dev/foo; mount | grep /dev/null; echo >/dev/null")
+    spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 100000, "size": 4}, {"containerID": 10, "hostID": 7, "size": 9}]
+    spec["linux"]["uidMappings"] = spec["linux"]["gidMappings"] = maps
+    spec["mounts"][2]["options"].append("gid=5")
+    spec["linux"]["devices"] = [
+        {"path": "/dev/foo", "type": "b", "major": 1, "minor": 5, "uid": 10, "gid": 11, "fileMode": 0o157}
+    ]  # fmt: skip
+    outcome, code, text = run(bundle, spec)
+    assert code == 0, outcome
+    assert text.startswith("157 10:11 block special file")
+    assert "nosuid" in text
+    assert "noexec" in text
+
+
+def test_a_dev_that_is_a_link_is_refused(bundle):
+    os.rmdir(f"{bundle}/rootfs/dev")
+    os.symlink("/etc", f"{bundle}/rootfs/dev")
+    spec = config("true")
+    spec["mounts"] = spec["mounts"][:1]
+    outcome, _, _ = run(bundle, spec)
+    assert isinstance(outcome, Failed)
+    assert "symbolic link" in outcome.message
+
+
 def test_a_user_namespace_is_joined_by_path(bundle):
     spec = config("sleep", "1000")
     spec["linux"]["namespaces"].append({"type": "user"})

@@ -56,6 +56,10 @@ OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CMD_CREATE = 6
+
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -174,3 +178,22 @@ def mount_setattr(fd: int, attr: MountAttr, *, recursive: bool = False) -> None:
         ctypes.addressof(block),
         ctypes.sizeof(block),
     )
+
+
+def detached(fstype: str, attr: int = 0) -> int:
+    """Return a descriptor of a new file system that is mounted nowhere.
+
+    Args:
+        fstype: a kind that needs no source and no options.
+        attr: bits of MOUNT_ATTR_*.
+
+    Raises:
+        KernelError: with the kernel's errno.
+    """
+    name = ctypes.create_string_buffer(fstype.encode())
+    context = libc.invoke("fsopen", ctypes.addressof(name), _FSOPEN_CLOEXEC)
+    try:
+        libc.invoke("fsconfig", context, _FSCONFIG_CMD_CREATE)
+        return libc.invoke("fsmount", context, _FSMOUNT_CLOEXEC, attr)
+    finally:
+        os.close(context)

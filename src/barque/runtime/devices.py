@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from barque.kernel import mount as km, tty
 from barque.kernel.openat2 import open_in_root
 from barque.runtime.channel import CONSOLE, StepError, errno_text
-from barque.runtime.root import Context, components, open_or_make
+from barque.runtime.root import Context, bind, components, open_or_make
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -43,6 +43,34 @@ LINKS: tuple[tuple[str, str], ...] = (
 )
 
 
+_BOUND = km.MountAttr(set=km.MOUNT_ATTR_NOSUID | km.MOUNT_ATTR_NOEXEC)
+
+
+def node_trees(devices: list[Device]) -> list[tuple[str, int]]:
+    """Make nodes outside a user namespace, with host ids; return (path, detached mount) of each.
+
+    Raises:
+        OSError: EINVAL where the kernel cannot copy from what is mounted nowhere (before 6.15).
+    """
+    store = km.detached("tmpfs", km.MOUNT_ATTR_NOSUID | km.MOUNT_ATTR_NOEXEC)
+    trees: list[tuple[str, int]] = []
+    before = os.umask(0)
+    try:
+        for number, device in enumerate(devices):
+            name = str(number)
+            os.mknod(name, device.mode, device.number, dir_fd=store)
+            os.chown(name, device.uid, device.gid, dir_fd=store)
+            trees.append((device.path, km.open_tree(store, name)))
+    except OSError:
+        for _, tree in trees:
+            os.close(tree)
+        raise
+    finally:
+        os.umask(before)
+        os.close(store)
+    return trees
+
+
 def parse_device(entry: dict[str, Any]) -> Device:
     """Turn one of linux.devices into a node."""
     mode = entry.get("fileMode")
@@ -60,6 +88,7 @@ class MakeDevices(NamedTuple):
     """Make the nodes and the links; in a user namespace the host's nodes are bound instead."""
 
     devices: tuple[Device, ...]
+    trees: tuple[tuple[str, int], ...] = ()
 
     def describe(self) -> str:
         """Say what the step does."""
@@ -67,6 +96,8 @@ class MakeDevices(NamedTuple):
 
     def run(self, context: Context) -> None:
         """Do it."""
+        if os.path.islink(km.fd_path(context.root) + b"/dev"):
+            raise StepError("/dev of the root is a symbolic link", errno.ELOOP)
         os.umask(0)
         dev = open_or_make(context.root, "/dev", folder=True)
         try:
@@ -95,6 +126,7 @@ class MakeDevices(NamedTuple):
             os.close(parent)
 
     def _node(self, context: Context, folder: int, name: str, device: Device) -> None:
+        trees = dict(self.trees)
         if not context.userns:
             try:
                 os.mknod(name, device.mode, device.number, dir_fd=folder)
@@ -106,7 +138,7 @@ class MakeDevices(NamedTuple):
                 if device.uid or device.gid:
                     os.chown(name, device.uid, device.gid, dir_fd=folder, follow_symlinks=False)
                 return
-        # Where nodes may not be made, the host's own is bound.
+        # Where nodes may not be made, one from outside is bound.
         try:
             flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=folder))
@@ -115,7 +147,10 @@ class MakeDevices(NamedTuple):
                 raise
         target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            km.mount(device.path, target, None, km.MS_BIND)
+            if device.path in trees:
+                km.move_mount(trees[device.path], target)
+            else:
+                bind(device.path, target, _BOUND, recursive=False)
         finally:
             os.close(target)
 

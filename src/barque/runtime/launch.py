@@ -23,6 +23,7 @@ from barque.kernel import limits, mount as km, namespaces, process
 from barque.runtime import channel as messages, hooks, init, plan
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.child import Child, Failed, Held, Pending, Running, progress, release
+from barque.runtime.devices import Device, node_trees
 from barque.runtime.entering import Entering
 from barque.runtime.mount_options import MountOptions
 from barque.runtime.mounts import open_bind
@@ -173,6 +174,7 @@ class _Job:
             request.new_keyring,
             self._idmap_tree,
             self._host_tree,
+            self._device_trees,
         )
         steps, identity, warnings = plan.compile_steps(request.spec, scene)
         oci = request.spec["process"]
@@ -199,6 +201,17 @@ class _Job:
             return self.keep(open_bind(source, options))
         except OSError as error:
             raise StepError(f'error mounting "{source}": {errno_text(error.errno)}', error.errno or 0) from None
+
+    def _device_trees(self, wanted: list[Device]) -> tuple[tuple[str, int], ...]:
+        outside = [
+            device._replace(uid=_outside(device.uid, self.uids), gid=_outside(device.gid, self.gids))
+            for device in wanted
+        ]
+        try:
+            return tuple((path, self.keep(tree)) for path, tree in node_trees(outside))
+        except OSError:
+            # The host's own nodes are bound instead.
+            return ()
 
     def _idmap_tree(self, source: str, entry: dict[str, Any], options: MountOptions) -> int:
         uids = plan.parse_maps(entry.get("uidMappings")) or self.uids
@@ -307,6 +320,13 @@ def _open_namespace(kind: str, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise KernelError(error.errno or 0, f"open {kind} namespace", path) from None
+
+
+def _outside(inside: int, maps: list[namespaces.IdMap]) -> int:
+    for entry in maps:
+        if entry.inside <= inside < entry.inside + entry.size:
+            return entry.outside + inside - entry.inside
+    return inside
 
 
 def _kill(child: Child) -> None:

@@ -157,11 +157,21 @@ class FileSystemMount(NamedTuple):
             self._copy_up(context, copied)
 
     def _fall_back(self, context: Context, target: int, error: OSError) -> bool:
-        """Without a network namespace of its own a user namespace may only bind the host's sysfs."""
-        if self.fstype != "sysfs" or not context.userns or error.errno != errno.EPERM:
+        """Make do with what a user namespace may mount; say whether that worked out."""
+        if not context.userns:
             return False
-        bind("/sys", target, self.options.attr, everywhere=True)
-        return True
+        if self.fstype == "sysfs" and error.errno == errno.EPERM:
+            # Without a network namespace of its own it may only bind the host's.
+            bind("/sys", target, self.options.attr, everywhere=True)
+            return True
+        words = self.options.data.split(",")
+        kept = [word for word in words if not word.startswith("gid=")]
+        if self.fstype == "devpts" and error.errno == errno.EINVAL and kept != words:
+            # The group of terminals is not among the mapped ones.
+            flags = self.options.flags & ~_NOT_FOR_NEW
+            km.mount(self.source or "devpts", target, "devpts", flags, ",".join(kept) or None)
+            return True
+        return False
 
     def _copy_up(self, context: Context, source: int) -> None:
         new = open_in_root(context.root, self.destination, os.O_RDONLY | os.O_DIRECTORY)

@@ -57,6 +57,8 @@ class Scene(NamedTuple):
     """(source, mount entry, options) -> descriptor of an id-mapped tree."""
     host_tree: Any
     """(source, options) -> descriptor of a tree that the container's root may not reach."""
+    device_trees: Any
+    """(devices) -> (path, descriptor) of nodes made outside a user namespace."""
 
 
 def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Identity, list[str]]:
@@ -125,7 +127,7 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     steps: list[Step] = [rootfs.Propagation(flags, path), rootfs.RootMounts(path, scene.root_mounts)]
     entries = spec.get("mounts") or []
     steps += [_mount_step(entry, scene) for entry in entries]
-    steps += _dev_steps(entries, linux, process)
+    steps += _dev_steps(entries, linux, process, scene)
     cwd = process.get("cwd") or "/"
     if cwd != "/":
         steps.append(mounts.WorkingFolder(cwd))
@@ -164,7 +166,9 @@ def _start_hooks(hooks: dict[str, Any]) -> list[Step]:
     return [Hooks("startContainer", tuple(wanted))] if wanted else []
 
 
-def _dev_steps(entries: list[dict[str, Any]], linux: dict[str, Any], process: dict[str, Any]) -> list[Step]:
+def _dev_steps(
+    entries: list[dict[str, Any]], linux: dict[str, Any], process: dict[str, Any], scene: Scene
+) -> list[Step]:
     steps: list[Step] = []
     if not any(
         posixpath.normpath("/" + e["destination"].lstrip("/")) == "/dev"
@@ -175,7 +179,9 @@ def _dev_steps(entries: list[dict[str, Any]], linux: dict[str, Any], process: di
         for entry in linux.get("devices") or []:
             device = dev.parse_device(entry)
             nodes[device.path] = device
-        steps.append(dev.MakeDevices(tuple(nodes.values())))
+        asked = [nodes[entry["path"]] for entry in linux.get("devices") or []]
+        trees = scene.device_trees(asked) if "user" in scene.new and asked else ()
+        steps.append(dev.MakeDevices(tuple(nodes.values()), trees))
     if process.get("terminal"):
         steps.append(console_step(process, mount_console=True))
     return steps

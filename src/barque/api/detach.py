@@ -1,32 +1,4 @@
-"""Detach keys: what they are called, and how they are found in a stream of typed bytes."""
-
-from barque.base.errors import InvalidInputError
-
-DEFAULT = b"\x10\x11"
-_NAMED = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
-
-
-def parse_keys(text: str) -> bytes:
-    """Return the bytes of keys like `ctrl-p,ctrl-q`; the default for empty text.
-
-    Raises:
-        InvalidInputError: a key is unknown.
-    """
-    if not text:
-        return DEFAULT
-    return bytes(_key(part, text) for part in text.split(","))
-
-
-def _key(part: str, text: str) -> int:
-    if len(part) == 1 and part.isascii():
-        return ord(part)
-    name, _, letter = part.partition("-")
-    if name.lower() == "ctrl" and len(letter) == 1:
-        if letter.isascii() and letter.isalpha():
-            return ord(letter.lower()) - 96
-        if letter in _NAMED:
-            return _NAMED[letter]
-    raise InvalidInputError(f"Invalid escape keys ({text}) provided")
+"""Detach keys, found in a stream of typed bytes."""
 
 
 class Detector:

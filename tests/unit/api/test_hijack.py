@@ -1,9 +1,6 @@
 import asyncio
 
-import pytest
-
-from barque.api.detach import Detector, parse_keys
-from barque.base.errors import InvalidInputError
+from barque.api.detach import Detector
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
@@ -128,20 +125,6 @@ async def test_a_websocket_attaches(api):
         assert await _recv(api) == b"in"
         api.containers.engine_end.send(b"out")
         assert (await websocket.receive(5)).data == b"out"
-
-
-@pytest.mark.parametrize(
-    ("text", "keys"),
-    [("", b"\x10\x11"), ("ctrl-p,ctrl-q", b"\x10\x11"), ("a,ctrl-@", b"a\x00"), ("ctrl-[", b"\x1b")],
-)
-def test_detach_keys_have_names(text, keys):
-    assert parse_keys(text) == keys
-
-
-@pytest.mark.parametrize("text", ["ctrl-", "ab", "shift-a", "ctrl-1"])
-def test_unknown_detach_keys_are_refused(text):
-    with pytest.raises(InvalidInputError, match="Invalid escape keys"):
-        parse_keys(text)
 
 
 def test_a_broken_sequence_of_detach_keys_is_passed_on():

@@ -2,12 +2,13 @@
 
 from aiohttp import web
 
-from barque.api import checks, detach
+from barque.api import checks
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.routes.containers import size_of
 from barque.api.routes.streams import hijack
 from barque.base.errors import InvalidInputError
+from barque.engine.detach import parse_keys
 
 
 def add(table: Table) -> None:
@@ -23,7 +24,7 @@ async def create(call: Call) -> web.StreamResponse:
     config = checks.checked(await call.body() or {}, checks.EXEC, "ExecOptions")
     if not config.get("Cmd"):
         raise InvalidInputError("No exec command specified")
-    detach.parse_keys(config.get("DetachKeys") or "")
+    parse_keys(config.get("DetachKeys") or "")
     if call.version < (1, 42):
         config.pop("ConsoleSize", None)
     return answer(await call.backend.containers.exec_create(call.params["ref"], config), 201)

@@ -4,13 +4,14 @@ from typing import Any
 
 from aiohttp import web
 
-from barque.api import detach, times
+from barque.api import times
 from barque.api.call import Call, encode
 from barque.api.hijack import MULTIPLEXED, RAW, UPGRADE_HEADER, Session, head
 from barque.api.router import Table
 from barque.api.streams import follow_chunks, send_messages
 from barque.api.websocket import carry_websocket
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.engine.detach import parse_keys
 from barque.engine.types import Attachment, AttachOptions, LogOptions
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
@@ -27,7 +28,7 @@ def add(table: Table) -> None:
 
 def _attach_options(call: Call) -> AttachOptions:
     keys = call.text("detachKeys")
-    detach.parse_keys(keys)
+    parse_keys(keys)
     return AttachOptions(
         stdin=call.flag("stdin"),
         stdout=call.flag("stdout"),

@@ -1,0 +1,212 @@
+"""All commands: where each one's code lives, its usage line, and the names it goes by."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command.
+
+    `places` counts its positional words: least and most (-1: any number). `code` is
+    "module:function" below barque.cli.
+    """
+
+    code: str
+    usage: str
+    places: tuple[int, int]
+    text: str
+
+
+_MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
+_PLAIN_MANY = "CONTAINER [CONTAINER...]"
+
+COMMANDS: dict[str, Command] = {
+    "container attach": Command(
+        "attach:attach",
+        "[OPTIONS] CONTAINER",
+        (1, 1),
+        "Attach local standard input, output, and error streams to a running container",
+    ),
+    "container commit": Command(
+        "images:commit",
+        "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+        (1, 2),
+        "Create a new image from a container's changes",
+    ),
+    "container cp": Command(
+        "copy:cp",
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        (2, 2),
+        "Copy files/folders between a container and the local filesystem",
+    ),
+    "container create": Command("run:create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", (1, -1), "Create a new container"),
+    "container diff": Command(
+        "containers:diff", "CONTAINER", (1, 1), "Inspect changes to files or directories on a container's filesystem"
+    ),
+    "container exec": Command(
+        "execute:execute", "[OPTIONS] CONTAINER COMMAND [ARG...]", (2, -1), "Execute a command in a running container"
+    ),
+    "container export": Command(
+        "images:export", "[OPTIONS] CONTAINER", (1, 1), "Export a container's filesystem as a tar archive"
+    ),
+    "container inspect": Command(
+        "inspect:containers", _MANY, (1, -1), "Display detailed information on one or more containers"
+    ),
+    "container kill": Command("containers:kill", _MANY, (1, -1), "Kill one or more running containers"),
+    "container logs": Command("logs:logs", "[OPTIONS] CONTAINER", (1, 1), "Fetch the logs of a container"),
+    "container ls": Command("ps:ls", "[OPTIONS]", (0, 0), "List containers"),
+    "container pause": Command(
+        "containers:pause", _PLAIN_MANY, (1, -1), "Pause all processes within one or more containers"
+    ),
+    "container port": Command(
+        "containers:port",
+        "CONTAINER [PRIVATE_PORT[/PROTO]]",
+        (1, 2),
+        "List port mappings or a specific mapping for the container",
+    ),
+    "container prune": Command("prune:containers", "[OPTIONS]", (0, 0), "Remove all stopped containers"),
+    "container rename": Command("containers:rename", "CONTAINER NEW_NAME", (2, 2), "Rename a container"),
+    "container restart": Command("containers:restart", _MANY, (1, -1), "Restart one or more containers"),
+    "container rm": Command("containers:rm", _MANY, (1, -1), "Remove one or more containers"),
+    "container run": Command(
+        "run:run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", (1, -1), "Create and run a new container from an image"
+    ),
+    "container start": Command("attach:start", _MANY, (1, -1), "Start one or more stopped containers"),
+    "container stats": Command(
+        "stats:stats",
+        "[OPTIONS] [CONTAINER...]",
+        (0, -1),
+        "Display a live stream of container(s) resource usage statistics",
+    ),
+    "container stop": Command("containers:stop", _MANY, (1, -1), "Stop one or more running containers"),
+    "container top": Command(
+        "containers:top", "CONTAINER [ps OPTIONS]", (1, -1), "Display the running processes of a container"
+    ),
+    "container unpause": Command(
+        "containers:unpause", _PLAIN_MANY, (1, -1), "Unpause all processes within one or more containers"
+    ),
+    "container update": Command("containers:update", _MANY, (1, -1), "Update configuration of one or more containers"),
+    "container wait": Command(
+        "containers:wait", _PLAIN_MANY, (1, -1), "Block until one or more containers stop, then print their exit codes"
+    ),
+    "image history": Command("history:history", "[OPTIONS] IMAGE", (1, 1), "Show the history of an image"),
+    "image import": Command(
+        "images:import_image",
+        "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+        (1, 2),
+        "Import the contents from a tarball to create a filesystem image",
+    ),
+    "image inspect": Command(
+        "inspect:images", "[OPTIONS] IMAGE [IMAGE...]", (1, -1), "Display detailed information on one or more images"
+    ),
+    "image load": Command("images:load", "[OPTIONS]", (0, 0), "Load an image from a tar archive or STDIN"),
+    "image ls": Command("image_list:ls", "[OPTIONS] [REPOSITORY[:TAG]]", (0, 1), "List images"),
+    "image prune": Command("prune:images", "[OPTIONS]", (0, 0), "Remove unused images"),
+    "image rm": Command("images:rm", "[OPTIONS] IMAGE [IMAGE...]", (1, -1), "Remove one or more images"),
+    "image save": Command(
+        "images:save",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        (1, -1),
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    ),
+    "image tag": Command(
+        "images:tag",
+        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+        (2, 2),
+        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    ),
+    "network connect": Command(
+        "networks:connect", "[OPTIONS] NETWORK CONTAINER", (2, 2), "Connect a container to a network"
+    ),
+    "network create": Command("networks:create", "[OPTIONS] NETWORK", (1, 1), "Create a network"),
+    "network disconnect": Command(
+        "networks:disconnect", "[OPTIONS] NETWORK CONTAINER", (2, 2), "Disconnect a container from a network"
+    ),
+    "network inspect": Command(
+        "inspect:networks",
+        "[OPTIONS] NETWORK [NETWORK...]",
+        (1, -1),
+        "Display detailed information on one or more networks",
+    ),
+    "network ls": Command("networks:ls", "[OPTIONS]", (0, 0), "List networks"),
+    "network prune": Command("prune:networks", "[OPTIONS]", (0, 0), "Remove all unused networks"),
+    "network rm": Command("networks:rm", "NETWORK [NETWORK...]", (1, -1), "Remove one or more networks"),
+    "system df": Command("disk:df", "[OPTIONS]", (0, 0), "Show disk usage"),
+    "system events": Command("events:events", "[OPTIONS]", (0, 0), "Get real time events from the server"),
+    "system info": Command("info:info", "[OPTIONS]", (0, 0), "Display system-wide information"),
+    "system prune": Command("prune:system", "[OPTIONS]", (0, 0), "Remove unused data"),
+    "volume create": Command("volumes:create", "[OPTIONS] [VOLUME]", (0, 1), "Create a volume"),
+    "volume inspect": Command(
+        "inspect:volumes",
+        "[OPTIONS] VOLUME [VOLUME...]",
+        (1, -1),
+        "Display detailed information on one or more volumes",
+    ),
+    "volume ls": Command("volumes:ls", "[OPTIONS]", (0, 0), "List volumes"),
+    "volume prune": Command("prune:volumes", "[OPTIONS]", (0, 0), "Remove unused local volumes"),
+    "volume rm": Command(
+        "volumes:rm",
+        "[OPTIONS] VOLUME [VOLUME...]",
+        (1, -1),
+        "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
+    ),
+    "inspect": Command(
+        "inspect:anything", "[OPTIONS] NAME|ID [NAME|ID...]", (1, -1), "Return low-level information on Docker objects"
+    ),
+    "version": Command("version:version", "[OPTIONS]", (0, 0), "Show the version information"),
+}
+
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage Barque",
+    "volume": "Manage volumes",
+}
+
+ALIASES = {
+    "container list": "container ls",
+    "container ps": "container ls",
+    "container remove": "container rm",
+    "image list": "image ls",
+    "image remove": "image rm",
+    "network list": "network ls",
+    "network remove": "network rm",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+    "ps": "container ls",
+    "images": "image ls",
+    "rmi": "image rm",
+    "history": "image history",
+    "import": "image import",
+    "load": "image load",
+    "save": "image save",
+    "tag": "image tag",
+    "events": "system events",
+    "info": "system info",
+}
+for _verb in (
+    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop "
+    "top unpause update wait"
+).split():
+    ALIASES[_verb] = f"container {_verb}"
+
+COMMON = ("run", "exec", "ps", "images", "version", "info")
+
+
+def find(words: list[str]) -> tuple[str, str, list[str]] | None:
+    """Find the command that words begin with.
+
+    Returns:
+        Its canonical path, the path as typed, and the words behind it; None where there is none.
+    """
+    for length in (2, 1):
+        typed = " ".join(words[:length])
+        path = ALIASES.get(typed, typed)
+        if path in COMMANDS and len(words) >= length:
+            return path, typed, words[length:]
+    return None
+
+
+def names(path: str) -> list[str]:
+    """Return the canonical path and all aliases of a command, as the help text lists them."""
+    return [path, *(alias for alias, target in ALIASES.items() if target == path)]

@@ -1,0 +1,229 @@
+"""The flags of all verbs but run and create, by the verb's module table name."""
+
+_FORMAT = "string Print by a template: 'table', 'table TEMPLATE', 'json', or 'TEMPLATE' (Go template)"
+_FORMAT_PLAIN = "string Print by a template: 'json', or 'TEMPLATE' (Go template)"
+_KEYS = "- detach-keys string Override the keys that detach from the container\n"
+_TIMEOUT = """
+s signal string Signal to send to the container
+t timeout int Seconds to wait before the container is killed
+- time! int Seconds to wait before the container is killed
+"""
+_PRUNE = """
+- filter filter Choose by conditions (e.g. "until=<timestamp>")
+f force bool Do not ask for confirmation
+"""
+
+TABLES = {
+    "container ls": f"""
+a all bool Show all containers (else only running ones)
+f filter filter Show what meets the conditions
+- format {_FORMAT}
+n last int=-1 Show the n containers created last (in any state)
+l latest bool Show the container created last (in any state)
+- no-trunc bool Don't truncate output
+q quiet bool Only display container IDs
+s size bool Display total file sizes
+""",
+    "container start": f"""
+a attach bool Attach STDOUT/STDERR and forward signals
+- checkpoint string Restore from this checkpoint
+- checkpoint-dir string Use another folder of checkpoints
+{_KEYS}i interactive bool Attach the container's STDIN
+""",
+    "container stop": _TIMEOUT,
+    "container restart": _TIMEOUT,
+    "container kill": "s signal string Signal to send to the container",
+    "container rm": """
+f force bool Remove a running container too (with SIGKILL)
+l link bool Remove the named link
+v volumes bool Remove the container's anonymous volumes
+""",
+    "container logs": """
+- details bool Show what the log options added
+f follow bool Follow log output
+- since string Show logs since a time (e.g. "2013-01-02T13:23:37Z") or a duration ago (e.g. "42m")
+n tail string=all Number of lines to show from the end
+t timestamps bool Show timestamps
+- until string Show logs before a time (e.g. "2013-01-02T13:23:37Z") or a duration ago (e.g. "42m")
+""",
+    "container exec": f"""
+d detach bool Run the command in the background
+{_KEYS}e env list Set environment variables
+- env-file list Read environment variables from a file
+i interactive bool Keep STDIN open even if not attached
+- privileged bool Give extended privileges to the command
+t tty bool Allocate a pseudo-TTY
+u user string User name or id (format: "<name|uid>[:<group|gid>]")
+w workdir string Working directory inside the container
+""",
+    "container attach": f"""
+{_KEYS}- no-stdin bool Do not attach STDIN
+- sig-proxy bool=true Pass all received signals to the process
+""",
+    "inspect": f"""
+f format {_FORMAT_PLAIN}
+s size bool Display total file sizes of containers
+- type string Only inspect objects of this type
+""",
+    "container inspect": f"""
+f format {_FORMAT_PLAIN}
+s size bool Display total file sizes
+""",
+    "image inspect": f"""
+f format {_FORMAT_PLAIN}
+- platform string Inspect this platform of an image that has several (os[/arch[/variant]])
+""",
+    "volume inspect": f"f format {_FORMAT_PLAIN}",
+    "network inspect": f"""
+f format {_FORMAT_PLAIN}
+v verbose bool Show what helps to find faults
+""",
+    "container top": "",
+    "container stats": f"""
+a all bool Show all containers (else only running ones)
+- format {_FORMAT}
+- no-stream bool Print once and end
+- no-trunc bool Do not truncate output
+""",
+    "container cp": """
+a archive bool Archive mode (copy all uid/gid information)
+L follow-link bool Follow a symbolic link in SRC_PATH
+q quiet bool No progress output; there is none without a terminal
+""",
+    "container commit": """
+a author string Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
+c change list Apply a Dockerfile instruction to the image
+m message string Commit message
+p pause bool=true Pause the container during commit
+""",
+    "container export": "o output string Write to a file, instead of STDOUT",
+    "container update": """
+- blkio-weight uint16 Block IO weight, 10 to 1000, or 0 to disable (default 0)
+- cpu-period int Limit CPU CFS (Completely Fair Scheduler) period
+- cpu-quota int Limit CPU CFS (Completely Fair Scheduler) quota
+- cpu-rt-period int Limit the CPU real-time period in microseconds
+- cpu-rt-runtime int Limit the CPU real-time runtime in microseconds
+c cpu-shares int CPU shares (relative weight)
+- cpus decimal Number of CPUs
+- cpuset-cpus string CPUs in which to allow execution (0-3, 0,1)
+- cpuset-mems string MEMs in which to allow execution (0-3, 0,1)
+- kernel-memory! bytes Kernel memory limit
+m memory bytes Memory limit
+- memory-reservation bytes Memory soft limit
+- memory-swap bytes Limit of memory and swap together: -1 for unlimited swap
+- pids-limit int Limit the number of processes (-1 for unlimited)
+- restart string What to do when a container exits
+""",
+    "container prune": _PRUNE,
+    "image ls": f"""
+a all bool Show all images (else intermediate ones are hidden)
+- digests bool Show digests
+f filter filter Show what meets the conditions
+- format {_FORMAT}
+- no-trunc bool Don't truncate output
+q quiet bool Only show image IDs
+- tree bool List images of several platforms as a tree (EXPERIMENTAL)
+""",
+    "image import": """
+c change list Apply a Dockerfile instruction to the image
+m message string Set the commit message of the image
+- platform string Set the platform if the server has several
+""",
+    "image load": """
+i input string Read from a tar archive file, instead of STDIN
+- platform string Load only this platform (os[/arch[/variant]])
+q quiet bool Suppress the load output
+""",
+    "image save": """
+o output string Write to a file, instead of STDOUT
+- platform string Save only this platform (os[/arch[/variant]])
+""",
+    "image rm": """
+f force bool Force removal of the image
+- no-prune bool Do not delete untagged parents
+- platform strings Remove only this platform (os[/arch[/variant]])
+""",
+    "image history": f"""
+- format {_FORMAT}
+H human bool=true Print sizes and dates for people
+- no-trunc bool Don't truncate output
+- platform string Show the history of this platform (os[/arch[/variant]])
+q quiet bool Only show image IDs
+""",
+    "image prune": "a all bool Remove all unused images, not just dangling ones" + _PRUNE,
+    "system events": f"""
+f filter filter Show what meets the conditions
+- format {_FORMAT_PLAIN}
+- since string Show all events since this time
+- until string Stream events until this time
+""",
+    "system info": f"f format {_FORMAT_PLAIN}",
+    "version": f"f format {_FORMAT_PLAIN}",
+    "system df": f"""
+- format {_FORMAT}
+v verbose bool Show every object
+""",
+    "system prune": "a all bool Remove all unused images not just dangling ones"
+    + _PRUNE
+    + "- volumes bool Prune anonymous volumes",
+    "volume ls": f"""
+- cluster bool Display only cluster volumes
+f filter filter Choose by conditions (e.g. "dangling=true")
+- format {_FORMAT}
+q quiet bool Only display volume names
+""",
+    "volume create": """
+- availability string=active Availability of a cluster volume ("active", "pause", "drain")
+d driver string=local Volume driver
+- group string Group of a cluster volume
+- label list Set a label on the volume
+- limit-bytes bytes Largest size of a cluster volume
+o opt map=map[] Set driver options
+- required-bytes bytes Smallest size of a cluster volume
+- scope string=single Scope of a cluster volume ("single", "multi")
+- secret map=map[] Secrets of a cluster volume
+- sharing string=none Sharing of a cluster volume ("none", "readonly", "onewriter", "all")
+- topology-preferred list Topology that a cluster volume prefers
+- topology-required list Topology that a cluster volume needs
+- type string=block Access type of a cluster volume ("mount", "block")
+""",
+    "volume rm": "f force bool Force the removal of one or more volumes",
+    "volume prune": "a all bool Remove all unused volumes, not just anonymous ones" + _PRUNE,
+    "network ls": f"""
+f filter filter Choose by conditions (e.g. "driver=bridge")
+- format {_FORMAT}
+- no-trunc bool Do not truncate the output
+q quiet bool Only display network IDs
+""",
+    "network create": """
+- attachable bool Allow containers to be attached by hand
+- aux-address map=map[] Addresses that the network driver uses itself
+- config-from string The network whose configuration is copied
+- config-only bool Create only a configuration
+d driver string=bridge Driver of the network
+- gateway strings IPv4 or IPv6 gateway of the subnet
+- ingress bool Create the mesh of a swarm
+- internal bool Restrict access from outside
+- ip-range strings Give addresses of this part of the subnet
+- ipam-driver string=default Driver that gives addresses
+- ipam-opt map=map[] Set options of the address driver
+- ipv4 bool=true Enable or disable IPv4 addresses
+- ipv6 bool Enable or disable IPv6 addresses
+- label list Set a label on the network
+o opt map=map[] Set driver options
+- scope string Scope of the network
+- subnet strings Subnet in CIDR format
+""",
+    "network rm": "f force bool Do not fail if the network does not exist",
+    "network connect": """
+- alias strings Add a name of the container in the network
+- driver-opt strings Driver options of the network
+- gw-priority int The network with the highest value gives the default gateway
+- ip string IPv4 address (e.g., "172.30.100.104")
+- ip6 string IPv6 address (e.g., "2001:db8::33")
+- link list Add a link to another container
+- link-local-ip strings Add a link-local address of the container
+""",
+    "network disconnect": "f force bool Disconnect by force",
+    "network prune": _PRUNE,
+}

@@ -1,0 +1,241 @@
+"""The entry of the `barque` command: global flags, choice of the verb, errors and exit codes."""
+
+import os
+import sys
+from typing import NoReturn
+
+from barque.base.errors import BarqueError
+from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, Command, find
+from barque.cli.flags import Flag, Options, UsageError, parse, read_table
+
+GLOBALS = """
+- config string Folder of the client's configuration files
+c context string Name of the context to connect by (overrides DOCKER_HOST)
+D debug bool Enable debug mode
+H host list Daemon socket to connect to
+- help bool Print usage
+l log-level string=info Set the logging level ("debug", "info", "warn", "error", "fatal")
+- tls bool Use TLS; implied by --tlsverify
+- tlscacert string Trust certs signed only by this CA
+- tlscert string Path to the TLS certificate file
+- tlskey string Path to the TLS key file
+- tlsverify bool Use TLS and verify the remote
+v version bool Print version information and quit
+"""
+DETACHED_FLAGS = ("container run", "container create", "container exec", "container top")
+LEVELS = ("debug", "info", "warn", "error", "fatal", "panic", "trace")
+
+
+class ExitWith(Exception):
+    """Ends the command with an exit code; the message has been printed."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["daemon"]:
+        from barque.daemon.main import main as daemon_main
+
+        return daemon_main(words[1:])
+    if words[:1] == ["runtime"]:
+        from barque.runtime.command.main import main as runtime_main
+
+        return runtime_main(words[1:])
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; what is still buffered cannot be told to anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _dispatch(words: list[str]) -> int:
+    try:
+        options, rest = parse(read_table(GLOBALS), words, interspersed=False)
+    except UsageError as error:
+        _say(f"{error}\n\nUsage:  barque [OPTIONS] COMMAND [ARG...]\n\nRun 'barque --help' for more information")
+        return 125
+    if options["log-level"] not in LEVELS:
+        _say(f"unable to parse logging level: {options['log-level']}")
+        return 125
+    if options["version"]:
+        from barque import __version__
+
+        print(f"Barque version {__version__}")
+        return 0
+    if not rest or options.given("help") or rest[0] == "help":
+        return _help(rest[1:] if rest[:1] == ["help"] else [])
+    return _run_words(rest, options)
+
+
+def _run_words(words: list[str], options: Options) -> int:
+    found = find(words)
+    if found is not None:
+        return _run_command(*found, options)
+    if words[0] in GROUPS:
+        if len(words) == 1 or words[1] in ("--help", "-h"):
+            from barque.cli.overview import group_help
+
+            print(group_help(words[0]), end="")
+            return 0
+        if words[1].startswith("-"):
+            _say(f"unknown {'flag' if words[1].startswith('--') else 'shorthand flag'}: {words[1]}")
+            return 125
+        _say(
+            f"barque: unknown command: barque {words[0]} {words[1]}\n\nUsage:  barque {words[0]}\n\n"
+            f"Run 'barque {words[0]} --help' for more information"
+        )
+        return 1
+    _say(f"barque: unknown command: barque {words[0]}\n\nRun 'barque --help' for more information")
+    return 1
+
+
+def _help(words: list[str]) -> int:
+    from barque.cli.overview import group_help, overview
+
+    if not words:
+        print(overview(read_table(GLOBALS)), end="")
+        return 0
+    return _run_words([*words, "--help"], Options([])) if find(words) else _group_or_unknown(words, group_help)
+
+
+def _group_or_unknown(words: list[str], group_help: object) -> int:
+    if words[0] in GROUPS and callable(group_help):
+        print(group_help(words[0]), end="")
+        return 0
+    _say(f"barque: unknown help topic: {' '.join(words)}")
+    return 1
+
+
+def flags_of(path: str) -> list[Flag]:
+    """Return the table of flags of a command by its canonical path."""
+    if path in ("container run", "container create"):
+        from barque.cli import run_flags
+
+        return read_table(run_flags.RUN if path == "container run" else run_flags.CREATE)
+    from barque.cli.flag_tables import TABLES
+
+    return read_table(TABLES.get(path, ""))
+
+
+def _run_command(path: str, typed: str, words: list[str], options: Options) -> int:
+    command = COMMANDS[path]
+    flags = flags_of(path)
+    try:
+        verb_options, rest = _parse_verb(path, flags, words)
+    except UsageError as error:
+        usage = command.usage.split("\n")[0]
+        _say(
+            f"{error}\n\nUsage:  barque {typed} {usage}".rstrip()
+            + f"\n\nRun 'barque {typed} --help' for more information"
+        )
+        return 125
+    if verb_options.values.get("help"):
+        from barque.cli.catalog import names
+        from barque.cli.usage import command_help
+
+        print(command_help(typed, command.usage, command.text, names(path), flags), end="")
+        return 0
+    problem = _count_problem(command, typed, len(rest))
+    if problem:
+        _say(problem)
+        return 1
+    return _call(command, path, typed, verb_options, rest, options)
+
+
+def _parse_verb(path: str, flags: list[Flag], words: list[str]) -> tuple[Options, list[str]]:
+    validators = None
+    if path in ("container run", "container create", "container exec"):
+        from barque.cli.run_values import VALIDATORS
+
+        validators = VALIDATORS
+    if path == "container top":
+        # Everything behind the container belongs to ps.
+        return parse(flags, words, interspersed=False)
+    return parse(flags, words, interspersed=path not in DETACHED_FLAGS, validators=validators)
+
+
+def _count_problem(command: Command, typed: str, count: int) -> str:
+    least, most = command.places
+    if least <= count and (most < 0 or count <= most):
+        return ""
+    if most == 0:
+        need = "accepts no arguments"
+    elif most < 0:
+        need = f"requires at least {least} {_arguments(least)}"
+    elif least == most:
+        need = f"requires {least} {_arguments(least)}"
+    elif count < least:
+        need = f"requires at least {least} {_arguments(least)}"
+    else:
+        need = f"requires at most {most} {_arguments(most)}"
+    usage = command.usage.split("\n")[0]
+    return (
+        f"barque: 'barque {typed}' {need}\n\nUsage:  barque {typed} {usage}\n\n"
+        f"See 'barque {typed} --help' for more information"
+    )
+
+
+def _arguments(count: int) -> str:
+    return "argument" if count == 1 else "arguments"
+
+
+def _call(command: Command, path: str, typed: str, options: Options, rest: list[str], global_options: Options) -> int:
+    from importlib import import_module
+
+    from barque.cli.connection import open_api
+    from barque.cli.verb import Invocation
+
+    module, _, function = command.code.partition(":")
+    verb = getattr(import_module(f"barque.cli.{module}"), function)
+    try:
+        api = open_api(global_options)
+        return int(verb(Invocation(api, typed, options, rest, global_options)) or 0)
+    except ExitWith as end:
+        return end.code
+    except UsageError as error:
+        _say(f"{error}")
+        return 125
+    except BarqueError as error:
+        if path in ("container run", "container create"):
+            _say(f"barque: {error}\n\nRun 'barque {typed} --help' for more information")
+            return 125
+        _say(str(error))
+        return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        _say(os_error_text(error))
+        return 1
+
+
+def os_error_text(error: OSError) -> str:
+    """Return an error of the system in Docker's style: `open /x: no such file or directory`."""
+    reason = (error.strerror or str(error)).lower()
+    return f"open {error.filename}: {reason}" if error.filename else reason
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
+
+
+def run_and_exit() -> NoReturn:
+    """Run the command and leave the process at once, without the interpreter's slow farewell."""
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+__all__ = ["ALIASES", "ExitWith", "flags_of", "main", "os_error_text", "run_and_exit"]

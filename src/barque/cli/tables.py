@@ -1,0 +1,143 @@
+"""Rows printed as a table, by a Go template, or as JSON: what `--format` chooses between."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from barque.base.errors import InvalidInputError
+
+Getter = Callable[[Any], Any]
+
+
+class Row:
+    """One object seen through its named columns."""
+
+    __slots__ = ("columns", "item")
+
+    def __init__(self, item: Any, columns: dict[str, Getter]) -> None:
+        self.item = item
+        self.columns = columns
+
+    def template_field(self, name: str) -> Any:
+        """Return a column's value.
+
+        Raises:
+            TemplateError: there is no such column.
+        """
+        getter = self.columns.get(name)
+        if getter is None:
+            from barque.cli.go_lexer import TemplateError
+
+            raise TemplateError(
+                f'template: :1:2: executing "" at <.{name}>: can\'t evaluate field {name} in type *formatter.Context'
+            )
+        return getter(self.item)
+
+    def template_json(self) -> dict[str, Any]:
+        """Return all columns as one JSON object."""
+        return {name: self.columns[name](self.item) for name in sorted(self.columns) if not name.startswith("_")}
+
+
+class _Headers:
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+
+    def template_field(self, name: str) -> str:
+        return self.headers.get(name, name.upper())
+
+    def template_json(self) -> str:
+        return ""
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows with their cells in columns: 3 blanks apart, at least 10 wide plus them, as Docker's tables are."""
+    if not rows:
+        return ""
+    widths: dict[int, int] = {}
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths.get(column, 0), len(cell))
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(max(widths[column] + 3, 10)) for column, cell in enumerate(row[:-1])]
+        lines.append("".join(cells) + row[-1])
+    return "\n".join(lines) + "\n"
+
+
+def show(
+    items: Sequence[Any],
+    columns: dict[str, Getter],
+    headers: dict[str, str],
+    form: str,
+    default: str,
+) -> None:
+    """Print items by a format.
+
+    Args:
+        items: the objects.
+        columns: how each named column reads an object.
+        headers: the heading of each column; the name in upper case where it is missing.
+        form: what --format said; empty or "table" prints the default table.
+        default: the default table's template without the word table, cells divided by tabs.
+
+    Raises:
+        InvalidInputError: the template is wrong.
+    """
+    if form in ("", "table") and "{{" not in form:
+        _print_table(items, columns, headers, default)
+        return
+    if form == "json":
+        from barque.cli.go_functions import to_json
+
+        for item in items:
+            print(to_json(Row(item, columns)))
+        return
+    if form.startswith("table"):
+        _print_table(items, columns, headers, form[5:].lstrip(), literal=True)
+        return
+    template = parse_template(form)
+    for item in items:
+        print(render(template, Row(item, columns)))
+
+
+def _print_table(
+    items: Sequence[Any], columns: dict[str, Getter], headers: dict[str, str], form: str, *, literal: bool = False
+) -> None:
+    if not literal:
+        names = form.split()
+        rows = [[headers.get(name, name.upper()) for name in names]]
+        rows += [[str(columns[name](item)) for name in names] for item in items]
+        print(align(rows), end="")
+        return
+    template = parse_template(form.replace("\\t", "\t").replace("\\n", "\n"))
+    lines = [render(template, _Headers(headers))]
+    lines += [render(template, Row(item, columns)) for item in items]
+    print(align([line.split("\t") for line in lines]), end="")
+
+
+def parse_template(form: str) -> Any:
+    """Return a parsed template.
+
+    Raises:
+        InvalidInputError: it is no template.
+    """
+    from barque.cli.go_lexer import TemplateError
+    from barque.cli.go_template import Template
+
+    try:
+        return Template(form.replace("\\t", "\t").replace("\\n", "\n"))
+    except TemplateError as error:
+        raise InvalidInputError(f"template parsing error: {error}") from error
+
+
+def render(template: Any, data: Any) -> str:
+    """Execute a parsed template.
+
+    Raises:
+        InvalidInputError: the template does not fit the data.
+    """
+    from barque.cli.go_lexer import TemplateError
+
+    try:
+        return str(template.render(data))
+    except TemplateError as error:
+        raise InvalidInputError(f"template parsing error: {error}") from error

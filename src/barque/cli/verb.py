@@ -1,0 +1,57 @@
+"""What a verb is given, and the loop over names that most verbs share."""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from barque.base.errors import BarqueError
+from barque.client.api import Api
+from barque.cli.flags import Options
+
+
+class Invocation(NamedTuple):
+    """One call of a verb: the engine, the verb as typed, its flags, its positional words, the global flags."""
+
+    api: Api
+    typed: str
+    options: Options
+    words: list[str]
+    global_options: Options
+
+
+def for_each(names: list[str], act: Callable[[str], str | None]) -> int:
+    """Call act with every name, print what it returns, and report errors one by one.
+
+    Returns:
+        1 if any name failed, else 0.
+    """
+    code = 0
+    for name in names:
+        try:
+            line = act(name)
+        except BarqueError as error:
+            sys.stdout.flush()
+            print(error, file=sys.stderr)
+            code = 1
+        else:
+            if line is not None:
+                print(line)
+    return code
+
+
+def filters_json(pairs: list[str]) -> str | None:
+    """Return the `filters` parameter of name=value pairs, None where there are none."""
+    if not pairs:
+        return None
+    import json
+
+    filters: dict[str, dict[str, bool]] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        filters.setdefault(name.strip().lower(), {})[value.strip()] = True
+    return json.dumps(filters, separators=(",", ":"))
+
+
+def short_id(identity: str) -> str:
+    """Return the first 12 characters of an id without its algorithm."""
+    return identity.partition(":")[2][:12] if ":" in identity else identity[:12]

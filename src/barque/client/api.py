@@ -1,0 +1,162 @@
+"""The engine's API as a client sees it: requests with JSON in and out, streams, hijacked connections."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from barque.client.endpoint import Endpoint, TlsFiles, connect
+from barque.client.http import ApiError, Body, Response, send_request
+
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
+
+
+def quote(text: str, safe: str = "") -> str:
+    """Percent-encode text for a URL; characters of `safe` stay."""
+    keep = _SAFE | set(safe.encode())
+    return "".join(chr(b) if b in keep else f"%{b:02X}" for b in os.fsencode(text))
+
+
+def query(parameters: dict[str, Any] | None) -> str:
+    """Return "?a=b&…" of the parameters that are not None; bools become 1 and are left out when false."""
+    parts = []
+    for key, value in (parameters or {}).items():
+        if value is None or value is False:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            text = "1" if item is True else str(item)
+            parts.append(f"{quote(key)}={quote(text)}")
+    return "?" + "&".join(parts) if parts else ""
+
+
+class Api:
+    """One engine. Every call opens its own connection unless the last one is free again."""
+
+    def __init__(self, endpoint: Endpoint, tls: TlsFiles | None = None, version: str = "") -> None:
+        self.endpoint = endpoint
+        self.tls = tls
+        self.prefix = f"/v{version}" if version else ""
+        self._idle: Any = None
+
+    def _socket(self) -> Any:
+        if self._idle is not None:
+            sock, self._idle = self._idle, None
+            return sock
+        return connect(self.endpoint, self.tls)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: dict[str, Any] | None = None,
+        body: Body = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request and return its response with the body unread.
+
+        Raises:
+            ApiError: the engine answered with an error status.
+            UnavailableError: the engine is not reachable.
+        """
+        host = "localhost" if self.endpoint.kind == "unix" else f"{self.endpoint.host}:{self.endpoint.port}"
+        head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
+        target = self.prefix + path + query(parameters)
+        reused = self._idle is not None
+        sock = self._socket()
+        try:
+            send_request(sock, method, target, head, body)
+            response = Response(sock)
+            response.read_head(method)
+        except OSError as error:
+            sock.close()
+            if reused:
+                return self.send(method, path, parameters=parameters, body=body, headers=headers)
+            raise ApiConnectionError(f"error during connect: {error.strerror or error}") from error
+        if response.status >= 400:
+            raise self._error(response)
+        return response
+
+    def _error(self, response: Response) -> ApiError:
+        import json
+
+        text = response.read().decode("utf-8", "replace")
+        self._done(response)
+        try:
+            message = json.loads(text).get("message", "")
+        except (ValueError, AttributeError):
+            message = text.strip()
+        return ApiError(response.status, message or f"request returned status {response.status}")
+
+    def _done(self, response: Response) -> None:
+        if response.headers.get("connection", "").lower() == "close" or response.buffer or self._idle is not None:
+            response.close()
+        else:
+            self._idle = response.sock
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: dict[str, Any] | None = None,
+        json_body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Send a request with a JSON body and return the JSON of the answer (None where empty)."""
+        body = None
+        if json_body is not None:
+            import json
+
+            body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            headers = {"Content-Type": "application/json", **(headers or {})}
+        response = self.send(method, path, parameters=parameters, body=body, headers=headers)
+        answer = response.json()
+        self._done(response)
+        return answer
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """GET and return the JSON of the answer."""
+        return self.call("GET", path, parameters=parameters)
+
+    def post(self, path: str, json_body: Any = None, **parameters: Any) -> Any:
+        """POST and return the JSON of the answer."""
+        return self.call("POST", path, parameters=parameters, json_body=json_body)
+
+    def delete(self, path: str, **parameters: Any) -> Any:
+        """DELETE and return the JSON of the answer."""
+        return self.call("DELETE", path, parameters=parameters)
+
+    def stream(self, path: str, **parameters: Any) -> Iterator[Any]:
+        """GET and yield each JSON value of the answer's stream."""
+        response = self.send("GET", path, parameters=parameters)
+        try:
+            yield from response.json_stream()
+        finally:
+            response.close()
+
+    def hijack(
+        self, path: str, *, parameters: dict[str, Any] | None = None, json_body: Any = None
+    ) -> tuple[Any, bytes, str]:
+        """Upgrade a POST to a raw stream.
+
+        Returns:
+            The socket, bytes already received, and the content type of the stream.
+        """
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        body: bytes | None = None
+        if json_body is not None:
+            import json
+
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(json_body).encode()
+        response = self.send("POST", path, parameters=parameters, body=body, headers=headers)
+        return response.sock, response.buffer, response.headers.get("content-type", "")
+
+
+class ApiConnectionError(ApiError):
+    """The connection broke while a request was under way."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+        self.status = 0
+        self.message = message

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -314,3 +315,12 @@ def is_running(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_signals_and_the_file_limit_are_as_the_keeper_found_them(box):
+    await box.start("one", "cat", "/proc/self/status", "/proc/self/limits")
+    await box.event("exit", id="one")
+    rows = {line.split(":")[0]: line.split() for line in box.log("one").splitlines() if ":" in line}
+    assert int(rows["SigIgn"][1], 16) == 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert f"{soft} {hard}" in " ".join(box.log("one").split())

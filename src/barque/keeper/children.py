@@ -7,6 +7,9 @@ from select import EPOLLIN
 
 from barque.keeper.poller import Poller
 
+# What the keeper ignores or catches, and its children must not.
+IGNORED = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
 Ended = Callable[[int], None]
 
 
@@ -44,9 +47,7 @@ class Children:
         copies = [os.dup(fd) for fd in stdio]
         try:
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(copies)]
-            pid = os.posix_spawn(
-                argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGCHLD, signal.SIGPIPE]
-            )
+            pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=IGNORED)
         finally:
             for fd in copies:
                 os.close(fd)

@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
 
 def serve(exec_root: str, listen_fd: int, starter: object) -> int:
     """Serve with processes made by starter; see `main`."""
+    from barque.keeper.children import IGNORED
     from barque.keeper.server import Server, Starter, lock
     from barque.kernel.process import set_child_subreaper
 
@@ -33,12 +34,13 @@ def serve(exec_root: str, listen_fd: int, starter: object) -> int:
     lock_fd = lock(exec_root)
     if lock_fd < 0:
         return 1
-    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     set_child_subreaper()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server = Server(exec_root, listener, starter)
+    server.nofile = (soft, hard)
     gc.collect()
     gc.freeze()
     # Objects here die by their counts; a collection now and then catches what does not.

@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-from barque.keeper.children import Children
+from barque.keeper.children import IGNORED, Children
 from barque.keeper.poller import Poller
 
 _FIRST_DELAY_S = 0.05
@@ -55,7 +55,7 @@ class Reviver:
                 (os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, stderr, 1), (os.POSIX_SPAWN_DUP2, 1, 2)
             ]  # fmt: skip
             pid = os.posix_spawnp(
-                argv[0], argv, hello["daemon_env"], file_actions=actions, setsid=True, setsigdef=[17, 13]
+                argv[0], argv, hello["daemon_env"], file_actions=actions, setsid=True, setsigdef=IGNORED
             )
         except (OSError, ValueError):
             os.close(kept)

@@ -84,6 +84,7 @@ class Server:
         self.adoptable: dict[Key, dict[str, int]] = {}
         self.recovered = False
         self.removing = 0
+        self.nofile = (0, 0)
         self._listener = listener
         self._connections: list[Connection] = []
         self._reviver = Reviver(self.poller, self.children)

@@ -42,6 +42,7 @@ class RuntimeStarter(Starter):
         settings = prepare(task, request)
         warnings: list[str] = []
         set_console_size(spec["process"], request)
+        keep_file_limit(spec["process"], server.nofile)
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
             stdio.give_to(host_uid(spec, spec["process"]))
@@ -78,6 +79,7 @@ class RuntimeStarter(Starter):
         prepare(task, request)
         task.stdin_once = True
         set_console_size(request["process"], request)
+        keep_file_limit(request["process"], server.nofile)
         with open(f"{task.folder}/config.json", "rb") as file:
             spec = json.loads(file.read())
         stdio = open_stdio(task.open_stdin, task.tty)
@@ -246,6 +248,13 @@ def set_console_size(process: dict[str, Any], request: dict[str, Any]) -> None:
     size = request.get("console_size")
     if size:
         process["consoleSize"] = {"height": int(size[0]), "width": int(size[1])}
+
+
+def keep_file_limit(process: dict[str, Any], limit: tuple[int, int]) -> None:
+    """Leave a process the limit of open files the keeper was started with, not the one it raised."""
+    limits = process.setdefault("rlimits", [])
+    if limit[1] > 0 and all(entry["type"] != "RLIMIT_NOFILE" for entry in limits):
+        limits.append({"type": "RLIMIT_NOFILE", "soft": limit[0], "hard": limit[1]})
 
 
 def host_uid(spec: dict[str, Any], process: dict[str, Any]) -> int:

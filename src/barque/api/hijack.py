@@ -169,7 +169,8 @@ class Session:
         client.on_lost = self._lost
         client.peer = self._output
         self._output.peer = client
-        if self._attachment.detach_keys:
+        # Without a terminal the input is data, in which no key is special.
+        if self._attachment.detach_keys and self._attachment.tty:
             client.detector = Detector(self._attachment.detach_keys)
             client.on_detached = self._detach
         # Nothing is read until the container's end is there to take it.
@@ -188,11 +189,10 @@ class Session:
             self._client.data_received(early)
         _reading(self._transport, on=True)
         await self._send_prelude()
-        if sock is None:
-            return
-        if self._client.writable.is_set():
-            _reading(self._output.transport, on=True)
-        await self._over.wait()
+        if sock is not None:
+            if self._client.writable.is_set():
+                _reading(self._output.transport, on=True)
+            await self._over.wait()
         if not self._detached:
             await self._linger()
 

@@ -60,7 +60,7 @@ async def _send_output(websocket: web.WebSocketResponse, sock: socket.socket, *,
 
 async def _take_input(websocket: web.WebSocketResponse, sock: socket.socket, attachment: Attachment) -> None:
     loop = asyncio.get_running_loop()
-    detector = Detector(attachment.detach_keys)
+    detector = Detector(attachment.detach_keys if attachment.tty else b"")
     async for message in websocket:
         if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
             return

@@ -91,6 +91,15 @@ async def test_detach_keys_end_the_connection_across_pieces(api):
     writer.close()
 
 
+async def test_without_a_terminal_no_key_detaches(api):
+    api.containers.tty = False
+    _, writer, _ = await _open(api, _post(b"/containers/c/attach?stream=1&stdin=1", UPGRADE))
+    writer.write(b"a\x10\x11b")
+    assert await _recv(api) == b"a\x10\x11b"
+    assert not api.containers.detached
+    writer.close()
+
+
 async def test_a_refused_upgrade_is_a_json_error_and_the_connection_goes_on(api):
     _reader, writer, head = await _open(api, _post(b"/containers/c/attach?detachKeys=ctrl-,x", UPGRADE))
     assert head.startswith(b"HTTP/1.1 400")

@@ -1,0 +1,154 @@
+"""The docker command at a terminal: run -it, exec -it, attach, detach keys, sizes."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from conftest import EngineUnderTest
+
+pytestmark = pytest.mark.system
+
+
+class Terminal:
+    """The docker command on a pseudo terminal."""
+
+    def __init__(self, engine: EngineUnderTest, *arguments: str) -> None:
+        docker = shutil.which("docker")
+        if docker is None:
+            pytest.skip("the docker command is not installed")
+        self.fd, inner = pty.openpty()
+        self.resize(30, 100)
+        self.process = subprocess.Popen(
+            [docker, *arguments], stdin=inner, stdout=inner, stderr=inner, env=engine.environment,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(inner)
+        self.seen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the terminal's size."""
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        """Type text."""
+        os.write(self.fd, text.encode())
+
+    def expect(self, pattern: str, timeout_s: float = 20) -> re.Match[str]:
+        """Read until the pattern is seen; what came before it is forgotten."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            match = re.search(pattern, self.seen)
+            if match is not None:
+                self.seen = self.seen[match.end() :]
+                return match
+            left = deadline - time.monotonic()
+            assert left > 0, f"{pattern!r} was not seen in {self.seen!r}"
+            if select.select([self.fd], [], [], left)[0]:
+                try:
+                    data = os.read(self.fd, 65536)
+                except OSError:
+                    data = b""
+                assert data, f"the terminal closed; {pattern!r} was not seen in {self.seen!r}"
+                self.seen += data.decode(errors="replace")
+
+    def ends_with(self, code: int) -> None:
+        """Wait for the command's end."""
+        assert self.process.wait(20) == code
+
+
+@contextmanager
+def terminal(engine: EngineUnderTest, *arguments: str) -> Iterator[Terminal]:
+    """Give the docker command on a terminal, ended at the end."""
+    opened = Terminal(engine, *arguments)
+    try:
+        yield opened
+    finally:
+        opened.process.kill()
+        opened.process.wait()
+        os.close(opened.fd)
+
+
+@pytest.fixture
+def shell(engine: EngineUnderTest) -> Iterator[str]:
+    """Give a running container with a shell on a terminal."""
+    name = f"shell{os.getpid()}{time.monotonic_ns()}"
+    engine.docker("run", "-dit", "--name", name, "busybox", "sh")
+    yield name
+    engine.docker("rm", "-f", name, check=False)
+
+
+def test_a_shell_runs_at_a_terminal_and_its_exit_code_comes_back(engine: EngineUnderTest) -> None:
+    with terminal(engine, "run", "--rm", "-it", "busybox", "sh") as tty:
+        tty.expect("# ")
+        tty.type("tty; stty size; echo $((40+2))\n")
+        tty.expect("/dev/(pts/0|console)")
+        tty.expect("30 100")
+        tty.expect("\r\n42\r\n")
+        tty.resize(50, 120)
+        tty.process.send_signal(signal.SIGWINCH)
+        tty.expect("# ")
+        deadline = time.monotonic() + 10
+        while True:
+            tty.type("stty size\n")
+            if tty.expect(r"\r\n(\d+ \d+)\r\n")[1] == "50 120":
+                break
+            assert time.monotonic() < deadline
+        tty.type("exit 9\n")
+        tty.ends_with(9)
+
+
+def test_interrupt_reaches_the_process_at_the_terminal(engine: EngineUnderTest) -> None:
+    with terminal(
+        engine, "run", "--rm", "-it", "busybox", "sh", "-c", "trap 'exit 5' INT; echo up; while :; do sleep 1; done"
+    ) as tty:
+        tty.expect("up")
+        tty.type("\x03")
+        tty.ends_with(5)
+
+
+def test_detach_keys_leave_the_container_running_and_attach_comes_back(engine: EngineUnderTest, shell: str) -> None:
+    with terminal(engine, "attach", shell) as tty:
+        tty.type("echo mark$((1+1))\n")
+        tty.expect("mark2")
+        tty.type("\x10\x11")
+        tty.ends_with(0)
+    assert engine.docker("inspect", "-f", "{{.State.Running}}", shell) == "true"
+    with terminal(engine, "attach", "--detach-keys", "ctrl-a,x", shell) as tty:
+        tty.type("echo again$((1+1))\n")
+        tty.expect("again2")
+        tty.type("\x01x")
+        tty.ends_with(0)
+    with terminal(engine, "attach", shell) as tty:
+        tty.type("exit 3\n")
+        tty.ends_with(3)
+
+
+def test_exec_at_a_terminal_runs_beside_the_shell(engine: EngineUnderTest, shell: str) -> None:
+    with terminal(engine, "exec", "-it", "-e", "A=b", "-w", "/tmp", shell, "sh") as tty:
+        tty.expect("# ")
+        tty.type("echo $A $PWD; stty size\n")
+        tty.expect("b /tmp")
+        tty.expect("30 100")
+        tty.type("exit 4\n")
+        tty.ends_with(4)
+    assert engine.docker("inspect", "-f", "{{.State.Running}}", shell) == "true"
+
+
+def test_two_clients_see_the_same_terminal(engine: EngineUnderTest, shell: str) -> None:
+    with terminal(engine, "attach", shell) as one, terminal(engine, "attach", shell) as two:
+        time.sleep(0.5)
+        one.type("echo both$((1+1))\n")
+        one.expect("both2")
+        two.expect("both2")

@@ -32,7 +32,7 @@ class Terminal:
         self.resize(30, 100)
         self.process = subprocess.Popen(
             [docker, *arguments], stdin=inner, stdout=inner, stderr=inner, env=engine.environment,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )  # fmt: skip
         os.close(inner)
         self.seen = ""

@@ -104,8 +104,10 @@ async def box(tmp_path):
         if "exit" not in row and row["exec_id"] is None:
             await made.keeper.signal(row["id"], None, signal.SIGKILL)
             await made.event("exit", id=row["id"], exec_id=None)
-    await until(lambda: not cgroups_left())
-    await made.keeper.close(shutdown=True)
+    try:
+        await until(lambda: not cgroups_left())
+    finally:
+        await made.keeper.close(shutdown=True)
     remove_parents()
     with open("/proc/self/mounts") as file:
         assert str(tmp_path) not in file.read()

@@ -106,7 +106,8 @@ class Container:
 
     def is_alive(self) -> bool:
         """Tell whether the first process still runs."""
-        return self.pid > 0 and start_time(self.pid) == self.record.get("start_time")
+        started = start_time(self.pid) if self.pid > 0 else 0
+        return started != 0 and started == self.record.get("start_time")
 
     def status(self) -> str:
         """Return created, running, paused or stopped."""

@@ -34,12 +34,10 @@ def filter_of(profile: dict[str, Any] | None) -> bytes | None:
     """Return the compiled filter of a `linux.seccomp` object.
 
     Raises:
-        InvalidInputError: it is malformed or asks for a listener.
+        InvalidInputError: it is malformed.
     """
     if not profile:
         return None
-    if profile.get("listenerPath"):
-        raise InvalidInputError("linux.seccomp.listenerPath is not supported: remove it from the configuration")
     return seccomp.compile_profile(profile)
 
 
@@ -97,11 +95,26 @@ def _make_cgroup(path: str, config: dict[str, Any], warn: list[str]) -> "cgroups
     if not path:
         return None
     group = cgroups.open_manager(path)
-    resources = (config.get("linux") or {}).get("resources") or {}
+    resources = dict((config.get("linux") or {}).get("resources") or {})
+    if resources.get("devices"):
+        # What every container needs, whatever the rules before say: its /dev and its terminals.
+        resources["devices"] = [*resources["devices"], *_default_devices()]
     if group.exists() and group.processes():
         raise ConflictError(f"container's cgroup is not empty: {len(group.processes())} process(es) found in {path}")
     warn += group.create(resources)
     return group
+
+
+def _default_devices() -> list[dict[str, Any]]:
+    """Return the rules that runc adds to those of a configuration."""
+    rules: list[dict[str, Any]] = [{"allow": True, "type": kind, "access": "m"} for kind in "cb"]
+    numbers = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, None))
+    for major, minor in numbers:
+        rule: dict[str, Any] = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+        if minor is not None:
+            rule["minor"] = minor
+        rules.append(rule)
+    return rules
 
 
 def begin(context: RuntimeContext, container_id: str, options: Options, *, hold: bool, detach: bool) -> "Begun":

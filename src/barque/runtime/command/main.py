@@ -8,11 +8,13 @@ from typing import Any
 
 import barque
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.kernel import process
 from barque.runtime.channel import StepError
 from barque.runtime.command.lifecycle import RuntimeContext
 from barque.runtime.command.options import GLOBAL, VERBS, Parsed, parse
 
 DEFAULT_ROOT = "/run/barque-runtime"
+_ENTER_CONTAINERS = ("create", "run", "exec")
 _NO_ID = ("list", "features", "spec")
 
 
@@ -31,10 +33,23 @@ def main(argv: list[str] | None = None) -> int:
             print_usage(sorted(VERBS))
             return 0 if options.get("help") else 1
         context = _context(options)
+        if words[0] in _ENTER_CONTAINERS:
+            _protect(arguments)
         return _dispatch(context, words[0], words[1:])
     except (BarqueError, StepError, OSError) as error:
         _report(options, str(error))
         return 1
+
+
+def _protect(arguments: list[str]) -> None:
+    """Go on in an interpreter that a container cannot overwrite through /proc/<pid>/exe."""
+    if process.interpreter_is_protected():
+        return
+    try:
+        process.restart_protected(__name__, arguments)
+    except OSError:
+        # Who may not make a mount may not write to the interpreter either.
+        return
 
 
 def _context(options: dict[str, Any]) -> RuntimeContext:

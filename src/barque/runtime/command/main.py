@@ -46,7 +46,7 @@ def _protect(arguments: list[str]) -> None:
     if process.interpreter_is_protected():
         return
     try:
-        process.restart_protected(__name__, arguments)
+        process.restart_protected("barque.runtime.command.main", arguments)
     except OSError:
         # Who may not make a mount may not write to the interpreter either.
         return

@@ -119,7 +119,7 @@ def test_exec_joins_with_its_own_user_directory_and_environment(runtime: Runtime
     assert (result.returncode, result.stdout) == (5, "33:44 /tmp value\n")
     missing = runtime.run("exec", runtime.id, "nosuch")
     assert missing.returncode == 1
-    assert 'exec: "nosuch": executable file not found in $PATH' in missing.stderr
+    assert 'exec: "nosuch": executable file not found in $PATH' in missing.stderr.replace('\\"', '"')
 
 
 def test_update_changes_the_kernels_limits(runtime: Runtime) -> None:

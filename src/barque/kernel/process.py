@@ -259,3 +259,16 @@ def protect_interpreter() -> None:
         return
     tree = protected_interpreter()
     os.execve(f"/proc/self/fd/{tree}", [sys.executable, *sys.orig_argv[1:]], os.environ)
+
+
+def restart_protected(module: str, arguments: list[str]) -> None:
+    """Start `module`.main(arguments) anew from a read-only interpreter, without the site module.
+
+    Raises:
+        OSError: when that is impossible; the caller decides whether to go on.
+    """
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = f"import sys; sys.path.insert(0, {top!r}); from {module} import main; sys.exit(main(sys.argv[1:]))"
+    tree = protected_interpreter()
+    command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+    os.execve(f"/proc/self/fd/{tree}", command, os.environ)

@@ -50,7 +50,7 @@ class Identity(NamedTuple):
 
     def run(self, context: Context) -> None:
         """Do it; only exec may follow."""
-        _own_stdio(self.uid)
+        _own_stdio(self.uid, self.gid)
         if self.capabilities:
             self._drop_bounding()
         late = self._change_folder(last=False)
@@ -141,15 +141,17 @@ class Identity(NamedTuple):
             os.close(listener)
 
 
-def _own_stdio(uid: int) -> None:
+def _own_stdio(uid: int, gid: int) -> None:
     """Give the program's user its stdio, so that /dev/stdout can be opened again."""
     null = os.makedev(1, 3)
     for fd in (0, 1, 2):
         try:
             status = os.fstat(fd)
-            if status.st_uid == uid or (stat.S_ISCHR(status.st_mode) and status.st_rdev == null):
+            device = stat.S_ISCHR(status.st_mode)
+            if (status.st_uid, status.st_gid) == (uid, gid) or (device and status.st_rdev == null):
                 continue
-            os.fchown(fd, uid, -1)
+            # A terminal stays with the group of terminals.
+            os.fchown(fd, uid, -1 if device else gid)
         except OSError:
             # Files of the caller on read-only or foreign file systems keep their owner.
             continue

@@ -272,7 +272,8 @@ class Server:
     def _pass_listener(self, child: Child) -> None:
         seccomp = self.spec["linux"]["seccomp"]
         state = {
-            "ociVersion": "1.2.0",
+            # The version of this message, not of the specification around it.
+            "ociVersion": "0.2.0",
             "fds": ["seccompFd"],
             "pid": child.pid,
             "metadata": seccomp.get("listenerMetadata") or "",

@@ -1,5 +1,6 @@
 """Compile a config.json into the steps that the child will run: pure but for the host's tables."""
 
+import errno
 import os
 import posixpath
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from barque.runtime.settings import (
     Sysctls,
 )
 
+_KEEP_GROUPS = "run.oci.keep_original_groups"
 SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
     "SECCOMP_FILTER_FLAG_LOG": 2,
@@ -87,6 +89,8 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
         steps.append(Scheduling(None, None, limits.PERSONALITIES[domain]))
     steps += process_steps(process)
     identity, warnings = make_identity(process, scene.seccomp, _seccomp_flags(spec), label, label_name)
+    if (spec.get("annotations") or {}).get(_KEEP_GROUPS) == "1":
+        identity = identity._replace(groups=None)
     return steps, identity, warnings
 
 
@@ -124,7 +128,9 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
         entry: list[Step] = [] if "mount" in scene.joined else [rootfs.Chroot(path)]
         return tail + entry + _start_hooks(hooks)
     flags = mount_options.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
-    steps: list[Step] = [rootfs.Propagation(flags, path), rootfs.RootMounts(path, scene.root_mounts)]
+    # What is unbindable cannot be bound: the root becomes so at the end.
+    first = km.MS_SLAVE | km.MS_REC if flags & km.MS_UNBINDABLE else flags
+    steps: list[Step] = [rootfs.Propagation(first, path), rootfs.RootMounts(path, scene.root_mounts)]
     entries = spec.get("mounts") or []
     steps += [_mount_step(entry, scene) for entry in entries]
     steps += _dev_steps(entries, linux, process, scene)
@@ -283,6 +289,8 @@ def _scheduling(process: dict[str, Any]) -> Scheduling | None:
         for word in scheduler.get("flags") or []:
             flags |= limits.SCHEDULER_FLAGS[word]
         times = tuple(scheduler.get(key) or 0 for key in ("runtime", "deadline", "period"))
+        if scheduler["policy"] == "SCHED_DEADLINE":
+            _check_deadline(scheduler)
         wanted = (
             limits.POLICIES[scheduler["policy"]],
             flags,
@@ -294,6 +302,24 @@ def _scheduling(process: dict[str, Any]) -> Scheduling | None:
     if io_priority:
         priority = (limits.IO_CLASSES[io_priority["class"]], io_priority.get("priority") or 0)
     return Scheduling(wanted, priority, None, _cpu_list(cpus) if cpus else None)
+
+
+def _check_deadline(scheduler: dict[str, Any]) -> None:
+    """Say which of the three times is wrong, where the kernel only says EINVAL."""
+    start = "sched_setattr: `SCHED_DEADLINE`"
+    for key in ("runtime", "deadline"):
+        if scheduler.get(key) is None:
+            raise StepError(f"{start} requires `{key}`", errno.EINVAL)
+    runtime, deadline = scheduler["runtime"], scheduler["deadline"]
+    period = scheduler.get("period") or deadline
+    if runtime == 0:
+        raise StepError(f"{start} runtime must be greater than 0", errno.EINVAL)
+    if not 1024 <= runtime < 1 << 63:
+        raise StepError(f"{start} runtime {runtime} is not between 1024 and 2^63", errno.EINVAL)
+    if runtime > deadline:
+        raise StepError(f"{start} runtime {runtime} exceeds deadline {deadline}", errno.EINVAL)
+    if deadline > period:
+        raise StepError(f"{start} deadline {deadline} exceeds period {period}", errno.EINVAL)
 
 
 def _memory_policy(policy: dict[str, Any]) -> tuple[int, int]:

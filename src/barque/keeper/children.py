@@ -10,16 +10,21 @@ from barque.keeper.poller import Poller
 # What the keeper ignores or catches, and its children must not.
 IGNORED = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
+# Ends of orphans that are remembered until their runtime has said which process is whose.
+_UNCLAIMED_LIMIT = 64
+
 Ended = Callable[[int], None]
 
 
 class Children:
     """The one place that waits for processes. Statuses are raw wait statuses."""
 
-    __slots__ = ("_by_pid", "_wake")
+    __slots__ = ("_by_pid", "_poller", "_unclaimed", "_wake")
 
     def __init__(self, poller: Poller) -> None:
         self._by_pid: dict[int, Ended] = {}
+        self._unclaimed: dict[int, int] = {}
+        self._poller = poller
         self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -27,7 +32,16 @@ class Children:
 
     def expect(self, pid: int, ended: Ended) -> None:
         """Call ended with the status when the child pid has ended; must follow its start at once."""
+        self._unclaimed.pop(pid, None)
         self._by_pid[pid] = ended
+
+    def expect_orphan(self, pid: int, ended: Ended) -> None:
+        """Call ended with the status of a child inherited from another child, had it ended already."""
+        status = self._unclaimed.pop(pid, None)
+        if status is None:
+            self._by_pid[pid] = ended
+        else:
+            self._poller.later(0, lambda: ended(status))
 
     def forget(self, pid: int) -> None:
         """Reap the child silently when it ends."""
@@ -69,3 +83,7 @@ class Children:
             ended = self._by_pid.pop(pid, None)
             if ended is not None:
                 ended(status)
+                continue
+            self._unclaimed[pid] = status
+            if len(self._unclaimed) > _UNCLAIMED_LIMIT:
+                del self._unclaimed[next(iter(self._unclaimed))]

@@ -8,7 +8,6 @@ import array
 import json
 import os
 import socket
-from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,18 @@ def unmount_root(task: Task) -> None:
 class Run:
     """One start by another runtime, from its command to the running process."""
 
-    __slots__ = ("_console", "_listener", "_reply", "_request", "_server", "_settings", "_stdio", "_task")
+    __slots__ = (
+        "_console",
+        "_is_up",
+        "_listener",
+        "_reply",
+        "_request",
+        "_server",
+        "_settings",
+        "_status",
+        "_stdio",
+        "_task",
+    )
 
     def __init__(
         self,
@@ -140,6 +150,8 @@ class Run:
         self._settings = settings
         self._reply = reply
         self._console = -1
+        self._is_up = False
+        self._status: int | None = None
         self._listener: socket.socket | None = None
 
     def create(self, argv: list[str], name: str) -> None:
@@ -205,6 +217,8 @@ class Run:
         if self._listener is not None and self._console < 0:
             self._console_sent(0)
         self._task.pid = self._read_pid()
+        # It may end before `start` has, or have ended.
+        self._server.children.expect_orphan(self._task.pid, self._container_ended)
         if self._task.exec_id is not None:
             self._running(0)
             return
@@ -222,7 +236,10 @@ class Run:
         from barque.keeper.starting import connect
 
         task = self._task
-        task.pidfd = os.pidfd_open(task.pid)
+        try:
+            task.pidfd = os.pidfd_open(task.pid)
+        except ProcessLookupError:
+            task.pidfd = -1
         connect(task, self._stdio, self._console, self._settings, self._request.get("console_size"))
 
     def _running(self, status: int) -> None:
@@ -234,13 +251,21 @@ class Run:
             self._connect()
         self._clean()
         self._server.started(task, self._reply, {"warnings": []})
-        ended: Callable[[int], None] = lambda status: self._server.ended(task, status)  # noqa: E731
-        self._server.children.expect(task.pid, ended)
+        self._is_up = True
+        if self._status is not None:
+            self._server.ended(task, self._status)
+
+    def _container_ended(self, status: int) -> None:
+        self._status = status
+        if self._is_up:
+            self._server.ended(self._task, status)
 
     def _failed(self, status: int) -> None:
         message = self._message() or f"{self._task.external} ended with status {status >> 8}"
         self._clean()
-        close_all((self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, self._console))
+        stdio = self._stdio
+        for fd in (stdio.stdin, stdio.stdout, stdio.stderr, self._console, self._task.pidfd):
+            self._server.poller.close(fd)
         self._server.start_failed(self._task, self._reply, "runtime", 0, message)
         if self._task.exec_id is None:
             delete(self._server, self._task)

@@ -1,11 +1,4 @@
-"""Reading of json-file logs: from the end, by time, followed across rotation.
-
-The keeper writes `<path>` and keeps `<path>.1` (newest) and up, `.gz` where compressed. A reader never
-takes more memory than a chunk: the tail is found by counting newlines backwards.
-
-    async for chunk in read(path, options, tty=False, ended=lambda: not running, attributes={}):
-        ...
-"""
+"""Reading json-file logs: rotated files, the tail from the end, following."""
 
 import asyncio
 import gzip
@@ -13,210 +6,247 @@ import json
 import os
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, BinaryIO
 
-from barque.base import times
+from barque.base.times import parse_ns
 from barque.engine.types import LogOptions
 
-_CHUNK = 1 << 16
-_POLL_S = 0.05
-_STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
+Json = dict[str, Any]
+_BLOCK = 1 << 16
+_CHUNK = 1 << 18
+_POLL_S = 0.03
+_HEAD = b'{"log":"'
+_MIDDLE = (b'","stream":"stdout","time":"', b'","stream":"stderr","time":"')
 
 
-def frame(stream: str, data: bytes) -> bytes:
-    """Return data behind Docker's 8-byte head that names the stream."""
-    return struct.pack(">BxxxL", _STREAMS.get(stream, 1), len(data)) + data
-
-
-def rotated(path: str) -> list[str]:
-    """Return the files of a log that exist, oldest first, the living one last."""
-    older: list[str] = []
+def files_of(path: str) -> list[str]:
+    """Return the existing files of a log, oldest first."""
+    found = []
     number = 1
     while True:
-        found = next((name for name in (f"{path}.{number}", f"{path}.{number}.gz") if os.path.exists(name)), None)
-        if found is None:
+        for name in (f"{path}.{number}", f"{path}.{number}.gz"):
+            if os.path.exists(name):
+                found.append(name)
+                break
+        else:
             break
-        older.append(found)
         number += 1
-    return [*reversed(older), path]
+    found.reverse()
+    return [*found, path] if os.path.exists(path) else found
 
 
-def _open(path: str) -> gzip.GzipFile | None:
-    try:
-        return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
-    except FileNotFoundError:
-        return None
+class Formatter:
+    """Turns log lines into what the client wants: frames or raw bytes."""
 
+    def __init__(self, options: LogOptions, *, tty: bool) -> None:
+        self._options = options
+        self._tty = tty
+        self.ended = False
 
-def _count_lines(path: str) -> int:
-    file = _open(path)
-    if file is None:
-        return 0
-    with file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
+    def lines(self, data: bytes) -> bytes:
+        """Return the output of whole lines of a log file."""
+        out = []
+        for line in data.split(b"\n"):
+            if line:
+                piece = self._line(line)
+                if piece:
+                    out.append(piece)
+            if self.ended:
+                break
+        return b"".join(out)
 
-
-def _tail_offset(path: str, lines: int) -> tuple[int, int]:
-    """Return where the last `lines` lines of a plain file start, and how many it has of them."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0, 0
-    try:
-        end = os.fstat(fd).st_size
-        # The newline that ends the last line does not begin one.
-        position, found = end, 0
-        while position > 0:
-            start = max(0, position - _CHUNK)
-            chunk = os.pread(fd, position - start, start)
-            at = len(chunk) - 1 if position == end and chunk.endswith(b"\n") else len(chunk)
-            while (at := chunk.rfind(b"\n", 0, at)) >= 0:
-                found += 1
-                if found == lines:
-                    return start + at + 1, lines
-            position = start
-        return 0, found + (1 if end else 0)
-    finally:
-        os.close(fd)
-
-
-def _start(path: str, tail: int) -> tuple[list[str], int]:
-    """Return the files to read and the offset (or lines to skip) in the first of them."""
-    files = rotated(path)
-    if tail < 0:
-        return files, 0
-    if tail == 0:
-        return [path], os.path.getsize(path) if os.path.exists(path) else 0
-    wanted = tail
-    for index in range(len(files) - 1, -1, -1):
-        name = files[index]
-        if name.endswith(".gz"):
-            have = _count_lines(name)
-            if have >= wanted:
-                return files[index:], have - wanted
-            offset = 0
-        else:
-            offset, have = _tail_offset(name, wanted)
-            if have >= wanted:
-                return files[index:], offset
-        wanted -= have
-    return files, 0
-
-
-class _Selection:
-    """What of each line is wanted, and how it is shown."""
-
-    def __init__(self, options: LogOptions, tty: bool) -> None:
-        self.options = options
-        self.tty = tty
-        self.past_end = False
-
-    def shown(self, line: bytes) -> bytes:
-        """Return what a line of the file gives; empty for none."""
-        try:
-            entry = json.loads(line)
-            text, stream, stamp = entry["log"], entry["stream"], entry["time"]
-        except (ValueError, KeyError, TypeError):
+    def _line(self, line: bytes) -> bytes:
+        options = self._options
+        text, stream, time, attributes = _parse(line)
+        if not (options.stdout if stream == 1 else options.stderr):
             return b""
-        options = self.options
         if options.since_ns or options.until_ns:
-            at = times.parse_ns(stamp)
-            if at < options.since_ns:
+            try:
+                at_ns = parse_ns(time)
+            except ValueError:
                 return b""
-            if options.until_ns and at > options.until_ns:
-                self.past_end = True
+            if at_ns < options.since_ns:
                 return b""
-        if not (options.stdout if stream == "stdout" else options.stderr):
-            return b""
-        data: bytes = text.encode("utf-8", "surrogateescape")
-        if options.details and entry.get("attrs"):
-            details = ",".join(f"{key}={value}" for key, value in sorted(entry["attrs"].items()))
-            data = details.encode() + b" " + data
+            if options.until_ns and at_ns > options.until_ns:
+                self.ended = True
+                return b""
+        if options.details:
+            shown = ",".join(f"{_quote(k)}={_quote(v)}" for k, v in sorted(attributes.items()))
+            text = f"{shown} ".encode() + text
         if options.timestamps:
-            data = stamp.encode() + b" " + data
-        return data if self.tty else frame(stream, data)
-
-    def chunk(self, block: bytes) -> bytes:
-        """Return what whole lines give."""
-        return b"".join(map(self.shown, block.splitlines(keepends=True)))
+            text = _padded(time).encode() + b" " + text
+        if self._tty:
+            return text
+        return struct.pack(">BxxxI", stream, len(text)) + text
 
 
-def _blocks(path: str, offset: int) -> Iterator[bytes]:
-    """Yield whole lines of a finished file, a chunk at a time."""
-    file = _open(path)
-    if file is None:
-        return
-    with file:
-        if path.endswith(".gz"):
-            for _ in range(offset):
-                file.readline()
-        else:
-            file.seek(offset)
-        rest = b""
-        while block := file.read(_CHUNK):
-            whole, newline, rest = (rest + block).rpartition(b"\n")
-            if newline:
-                yield whole + newline
+def _quote(text: str) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(text)
 
 
-async def read(path: str, options: LogOptions, *, tty: bool, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """Yield a log's wanted part, framed unless tty; with follow until the container has ended.
+def _padded(time: str) -> str:
+    """Return the time with all nine digits of its fraction."""
+    whole, dot, fraction = time.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z" if dot else f"{whole}.000000000Z"
+
+
+def _parse(line: bytes) -> tuple[bytes, int, str, dict[str, str]]:
+    """Return (text, 1 or 2, time, attributes); most lines need no JSON decoder."""
+    if line.startswith(_HEAD) and line.endswith(b'Z"}'):
+        for stream, middle in enumerate(_MIDDLE, 1):
+            at = line.rfind(middle, 0, len(line))
+            if at > 0 and line.count(b"\\", 0, at) <= 1:
+                text = line[8:at]
+                if b"\\" not in text:
+                    return text, stream, line[at + len(middle) : -2].decode(), {}
+                if text.endswith(b"\\n"):
+                    return text[:-2] + b"\n", stream, line[at + len(middle) : -2].decode(), {}
+    try:
+        row = json.loads(line)
+        text = str(row.get("log") or "").encode("utf-8", "surrogatepass")
+        return text, 2 if row.get("stream") == "stderr" else 1, str(row.get("time") or ""), row.get("attrs") or {}
+    except (ValueError, AttributeError):
+        return b"", 1, "", {}
+
+
+def _open(name: str) -> BinaryIO:
+    return gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]  # noqa: SIM115
+
+
+def tail_start(file: BinaryIO, size: int, count: int) -> tuple[int, int]:
+    """Return (offset where the last `count` lines begin, lines found), reading from the end."""
+    if count <= 0:
+        return size, 0
+    position, found = size, 0
+    first = True
+    while position > 0:
+        begin = max(0, position - _BLOCK)
+        file.seek(begin)
+        block = file.read(position - begin)
+        end = len(block)
+        if first and block.endswith(b"\n"):
+            end -= 1
+        first = False
+        while (at := block.rfind(b"\n", 0, end)) >= 0:
+            found += 1
+            if found == count:
+                return begin + at + 1, found
+            end = at
+        position = begin
+    return 0, found + (1 if size else 0)
+
+
+def _chosen(path: str, tail: int) -> list[tuple[str, int]]:
+    """Return (file, offset) from which to read, oldest first."""
+    names = files_of(path)
+    if tail < 0:
+        return [(name, 0) for name in names]
+    chosen: list[tuple[str, int]] = []
+    left = tail
+    for name in reversed(names):
+        with _open(name) as file:
+            size = file.seek(0, os.SEEK_END)
+            offset, found = tail_start(file, size, left)
+        chosen.append((name, offset))
+        left -= found
+        if left <= 0:
+            break
+    chosen.reverse()
+    return chosen
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield chunks of whole lines up to the present end of the file."""
+    rest = b""
+    while data := file.read(_CHUNK):
+        data = rest + data
+        cut = data.rfind(b"\n") + 1
+        rest = data[cut:]
+        if cut:
+            yield data[:cut]
+    if rest:
+        file.seek(-len(rest), os.SEEK_CUR)
+
+
+async def read(
+    path: str, options: LogOptions, *, tty: bool, alive: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """Yield the log's output, and with follow what comes until the container has ended.
 
     Args:
-        path: the living file.
+        path: the newest file of the log.
         options: which part.
-        tty: whether output goes out raw.
-        ended: tells whether no more lines will be written.
+        tty: raw bytes instead of frames.
+        alive: tells whether more may come.
     """
-    selection = _Selection(options, tty)
-    files, offset = await asyncio.to_thread(_start, path, options.tail)
-    for older in files[:-1]:
-        for block in _blocks(older, offset):
-            if data := selection.chunk(block):
-                yield data
-            await asyncio.sleep(0)
-        offset = 0
-    async for data in _living(path, offset, selection, ended):
-        yield data
+    formatter = Formatter(options, tty=tty)
+    chosen = await asyncio.to_thread(_chosen, path, options.tail)
+    current: BinaryIO | None = None
+    try:
+        for name, offset in chosen:
+            try:
+                file = _open(name)
+            except FileNotFoundError:
+                continue
+            if name == path:
+                current = file
+            try:
+                file.seek(offset)
+                for chunk in _whole_lines(file):
+                    out = await asyncio.to_thread(formatter.lines, chunk) if len(chunk) > _BLOCK else formatter.lines(chunk)
+                    if out:
+                        yield out
+                    if formatter.ended:
+                        return
+            finally:
+                if name != path:
+                    file.close()
+        if options.follow:
+            async for out in _follow(path, current, formatter, options, alive):
+                yield out
+            current = None
+    finally:
+        if current is not None:
+            current.close()
 
 
-async def _living(path: str, offset: int, selection: _Selection, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """Read the living file, and go on with its successor when it is rotated away."""
-    follow = selection.options.follow
-    fd, rest = -1, b""
+async def _follow(
+    path: str, file: BinaryIO | None, formatter: Formatter, options: LogOptions, alive: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    import time
+
     try:
         while True:
-            last = ended() or not follow
-            if fd < 0:
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                    os.lseek(fd, offset, os.SEEK_SET)
-                except FileNotFoundError:
-                    pass
-            moved = fd >= 0 and not _same(fd, path)
-            while fd >= 0 and (block := os.read(fd, _CHUNK)):
-                whole, newline, rest = (rest + block).rpartition(b"\n")
-                if newline and (data := selection.chunk(whole + newline)):
-                    yield data
-                if selection.past_end:
-                    return
-                await asyncio.sleep(0)
-            if moved:
-                os.close(fd)
-                fd, offset = -1, 0
+            last = not alive()
+            if options.until_ns and time.time_ns() > options.until_ns:
+                last = True
+            if file is None and os.path.exists(path):
+                file = open(path, "rb")  # noqa: SIM115
+            rotated = file is not None and _moved(path, file)
+            if file is not None:
+                for chunk in _whole_lines(file):
+                    out = formatter.lines(chunk)
+                    if out:
+                        yield out
+                    if formatter.ended:
+                        return
+            if rotated:
+                assert file is not None
+                file.close()
+                file = None
                 continue
             if last:
                 return
             await asyncio.sleep(_POLL_S)
     finally:
-        if fd >= 0:
-            os.close(fd)
+        if file is not None:
+            file.close()
 
 
-def _same(fd: int, path: str) -> bool:
-    """Tell whether path still is the file behind fd."""
+def _moved(path: str, file: BinaryIO) -> bool:
     try:
-        there = os.stat(path)
+        return os.stat(path).st_ino != os.fstat(file.fileno()).st_ino
     except FileNotFoundError:
-        return True
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        return False

@@ -1,132 +1,132 @@
-"""Statistics of a container in the shape of Docker's /stats, from a cgroup's raw counters. Pure."""
+"""What `stats` shows: counters of the control group in Docker's shape."""
 
 import os
-from typing import Any
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
-from barque.base import times
+from barque.base.times import ZERO, format_ns
+from barque.engine.container import Container
+from barque.runtime.cgroups import open_manager
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
 
 Json = dict[str, Any]
 
 
-def system_cpu_ns() -> int:
-    """Return the machine's cpu time since boot in ns: user to softirq of /proc/stat's first line."""
+def system_cpu() -> tuple[int, int]:
+    """Return (nanoseconds that all processors have worked, number of processors)."""
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    total = cpus = 0
     with open("/proc/stat", encoding="ascii") as file:
-        fields = file.readline().split()[1:8]
-    return sum(map(int, fields)) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+        for line in file:
+            if line.startswith("cpu "):
+                total = sum(int(field) for field in line.split()[1:8]) * tick_ns
+            elif line.startswith("cpu"):
+                cpus += 1
+            else:
+                break
+    return total, cpus
 
 
-def machine_memory() -> int:
-    """Return the machine's memory in bytes: the limit of a container that has none."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_total() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def empty_cpu() -> Json:
-    """Return the cpu part before a first sample."""
+def _cpu(raw: Json) -> Json:
+    system, online = system_cpu()
+    cpu = raw["cpu"]
     return {
-        "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
-        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
-    }
-
-
-def cpu(raw: Json, system_ns: int, cpus: int) -> Json:
-    """Return the cpu part of one sample."""
-    usage: Json = {"total_usage": raw["total_ns"]}
-    if raw["per_cpu_ns"]:
-        usage["percpu_usage"] = raw["per_cpu_ns"]
-    usage["usage_in_kernelmode"] = raw["system_ns"]
-    usage["usage_in_usermode"] = raw["user_ns"]
-    return {
-        "cpu_usage": usage,
-        "system_cpu_usage": system_ns,
-        "online_cpus": cpus,
-        "throttling_data": {
-            "periods": raw["periods"],
-            "throttled_periods": raw["throttled_periods"],
-            "throttled_time": raw["throttled_ns"],
+        "cpu_usage": {
+            "total_usage": cpu["total_ns"],
+            **({"percpu_usage": cpu["per_cpu_ns"]} if cpu.get("per_cpu_ns") else {}),
+            "usage_in_kernelmode": cpu["system_ns"],
+            "usage_in_usermode": cpu["user_ns"],
         },
-    }
-
-
-def memory(raw: Json, version: int) -> Json:
-    """Return the memory part; a limit beyond the machine's memory is the machine's memory."""
-    total = machine_memory()
-    limit = raw["limit"]
-    shown: Json = {
-        "usage": raw["usage"],
-        "stats": raw["stat"],
-        "limit": limit if 0 < limit < total else total,
-    }
-    if version == 1:
-        shown["max_usage"] = raw["max_usage"]
-        shown["failcnt"] = raw["failcnt"]
-    return shown
-
-
-def block_io(raw: Json) -> Json:
-    """Return the block I/O part; lists that a kernel does not keep are null as in Docker's answer."""
-    shown: Json = {key: raw.get(key) or [] for key in ("io_service_bytes_recursive", "io_serviced_recursive")}
-    for key in ("io_queue_recursive", "io_service_time_recursive", "io_wait_time_recursive",
-                "io_merged_recursive", "io_time_recursive", "sectors_recursive"):  # fmt: skip
-        shown[key] = None
-    return shown
-
-
-def sample(
-    container_id: str, name: str, raw: Json, *, now_ns: int, networks: Json | None, version: int, previous: Json | None
-) -> Json:
-    """Return one message of /stats.
-
-    Args:
-        container_id: full id.
-        name: with its leading slash.
-        raw: what the cgroup's stats() gave.
-        now_ns: when it was taken.
-        networks: counters by interface, None without a network namespace of its own.
-        version: of the cgroup interface.
-        previous: the message before, None for the first.
-    """
-    cpus = len(os.sched_getaffinity(0))
-    message: Json = {
-        "name": name,
-        "id": container_id,
-        "read": times.format_ns(now_ns),
-        "preread": previous["read"] if previous else times.ZERO,
-        "num_procs": 0,
-        "storage_stats": {},
-        "pids_stats": {key: value for key, value in raw["pids"].items() if value},
-        "blkio_stats": block_io(raw["blkio"]),
-        "cpu_stats": cpu(raw["cpu"], system_cpu_ns(), cpus),
-        "precpu_stats": previous["cpu_stats"] if previous else empty_cpu(),
-        "memory_stats": memory(raw["memory"], version),
-    }
-    if networks is not None:
-        message["networks"] = networks
-    return message
-
-
-def stopped(container_id: str, name: str) -> Json:
-    """Return the message of a container that does not run."""
-    return {
-        "name": name, "id": container_id, "read": times.ZERO, "preread": times.ZERO, "num_procs": 0,
-        "storage_stats": {}, "pids_stats": {}, "blkio_stats": block_io({}), "cpu_stats": empty_cpu(),
-        "precpu_stats": empty_cpu(), "memory_stats": {},
+        "system_cpu_usage": system,
+        "online_cpus": online,
+        "throttling_data": {
+            "periods": cpu["periods"], "throttled_periods": cpu["throttled_periods"],
+            "throttled_time": cpu["throttled_ns"],
+        },
     }  # fmt: skip
 
 
-def top(titles_and_rows: str, pids: set[int]) -> Json:
-    """Return the /top answer from the output of ps: the rows whose PID column is one of pids.
+def _memory(raw: Json) -> Json:
+    memory = raw["memory"]
+    limit = memory.get("limit") or 0
+    total = memory_total()
+    shown: Json = {
+        "usage": memory["usage"], "stats": memory["stat"],
+        "limit": total if not limit or limit > total else limit,
+    }  # fmt: skip
+    if memory.get("max_usage"):
+        shown["max_usage"] = memory["max_usage"]
+    if memory.get("failcnt"):
+        shown["failcnt"] = memory["failcnt"]
+    return shown
 
-    Raises:
-        ValueError: there is no PID column.
-    """
-    lines = titles_and_rows.splitlines()
-    titles = lines[0].split() if lines else []
-    if "PID" not in titles:
-        raise ValueError("Couldn't find PID field in ps output")
-    column = titles.index("PID")
-    rows = []
-    for line in lines[1:]:
-        fields = line.split(None, len(titles) - 1)
-        if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
-            rows.append(fields)
-    return {"Titles": titles, "Processes": rows}
+
+def _block(raw: Json) -> Json:
+    names = ("io_service_bytes_recursive", "io_serviced_recursive", "io_queue_recursive",
+             "io_service_time_recursive", "io_wait_time_recursive", "io_merged_recursive", "io_time_recursive",
+             "sectors_recursive")  # fmt: skip
+    return {name: raw["blkio"].get(name) for name in names}
+
+
+def _empty(container: Container) -> Json:
+    cpu = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+           "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}  # fmt: skip
+    return {
+        "name": f"/{container.name}", "id": container.id, "read": ZERO, "preread": ZERO, "pids_stats": {},
+        "blkio_stats": _block({"blkio": {}}), "num_procs": 0, "storage_stats": {}, "cpu_stats": cpu,
+        "precpu_stats": cpu, "memory_stats": {},
+    }  # fmt: skip
+
+
+def sample(engine: "Engine", container: Container, before: Json | None) -> Json:
+    """Return one reading; `before` is the one of a second ago."""
+    shown = _empty(container)
+    if not container.is_running:
+        return shown
+    try:
+        raw = open_manager(engine.cgroup_path(container)).stats()
+    except OSError:
+        return shown
+    limit = raw["pids"].get("limit") or 0
+    shown.update(
+        read=format_ns(time.time_ns()),
+        pids_stats={"current": raw["pids"]["current"], **({"limit": limit} if limit else {})},
+        blkio_stats=_block(raw), cpu_stats=_cpu(raw), memory_stats=_memory(raw),
+        networks=engine.network.statistics(container.id),
+    )  # fmt: skip
+    if before is not None:
+        shown["preread"], shown["precpu_stats"] = before["read"], before["cpu_stats"]
+    if not shown["networks"]:
+        del shown["networks"]
+    return shown
+
+
+async def stream(engine: "Engine", container: Container, *, live: bool, one_shot: bool) -> AsyncIterator[Json]:
+    """Yield readings, one a second, or a single one (over a second unless one_shot)."""
+    import asyncio
+
+    if not container.is_running:
+        yield sample(engine, container, None)
+        if not live:
+            return
+    before: Json | None = None
+    if not one_shot:
+        before = sample(engine, container, None)
+        if live:
+            yield before
+        await asyncio.sleep(1)
+    while not container.removed.is_set():
+        reading = sample(engine, container, before if before and before["read"] != ZERO else None)
+        yield reading
+        if not live:
+            return
+        before = reading
+        await asyncio.sleep(1)

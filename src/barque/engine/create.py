@@ -1,0 +1,298 @@
+"""Making a container: checks, the writable layer, its volumes, its row."""
+
+import asyncio
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.base.ids import SHORT_LENGTH, new_id
+from barque.engine import mount_points
+from barque.engine.checks import check_config, check_types
+from barque.engine.container import Container, new_state
+from barque.engine.names import check_name, random_name
+from barque.images.model import Image
+from barque.network.ports import parse_requests
+from barque.oci import platform as platforms
+from barque.storage.mounts import mounted
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+
+
+async def create(engine: "Engine", config: Json, name: str, platform: str) -> Json:
+    """Make a container of a request; return {"Id", "Warnings"}.
+
+    Raises:
+        InvalidInputError: the request is wrong.
+        NotFoundError: no such image, network or container.
+        ConflictError: the name is taken.
+    """
+    if not isinstance(config, dict):
+        raise InvalidInputError("invalid JSON: the request must be an object")
+    config = dict(config)
+    check_types(config)
+    if not config.get("Image"):
+        raise InvalidInputError("no image specified" if config.get("Image") is None else "config cannot be empty")
+    plain = check_name(name) if name else ""
+    image = engine.image_store.resolve(config["Image"])
+    warnings = _check_platform(image, platform)
+    host = dict(config.pop("HostConfig") or {})
+    networking = (config.pop("NetworkingConfig", None) or {}).get("EndpointsConfig") or {}
+    warnings += check_config({**config, "HostConfig": host}, engine.config)
+    merged = merge(config, image.run_config)
+    if not (merged.get("Entrypoint") or merged.get("Cmd")):
+        raise InvalidInputError("no command specified")
+    _fill_host(engine, host)
+    parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
+    _check_network(engine, host, networking)
+    container_id = new_id()
+    if plain:
+        engine.reserve_name(plain, container_id)
+    else:
+        plain = random_name(lambda n: n in engine.by_name)
+        engine.reserve_name(plain, container_id)
+    try:
+        container = await _make(engine, container_id, plain, image, merged, host, networking)
+    except BaseException:
+        engine.by_name.pop(plain, None)
+        raise
+    engine.add(container)
+    try:
+        engine.save(container)
+        await engine.database.flush()
+    except BaseException:
+        engine.discard(container)
+        await asyncio.to_thread(_undo, engine, container_id)
+        raise
+    engine.publish(container, "create")
+    return {"Id": container_id, "Warnings": warnings}
+
+
+def _check_platform(image: Image, platform: str) -> list[str]:
+    found = platforms.of_config(image.config)
+    if platform and not platforms.fits(found, platforms.parse(platform)):
+        return [f"The requested image's platform ({found}) does not match the detected host platform "
+                f"({platforms.host()}) and no specific platform was requested"]  # fmt: skip
+    return []
+
+
+def merge(config: Json, image: Json) -> Json:
+    """Return a request's config completed by the image's, as Docker merges them."""
+    made: Json = {
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
+        "AttachStderr": False, "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None, "Cmd": None,
+        "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": {},
+        **{key: value for key, value in config.items() if value is not None},
+    }  # fmt: skip
+    for key in ("User", "WorkingDir", "StopSignal", "Shell", "StopTimeout"):
+        if not made.get(key) and image.get(key):
+            made[key] = image[key]
+    for key in ("ExposedPorts", "Volumes", "Labels"):
+        both = {**(image.get(key) or {}), **(made.get(key) or {})}
+        if both or key == "Labels":
+            made[key] = both
+    known = {entry.partition("=")[0] for entry in made["Env"] or []}
+    inherited = [entry for entry in image.get("Env") or [] if entry.partition("=")[0] not in known]
+    made["Env"] = [*(made["Env"] or []), *inherited]
+    if not made["Entrypoint"]:
+        # An empty list in the request takes the image's entrypoint away; its command goes with it.
+        if made["Entrypoint"] is None and image.get("Entrypoint"):
+            made["Entrypoint"] = image["Entrypoint"]
+            if not made["Cmd"]:
+                made["Cmd"] = image.get("Cmd")
+        elif not made["Cmd"]:
+            made["Cmd"] = image.get("Cmd")
+    if made["Entrypoint"] == [""]:
+        made["Entrypoint"] = None
+    _merge_health(made, image)
+    return made
+
+
+def _merge_health(made: Json, image: Json) -> None:
+    wanted, given = made.get("Healthcheck"), image.get("Healthcheck")
+    if wanted is None:
+        if given:
+            made["Healthcheck"] = given
+        return
+    if given:
+        made["Healthcheck"] = {**given, **{key: value for key, value in wanted.items() if value}}
+
+
+def _fill_host(engine: "Engine", host: Json) -> None:
+    options = engine.config
+    defaults: Json = {
+        "Binds": None, "ContainerIDFile": "", "NetworkMode": "bridge", "PortBindings": {}, "AutoRemove": False,
+        "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [0, 0], "CapAdd": None, "CapDrop": None,
+        "CgroupnsMode": engine.cgroupns_mode, "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": None,
+        "GroupAdd": None, "IpcMode": options.ipc_mode, "Cgroup": "", "Links": None, "OomScoreAdj": 0, "PidMode": "",
+        "Privileged": False, "PublishAllPorts": False, "ReadonlyRootfs": False, "SecurityOpt": None, "UTSMode": "",
+        "UsernsMode": "", "ShmSize": options.shm_size, "Runtime": options.default_runtime, "Isolation": "",
+        "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "", "CpusetMems": "", "Devices": [], "DeviceCgroupRules": None, "DeviceRequests": None,
+        "MemoryReservation": 0, "MemorySwap": 0, "MemorySwappiness": None, "OomKillDisable": None,
+        "PidsLimit": None, "Ulimits": [], "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    }  # fmt: skip
+    for key, value in defaults.items():
+        if host.get(key) in (None, "", 0):
+            host[key] = value
+    if host["NetworkMode"] == "default":
+        host["NetworkMode"] = "bridge"
+    if host["Privileged"] and not engine.cgroups_v2:
+        host["CgroupnsMode"] = host["CgroupnsMode"] or "host"
+    if host.get("Init") is None and options.init:
+        host["Init"] = True
+    policy = host.get("RestartPolicy") or {}
+    host["RestartPolicy"] = {"Name": policy.get("Name") or "no",
+                             "MaximumRetryCount": policy.get("MaximumRetryCount") or 0}  # fmt: skip
+    log = host.get("LogConfig") or {}
+    driver = log.get("Type") or options.log_driver
+    inherited = options.log_opts if driver == options.log_driver else {}
+    host["LogConfig"] = {"Type": driver, "Config": {**inherited, **(log.get("Config") or {})}}
+    if host["Memory"] and not host["MemorySwap"]:
+        host["MemorySwap"] = host["Memory"] * 2
+    for key, default in (("MaskedPaths", None), ("ReadonlyPaths", None)):
+        if host.get(key) is None and not host["Privileged"]:
+            from barque.engine import spec
+
+            host[key] = list(spec.MASKED_PATHS if key == "MaskedPaths" else spec.READONLY_PATHS)
+            if ("systempaths=unconfined") in (host.get("SecurityOpt") or []):
+                host[key] = []
+        elif host.get(key) is None:
+            host[key] = default
+
+
+def _check_network(engine: "Engine", host: Json, networking: Json) -> None:
+    mode = host["NetworkMode"]
+    for key in ("NetworkMode", "PidMode", "IpcMode"):
+        kind, _, ref = host[key].partition(":")
+        if kind == "container":
+            other = engine.find(ref)
+            if key == "IpcMode" and other.host.get("IpcMode") not in ("shareable", "host") \
+                    and not str(other.host.get("IpcMode")).startswith("container:"):  # fmt: skip
+                raise InvalidInputError(f"cannot join IPC of a container {ref}: non-shareable IPC "
+                                        "(hint: use IpcMode:shareable for the donor container)")  # fmt: skip
+            host[key] = f"container:{other.id}"
+    if mode.partition(":")[0] not in ("bridge", "host", "none", "container"):
+        engine.check_network(mode)
+    for name, settings in networking.items():
+        for key in ("IPv4Address", "IPv6Address"):
+            if ((settings or {}).get("IPAMConfig") or {}).get(key) and name in ("bridge", "default"):
+                raise InvalidInputError(
+                    "invalid config for network bridge: user-specified IP address is supported on "
+                    "user-defined networks only")  # fmt: skip
+    if host.get("Links"):
+        raise InvalidInputError("links are not supported: connect by address, or publish the port")
+
+
+async def _make(
+    engine: "Engine", container_id: str, name: str, image: Image, config: Json, host: Json, networking: Json
+) -> Container:
+    points = mount_points.collect(config, host, lambda ref: engine.find(ref).row["mounts"])
+    if not config.get("Hostname"):
+        config["Hostname"] = _hostname(engine, container_id, host)
+    command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    folder = engine.folder(container_id)
+    try:
+        os.mkdir(folder, 0o710)
+        engine.snapshots.prepare(container_id, image.top)
+        await _make_volumes(engine, container_id, points)
+    except BaseException as error:
+        await asyncio.to_thread(_undo, engine, container_id)
+        await engine.volumes.drop_anonymous([p["Name"] for p in points if p["anonymous"] and p["Name"]])
+        if isinstance(error, OSError):
+            raise BarqueError(f"cannot make the container: {error}") from error
+        raise
+    row = {
+        "id": container_id, "name": name, "created_ns": time.time_ns(), "image": image.id,
+        "image_ref": config["Image"], "path": command[0], "args": command[1:], "config": config, "host": host,
+        "networking": networking, "mounts": points, "restart_count": 0, "state": new_state(),
+        "log_path": f"{folder}/{container_id}-json.log" if host["LogConfig"]["Type"] == "json-file" else "",
+    }  # fmt: skip
+    return Container(row)
+
+
+def _hostname(engine: "Engine", container_id: str, host: Json) -> str:
+    kind, _, ref = host["NetworkMode"].partition(":")
+    if kind == "container":
+        return str(engine.find(ref).config.get("Hostname") or "")
+    if kind == "host" or host.get("UTSMode") == "host":
+        return os.uname().nodename
+    return container_id[:SHORT_LENGTH]
+
+
+async def _make_volumes(engine: "Engine", container_id: str, points: list[Json]) -> None:
+    fresh = []
+    for point in points:
+        if point["Type"] == "bind" and not os.path.lexists(point["Source"]):
+            if not point["make"]:
+                raise InvalidInputError(f"invalid mount config for type \"bind\": bind source path does not exist: "
+                                        f"{point['Source']}")  # fmt: skip
+            os.makedirs(point["Source"], mode=0o755, exist_ok=True)
+        if point["Type"] != "volume":
+            continue
+        row = engine.volumes.ensure(
+            point["Name"], labels=point.get("labels") or {}, options=point.get("driver_options") or {}
+        )
+        point["Name"] = row["name"]
+        point["Source"] = engine.volumes.path(row["name"])
+        mount = engine.volumes.mount_of(row["name"])
+        if mount is not None:
+            point["mount"] = mount
+        elif point.get("subpath"):
+            point["Source"] = _subpath(point["Source"], point["subpath"])
+        elif point["copy"] and not os.listdir(point["Source"]):
+            fresh.append(point)
+    if fresh:
+        await asyncio.to_thread(_copy_up, engine, container_id, fresh)
+
+
+def _subpath(source: str, subpath: str) -> str:
+    parts = subpath.split("/")
+    if subpath.startswith("/") or ".." in parts:
+        raise InvalidInputError("invalid mount config for type \"volume\": subpath must be a relative path within the volume")
+    return f"{source}/{subpath}"
+
+
+def _copy_up(engine: "Engine", container_id: str, points: list[Json]) -> None:
+    """Fill empty volumes with what the image has at their places."""
+    from barque.kernel.openat2 import open_in_root
+    from barque.runtime.copy_up import copy_tree
+
+    with mounted(engine.snapshots.mounts(container_id)) as root:
+        for point in points:
+            try:
+                source = open_in_root(root, point["Destination"], os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue
+            target = os.open(point["Source"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                copy_tree(source, target)
+                found = os.fstat(source)
+                os.fchown(target, found.st_uid, found.st_gid)
+                os.fchmod(target, found.st_mode & 0o7777)
+            finally:
+                os.close(source)
+                os.close(target)
+
+
+def _undo(engine: "Engine", container_id: str) -> None:
+    try:
+        engine.snapshots.remove(container_id)
+    except (BarqueError, OSError):
+        pass
+    shutil.rmtree(engine.folder(container_id), ignore_errors=True)
+
+
+def conflict(name: str, owner: str) -> ConflictError:
+    """Return the refusal of a name that is taken."""
+    return ConflictError(
+        f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )

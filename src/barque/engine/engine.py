@@ -1,0 +1,323 @@
+"""The engine as a whole: its parts, the index of containers, opening and closing."""
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.engine import reconcile
+from barque.engine.config import EngineConfig
+from barque.engine.container import Container
+from barque.engine.containers import Containers
+from barque.engine.create import conflict
+from barque.engine.events import Events
+from barque.engine.execs import Execs
+from barque.engine.images import Images
+from barque.engine.lifecycle import Lifecycle, now_ns
+from barque.engine.networks import Networks
+from barque.engine.port_proxy import PortProxy
+from barque.engine.seccomp import SeccompPrograms
+from barque.engine.state import Database
+from barque.engine.system import System
+from barque.engine.volumes import Volumes
+from barque.images.model import Image
+from barque.images.store import open_store
+from barque.keeper.client import Keeper
+from barque.network import files
+from barque.network.manager import NetworkManager
+from barque.runtime import cgroups
+from barque.storage.snapshots import DirectorySnapshotter
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+_OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
+
+
+class Engine:
+    """Implements the API's Backend; made and used in one event loop.
+
+    Order of use: `await open()`, any calls, `await close()`.
+    """
+
+    containers: Containers
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    system: System
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.events = Events()
+        self.containers_by_id: dict[str, Container] = {}
+        self.by_name: dict[str, str] = {}
+        self.early_exits: dict[str, Json] = {}
+        self.closing = False
+        self.cgroups_v2 = cgroups.is_v2()
+        self.cgroupns_mode = config.cgroupns_mode or ("private" if self.cgroups_v2 else "host")
+        self.lifecycle = Lifecycle(self)
+        self.execs = Execs(self)
+        self.containers = Containers(self)
+        self.system = System(self)
+        self.seccomp = SeccompPrograms(config.seccomp_profile)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting_events: list[Json] | None = []
+        self._resolver: tuple[float, files.Resolver] | None = None
+        self.engine_id = ""
+
+    async def open(self) -> None:
+        """Open the data root, find the keeper, take over what runs, bring back what should.
+
+        Raises:
+            BarqueError: a part cannot be opened.
+            OSError: the data root or exec root is read-only or full.
+        """
+        config = self.config
+        for folder, mode in ((config.data_root, 0o711), (f"{config.data_root}/containers", 0o711),
+                             (config.exec_root, 0o711), (f"{config.exec_root}/containers", 0o711)):  # fmt: skip
+            os.makedirs(folder, mode=mode, exist_ok=True)
+        self.database = Database(f"{config.data_root}/state.db")
+        self._load_id()
+        self.snapshots = DirectorySnapshotter(f"{config.data_root}/snapshots")
+        self.image_store = open_store(config.data_root, self.snapshots)
+        self.images = Images(self.image_store, self._images_in_use, self.events.publish)
+        self.volumes = Volumes(f"{config.data_root}/volumes", self.database, self.events, self._volumes_in_use, now_ns)
+        self.network = NetworkManager(config.data_root, config.exec_root, config.network)
+        self.network.proxy = PortProxy()
+        self.network.open()
+        self.networks = Networks(self.network)
+        self.keeper = await Keeper.connect_or_spawn(
+            config.exec_root, on_event=self._on_event, daemon_argv=config.daemon_argv or None,
+            restart_daemon=config.restart_daemon,
+        )  # fmt: skip
+        await reconcile.reconcile(self)
+        waiting, self._waiting_events = self._waiting_events or [], None
+        for event in waiting:
+            self._on_event(event)
+        reconcile.bring_back(self)
+        self.seccomp.program([*self._default_capabilities()], "")
+
+    def _default_capabilities(self) -> list[str]:
+        from barque.engine import spec
+
+        return spec.capabilities({})
+
+    def _load_id(self) -> None:
+        row = self.database.load("engine").get("id")
+        if row is None:
+            row = {"id": str(uuid.uuid4())}
+            self.database.put("engine", "id", row)
+        self.engine_id = row["id"]
+
+    async def close(self, stop_containers: bool = True) -> None:
+        """Close everything; with stop_containers stop what runs first, else it runs on."""
+        self.closing = True
+        if stop_containers:
+            await self.lifecycle.stop_all()
+        for container in self.containers_by_id.values():
+            if container.health_task is not None:
+                container.health_task.cancel()
+        for task in [*self._tasks]:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait([*self._tasks], timeout=2)
+        await self.keeper.close(shutdown=stop_containers)
+        self.network.close()
+        self.image_store.close()
+        await asyncio.to_thread(self.database.close)
+
+    # The index.
+
+    def find(self, ref: str) -> Container:
+        """Return the container that an id, a name or a unique id prefix means.
+
+        Raises:
+            NotFoundError: none is meant.
+            InvalidInputError: several are, or ref is empty.
+        """
+        plain = ref.removeprefix("/")
+        container = self.containers_by_id.get(plain)
+        if container is not None:
+            return container
+        found = self.by_name.get(plain)
+        if found is not None and found in self.containers_by_id:
+            return self.containers_by_id[found]
+        if not plain:
+            raise InvalidInputError("No container name or ID supplied")
+        if len(plain) < 64 and all(c in "0123456789abcdef" for c in plain):
+            matching = [i for i in self.containers_by_id if i.startswith(plain)]
+            if len(matching) == 1:
+                return self.containers_by_id[matching[0]]
+            if matching:
+                raise InvalidInputError(f"multiple IDs found with provided prefix: {plain}")
+        raise NotFoundError(f"No such container: {ref}")
+
+    def reserve_name(self, name: str, container_id: str) -> None:
+        """Let a name mean a container that is about to be.
+
+        Raises:
+            ConflictError: it is taken.
+        """
+        if name in self.by_name:
+            raise conflict(name, self.by_name[name])
+        self.by_name[name] = container_id
+
+    def add(self, container: Container) -> None:
+        """Put a container into the index."""
+        self.containers_by_id[container.id] = container
+        self.by_name[container.name] = container.id
+
+    def discard(self, container: Container) -> None:
+        """Take a container out of the index."""
+        self.containers_by_id.pop(container.id, None)
+        if self.by_name.get(container.name) == container.id:
+            del self.by_name[container.name]
+
+    def save(self, container: Container) -> None:
+        """Write a container's row soon."""
+        if not container.removed.is_set():
+            self.database.put("container", container.id, container.row)
+
+    def changed(self, container: Container) -> None:
+        """Forget what was made of a container for the list."""
+        container.summary = None
+
+    def publish(self, container: Container, action: str, **more: str) -> None:
+        """Tell that something happened to a container."""
+        self.events.publish("container", action, container.id, container.attributes(**more))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run a coroutine beside; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the engine failed", exc_info=task.exception())
+
+    # Places and values.
+
+    def folder(self, container_id: str) -> str:
+        """Return a container's folder on disk."""
+        return f"{self.config.data_root}/containers/{container_id}"
+
+    def bundle(self, container_id: str) -> str:
+        """Return a container's folder that does not outlive the machine."""
+        return f"{self.config.exec_root}/containers/{container_id}"
+
+    def cgroup_path(self, container: Container) -> str:
+        """Return the path of a container's control group."""
+        parent = container.host.get("CgroupParent") or self.config.cgroup_parent
+        return f"/{parent.strip('/')}/{container.id}"
+
+    def runtime_path(self, name: str) -> str:
+        """Return the path of another OCI runtime, empty for our own.
+
+        Raises:
+            InvalidInputError: it is not known any more.
+        """
+        if name in _OWN_RUNTIMES:
+            return ""
+        if name not in self.config.runtimes:
+            raise InvalidInputError(f"unknown or invalid runtime name: {name}")
+        return self.config.runtimes[name]
+
+    def seccomp_program(self, host: Json, *, external: bool) -> bytes | None:
+        """Return the compiled filter of a container, None without one or for another runtime."""
+        from barque.engine import spec
+
+        choice = spec.seccomp_choice(host)
+        if external or choice == "unconfined":
+            return None
+        return self.seccomp.program(spec.capabilities(host), choice)
+
+    def seccomp_profile(self, host: Json) -> Json | None:
+        """Return linux.seccomp for another runtime."""
+        from barque.engine import spec
+
+        choice = spec.seccomp_choice(host)
+        return None if choice == "unconfined" else self.seccomp.resolved(spec.capabilities(host), choice)
+
+    def host_resolver(self) -> files.Resolver:
+        """Return what the host's resolv.conf says, read again when it changes."""
+        try:
+            changed = os.stat("/etc/resolv.conf").st_mtime
+            if self._resolver is None or self._resolver[0] != changed:
+                with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+                    self._resolver = (changed, files.parse_resolver(file.read()))
+        except OSError:
+            return files.Resolver()
+        return self._resolver[1]
+
+    def image_of(self, container: Container) -> Image | None:
+        """Return the image a container was made from, None once it is gone."""
+        try:
+            return self.image_store.resolve(container.row["image"])
+        except BarqueError:
+            return None
+
+    def shown_image(self, container: Container) -> str:
+        """Return the image's name for the list: the id once the name means another image."""
+        ref = str(container.row["image_ref"])
+        try:
+            if self.image_store.resolve(ref).id == container.row["image"]:
+                return ref
+        except BarqueError:
+            pass
+        return str(container.row["image"])
+
+    def check_network(self, name: str) -> None:
+        """Refuse a network that does not exist.
+
+        Raises:
+            NotFoundError: it does not.
+        """
+        rows = self.network.rows
+        if name not in rows and not any(row["id"].startswith(name) for row in rows.values()):
+            raise NotFoundError(f"network {name} not found")
+
+    def execs_running(self, container: Container) -> list[str]:
+        """Return the ids of the container's running exec instances."""
+        return [e for e in container.exec_ids if self.execs.is_running(e)]
+
+    def _images_in_use(self) -> list[Json]:
+        return [{"id": c.id, "image_id": c.row["image"], "running": c.is_running} for c in self.containers_by_id.values()]
+
+    def _volumes_in_use(self) -> list[tuple[str, set[str]]]:
+        return [
+            (c.id, {p["Name"] for p in c.row["mounts"] if p["Name"]}) for c in self.containers_by_id.values()
+        ]
+
+    # The keeper's news.
+
+    def _on_event(self, event: Json) -> None:
+        if self._waiting_events is not None:
+            self._waiting_events.append(event)
+            return
+        kind = event["event"]
+        if kind == "exit":
+            self._exit(event)
+        elif kind == "adopted":
+            if event.get("lost"):
+                log.warning("container %s: lost while the keeper was away: %s", event.get("id"), event["lost"])
+        elif kind == "log_error":
+            log.error("container %s: log lines were lost: %s", event.get("id"), event.get("message"))
+        else:
+            log.warning("%s", kind.replace("_", " "))
+
+    def _exit(self, event: Json) -> None:
+        container = self.containers_by_id.get(event["id"])
+        if event.get("exec_id"):
+            self.execs.exited(event)
+        elif container is None:
+            return
+        elif container.pid == 0:
+            # The answer to its start is still on its way to the coroutine that waits for it.
+            self.early_exits[container.id] = event
+        else:
+            self.lifecycle.exited(container, event)

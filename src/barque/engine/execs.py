@@ -1,0 +1,330 @@
+"""Further processes in running containers."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
+from barque.base.ids import new_id
+from barque.engine import spec
+from barque.engine.container import Container
+from barque.engine.detach import parse_keys
+from barque.engine.rootfiles import user_of_process
+from barque.engine.starting import exit_code_of
+from barque.engine.types import Attachment
+from barque.keeper.client import KeeperError
+from barque.runtime.users import ExecUser
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+class Exec:
+    """One exec instance."""
+
+    __slots__ = ("config", "container", "done", "exit_code", "id", "keys", "pid", "running", "started")
+
+    def __init__(self, container: Container, config: Json, keys: bytes) -> None:
+        self.id = new_id()
+        self.container = container
+        self.config = config
+        self.keys = keys
+        self.pid = 0
+        self.running = False
+        self.started = False
+        self.exit_code: int | None = None
+        self.done = asyncio.Event()
+
+    @property
+    def command(self) -> str:
+        """Return the command line as events show it."""
+        return " ".join(self.config["Cmd"])
+
+
+class Execs:
+    """All exec instances of an engine."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._execs: dict[str, Exec] = {}
+
+    async def create(self, container: Container, config: Json) -> Json:
+        """Prepare a process; return {"Id"}.
+
+        Raises:
+            ConflictError: the container does not run.
+            InvalidInputError: the request is wrong.
+        """
+        command = config.get("Cmd")
+        if isinstance(command, str):
+            command = [command]
+        if not isinstance(command, list) or not command or not all(isinstance(c, str) for c in command):
+            raise InvalidInputError("No exec command specified")
+        for entry in config.get("Env") or []:
+            if not isinstance(entry, str) or entry.startswith("=") or "\0" in entry:
+                raise InvalidInputError(f"invalid environment variable: {entry}")
+        workdir = config.get("WorkingDir") or ""
+        if not isinstance(workdir, str) or not isinstance(config.get("User") or "", str):
+            raise InvalidInputError("invalid JSON: WorkingDir and User must be strings")
+        self._check_running(container)
+        made = Exec(container, {**config, "Cmd": command}, parse_keys(config.get("DetachKeys") or ""))
+        self._execs[made.id] = made
+        container.exec_ids.append(made.id)
+        self._publish(made, f"exec_create: {made.command}")
+        return {"Id": made.id}
+
+    def _check_running(self, container: Container) -> None:
+        if container.status == "paused":
+            raise ConflictError(f"container {container.id} is paused, unpause the container before exec")
+        if container.status == "restarting":
+            raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
+        if not container.is_running:
+            raise ConflictError(f"container {container.id} is not running")
+
+    def _publish(self, made: Exec, action: str, **more: str) -> None:
+        self._engine.publish(made.container, action, execID=made.id, **more)
+
+    def is_running(self, exec_id: str) -> bool:
+        """Tell whether an instance runs."""
+        return exec_id in self._execs and self._execs[exec_id].running
+
+    def find(self, exec_id: str) -> Exec:
+        """Return an instance by id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if exec_id in self._execs:
+            return self._execs[exec_id]
+        raise NotFoundError(f"No such exec instance: {exec_id}")
+
+    async def start(
+        self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None
+    ) -> Attachment | None:
+        """Start it; return its streams unless detached.
+
+        Raises:
+            ConflictError: it was started before, or the container stopped.
+            BarqueError: a detached start failed.
+        """
+        made = self.find(exec_id)
+        if made.started:
+            raise ConflictError(f"Error: Exec command {exec_id} has already run"
+                                if not made.running else f"Error: Exec command {exec_id} is already running")  # fmt: skip
+        self._check_running(made.container)
+        made.started = made.running = True
+        keeper = self._engine.keeper
+        config = made.config
+        size = console_size or tuple(config.get("ConsoleSize") or ()) or None
+        tty = bool(config.get("Tty"))
+        sock = None
+        try:
+            if not detach:
+                sock = await keeper.attach(
+                    made.container.id, made.id, stdin=bool(config.get("AttachStdin")),
+                    stdout=bool(config.get("AttachStdout")), stderr=bool(config.get("AttachStderr")),
+                )  # fmt: skip
+            started = await keeper.exec(
+                made.container.id, made.id, process=self._process(made, tty=tty), tty=tty,
+                open_stdin=bool(config.get("AttachStdin")) and not detach,
+                seccomp=None if config.get("Privileged") else self._engine.seccomp_program(
+                    made.container.host, external=False),
+                console_size=size if tty else None,  # type: ignore[arg-type]
+            )  # fmt: skip
+        except (BarqueError, OSError) as error:
+            if sock is not None:
+                sock.close()
+            return await self._failed(made, error, detach=detach, tty=tty)
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        made.pid = started["pid"]
+        self._publish(made, f"exec_start: {made.command}")
+        if made.done.is_set():
+            made.pid = 0
+        if sock is None:
+            return None
+        return Attachment(sock, tty, made.keys, None, lambda: self._publish(made, "exec_detach"))
+
+    async def _failed(self, made: Exec, error: Exception, *, detach: bool, tty: bool) -> Attachment | None:
+        text = str(error)
+        if isinstance(error, KeeperError):
+            text = _FAILED + text
+        made.running = False
+        code = exit_code_of(text)
+        made.exit_code = code if code in (126, 127) else 126
+        made.done.set()
+        try:
+            await self._engine.keeper.forget(made.container.id, made.id)
+        except BarqueError:
+            pass
+        if detach:
+            failure = InvalidInputError(text) if code in (126, 127) else BarqueError(text)
+            raise failure from error
+        return Attachment(None, tty, b"", _said(text, tty=tty))
+
+    def _process(self, made: Exec, *, tty: bool) -> Json:
+        container, config = made.container, made.config
+        host = container.host
+        wanted = config.get("User") or container.config.get("User") or ""
+        groups = host.get("GroupAdd") or ()
+        if wanted:
+            user = user_of_process(container.pid, wanted, groups)
+        else:
+            user = user_of_process(container.pid, "", groups)
+        return self._describe(container, config, user, tty=tty)
+
+    def _describe(self, container: Container, config: Json, user: ExecUser, *, tty: bool) -> Json:
+        host = container.host
+        env = {"Env": _merged(container.config.get("Env") or [], config.get("Env") or [])}
+        names = spec.capabilities({"Privileged": True} if config.get("Privileged") else host)
+        process: Json = {
+            "args": config["Cmd"],
+            "env": spec.environment(env, str(container.config.get("Hostname") or ""), user.home, tty=tty),
+            "cwd": config.get("WorkingDir") or container.config.get("WorkingDir") or "/",
+            "user": spec.user_object(user),
+            "capabilities": spec.capability_sets(names, user.uid),
+            "noNewPrivileges": spec.no_new_privileges(host, default=self._engine.config.no_new_privileges),
+            "oomScoreAdj": host.get("OomScoreAdj") or 0,
+        }
+        if tty:
+            process["terminal"] = True
+        limits = spec.rlimits(host, tuple(self._engine.config.default_ulimits))
+        if limits:
+            process["rlimits"] = limits
+        return process
+
+    async def run(self, container: Container, command: list[str], most: int) -> tuple[int, str]:
+        """Run a command to its end; return its exit code and the first bytes of what it printed."""
+        made_id = (await self.create(container, {"Cmd": command, "AttachStdout": True, "AttachStderr": True}))["Id"]
+        made = self.find(made_id)
+        try:
+            attachment = await self.start(made_id, detach=False, console_size=None)
+            output = b""
+            if attachment is not None and attachment.sock is not None:
+                output = await _read_frames(attachment, most)
+                await made.done.wait()
+            elif attachment is not None and attachment.prelude is not None:
+                output = b"".join([chunk[8:] async for chunk in attachment.prelude])
+            return made.exit_code or 0, output.decode(errors="replace")
+        except asyncio.CancelledError:
+            if made.running:
+                self._engine.spawn(self._kill(made))
+            raise
+        finally:
+            if not made.running:
+                self._forget(made)
+
+    async def _kill(self, made: Exec) -> None:
+        try:
+            await self._engine.keeper.signal(made.container.id, made.id, 9)
+        except BarqueError:
+            return
+
+    def exited(self, event: Json) -> None:
+        """Take note of an exec process's end."""
+        made = self._execs.get(event["exec_id"])
+        if made is None:
+            return
+        made.running = False
+        made.exit_code = event["exit_code"]
+        made.pid = 0
+        made.done.set()
+        self._publish(made, "exec_die", exitCode=str(event["exit_code"]))
+        self._engine.spawn(self._forget_in_keeper(made))
+        if len(self._execs) > 2000:
+            self._forget_old()
+
+    async def _forget_in_keeper(self, made: Exec) -> None:
+        try:
+            await self._engine.keeper.forget(made.container.id, made.id)
+        except BarqueError:
+            return
+
+    def container_ended(self, container: Container) -> None:
+        """End all instances of a container whose first process has ended."""
+        for exec_id in container.exec_ids:
+            made = self._execs.get(exec_id)
+            if made is not None and made.running:
+                made.running = False
+                made.exit_code = 137
+                made.done.set()
+
+    def drop_container(self, container: Container) -> None:
+        """Forget all instances of a removed container."""
+        for exec_id in container.exec_ids:
+            self._execs.pop(exec_id, None)
+
+    def _forget(self, made: Exec) -> None:
+        self._execs.pop(made.id, None)
+        if made.id in made.container.exec_ids:
+            made.container.exec_ids.remove(made.id)
+
+    def _forget_old(self) -> None:
+        for made in [e for e in self._execs.values() if e.started and not e.running][:1000]:
+            self._forget(made)
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None:
+        """Set the terminal's size.
+
+        Raises:
+            ConflictError: it does not run.
+        """
+        made = self.find(exec_id)
+        try:
+            await self._engine.keeper.resize(made.container.id, made.id, height, width)
+        except KeeperError as error:
+            raise ConflictError(f"cannot resize exec {exec_id}: {error}") from error
+
+    def inspect(self, exec_id: str) -> Json:
+        """Return an instance as the API shows it."""
+        made = self.find(exec_id)
+        config = made.config
+        command = config["Cmd"]
+        return {
+            "ID": made.id, "Running": made.running, "ExitCode": made.exit_code,
+            "ProcessConfig": {
+                "tty": bool(config.get("Tty")), "entrypoint": command[0], "arguments": command[1:],
+                "privileged": bool(config.get("Privileged")),
+                **({"user": config["User"]} if config.get("User") else {}),
+            },
+            "OpenStdin": bool(config.get("AttachStdin")), "OpenStderr": bool(config.get("AttachStderr")),
+            "OpenStdout": bool(config.get("AttachStdout")), "CanRemove": False,
+            "ContainerID": made.container.id,
+            "DetachKeys": config.get("DetachKeys") or "", "Pid": made.pid,
+        }  # fmt: skip
+
+
+def _merged(base: list[str], more: list[str]) -> list[str]:
+    found = {entry.partition("=")[0]: entry for entry in base}
+    found.update({entry.partition("=")[0]: entry for entry in more})
+    return list(found.values())
+
+
+async def _said(text: str, *, tty: bool) -> AsyncIterator[bytes]:
+    data = (text.replace("\n", " ") + "\r\n").encode()
+    yield data if tty else struct.pack(">BxxxI", 1, len(data)) + data
+
+
+async def _read_frames(attachment: Attachment, most: int) -> bytes:
+    """Read a framed stream to its end, keeping the first bytes."""
+    assert attachment.sock is not None
+    loop = asyncio.get_running_loop()
+    buffer, output = b"", b""
+    try:
+        while data := await loop.sock_recv(attachment.sock, 65536):
+            buffer += data
+            while len(buffer) >= 8:
+                size = int.from_bytes(buffer[4:8], "big")
+                if len(buffer) < 8 + size:
+                    break
+                output = (output + buffer[8 : 8 + size])[:most]
+                buffer = buffer[8 + size :]
+    finally:
+        attachment.sock.close()
+    return output

@@ -1,0 +1,419 @@
+"""Start, stop, kill, exit, restart, removal: a container's ways from state to state."""
+
+import asyncio
+import os
+import shutil
+import signal as signals
+import time
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotModifiedError
+from barque.engine import health, starting
+from barque.engine.checks import parse_signal
+from barque.engine.container import Container
+from barque.keeper.client import KeeperError
+from barque.runtime.cgroups import open_manager
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_LONGEST_BACK_OFF_S = 60.0
+_RESET_AFTER_NS = 10_000_000_000
+
+
+class Lifecycle:
+    """Moves containers of one engine from state to state."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    async def start(self, container: Container) -> None:
+        """Start it.
+
+        Raises:
+            NotModifiedError: it runs.
+            ConflictError: it is paused or being removed.
+            BarqueError: the start failed.
+        """
+        async with container.lock:
+            if container.status == "paused":
+                raise ConflictError("cannot start a paused container, try unpause instead")
+            if container.status == "running":
+                raise NotModifiedError("container is already running")
+            if container.status in ("removing", "dead"):
+                raise ConflictError("container is marked for removal and cannot be started")
+            self._cancel_restart(container)
+            container.state["stopped_by_user"] = False
+            container.back_off = 0.1
+            container.row["restart_count"] = 0
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        try:
+            await starting.start(self._engine, container)
+        except BaseException as error:
+            self._start_failed(container, error)
+            if container.host.get("AutoRemove"):
+                self._engine.spawn(self._auto_remove(container))
+            raise
+
+    def _start_failed(self, container: Container, error: BaseException) -> None:
+        state = container.state
+        code = getattr(error, "exit_code", 128)
+        state.update(error=str(error), exit_code=code, pid=0)
+        if state["status"] not in ("created",) or code in (126, 127):
+            state["status"] = "created" if not state["started_before"] else "exited"
+        self._engine.network.release(container.id)
+        container.endpoint = None
+        self._engine.changed(container)
+        self._engine.save(container)
+        self._settle(container, "not-running")
+
+    # Exits.
+
+    def exited(self, container: Container, event: Json) -> None:
+        """Take note of the first process's end, which the keeper reports once the logs are on file."""
+        state = container.state
+        if container.pid == 0:
+            return
+        engine = self._engine
+        ran_ns = event["at_ns"] - state["started_ns"]
+        oom = bool(event.get("oom_killed"))
+        state.update(pid=0, exit_code=event["exit_code"], finished_ns=event["at_ns"], oom_killed=oom, error="")
+        state["status"] = "exited"
+        health.stop(container)
+        engine.network.release(container.id)
+        container.endpoint = None
+        starting.clean(engine, container)
+        if oom:
+            engine.publish(container, "oom")
+        duration = str(max(ran_ns, 0) // 1_000_000_000)
+        engine.publish(container, "die", execDuration=duration, exitCode=str(event["exit_code"]))
+        again = self._wants_restart(container, ran_ns)
+        if again:
+            state["status"] = "restarting"
+        engine.changed(container)
+        engine.save(container)
+        container.exited.set()
+        container.started.clear()
+        if not again:
+            self._settle(container, "not-running")
+        self._settle(container, "next-exit")
+        engine.execs.container_ended(container)
+        engine.spawn(self._after_exit(container, again))
+
+    async def _after_exit(self, container: Container, again: bool) -> None:
+        try:
+            await self._engine.keeper.forget(container.id)
+        except BarqueError:
+            pass
+        if again:
+            container.restart_task = self._engine.spawn(self._restart_later(container))
+        elif container.host.get("AutoRemove"):
+            await self._auto_remove(container)
+
+    def _wants_restart(self, container: Container, ran_ns: int) -> bool:
+        policy = container.host["RestartPolicy"]
+        name = policy["Name"]
+        if container.state["stopped_by_user"] or self._engine.closing or name in ("", "no"):
+            return False
+        if ran_ns > _RESET_AFTER_NS:
+            container.back_off = 0.1
+            container.row["restart_count"] = 0
+        if name == "on-failure":
+            most = policy.get("MaximumRetryCount") or 0
+            if container.state["exit_code"] == 0 or (most and container.row["restart_count"] >= most):
+                return False
+        return True
+
+    async def _restart_later(self, container: Container) -> None:
+        """Start anew after the back-off, for as long as starting fails and the policy says so."""
+        while True:
+            delay = container.back_off
+            container.back_off = min(delay * 2, _LONGEST_BACK_OFF_S)
+            await asyncio.sleep(delay)
+            async with container.lock:
+                if container.status != "restarting" or container.state["stopped_by_user"]:
+                    return
+                container.row["restart_count"] += 1
+                try:
+                    await starting.start(self._engine, container)
+                    return
+                except (BarqueError, OSError) as error:
+                    self._start_failed(container, error)
+                    if not self._wants_restart(container, 0):
+                        return
+                    container.state["status"] = "restarting"
+                    self._engine.changed(container)
+
+    def _cancel_restart(self, container: Container) -> None:
+        task, container.restart_task = container.restart_task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    # Waiting.
+
+    def wait(self, container: Container, condition: str) -> "asyncio.Future[Json]":
+        """Return a future of {"StatusCode"} for not-running, next-exit or removed.
+
+        Raises:
+            InvalidInputError: another condition.
+        """
+        condition = condition or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidInputError(f'invalid condition: "{condition}"')
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        idle = not container.is_running and container.status != "restarting"
+        if condition == "not-running" and idle:
+            future.set_result(self._result(container))
+        else:
+            container.waiters.append((condition, future))
+        return future
+
+    def _result(self, container: Container) -> Json:
+        result: Json = {"StatusCode": container.state["exit_code"]}
+        if container.state["error"] and not container.state["started_before"]:
+            result["Error"] = {"Message": container.state["error"]}
+        return result
+
+    def _settle(self, container: Container, condition: str) -> None:
+        rest = []
+        for wanted, future in container.waiters:
+            if wanted == condition or condition == "removed":
+                if not future.done():
+                    future.set_result(self._result(container))
+            else:
+                rest.append((wanted, future))
+        container.waiters = rest
+
+    # Stopping.
+
+    async def stop(self, container: Container, signal: str, timeout_s: int | None) -> None:
+        """Stop it: the signal, and SIGKILL after the timeout (negative: never).
+
+        Raises:
+            NotModifiedError: it does not run.
+        """
+        if not container.is_running and container.status != "restarting":
+            raise NotModifiedError("container is already stopped")
+        number = parse_signal(signal or container.config.get("StopSignal") or "SIGTERM")
+        if timeout_s is None:
+            timeout_s = container.config.get("StopTimeout")
+        container.state["stopped_by_user"] = True
+        self._engine.save(container)
+        await self._end(container, number, 10 if timeout_s is None else timeout_s)
+        self._engine.publish(container, "stop")
+
+    async def _end(self, container: Container, number: int, timeout_s: float) -> None:
+        self._cancel_restart(container)
+        if container.status == "restarting":
+            self._give_up_restart(container)
+        if not container.is_running:
+            return
+        await self._thaw(container)
+        await self._signal(container, number)
+        try:
+            await asyncio.wait_for(container.exited.wait(), None if timeout_s < 0 else max(timeout_s, 0.001))
+        except TimeoutError:
+            await self._signal(container, signals.SIGKILL)
+            try:
+                await asyncio.wait_for(container.exited.wait(), 10)
+            except TimeoutError:
+                raise BarqueError(f"cannot stop container: {container.id}: tried to kill container, "
+                                  "but did not receive an exit event") from None  # fmt: skip
+        # An exit that raced with us may have asked for a restart before the user's wish was known.
+        self._cancel_restart(container)
+        if container.status == "restarting":
+            self._give_up_restart(container)
+
+    def _give_up_restart(self, container: Container) -> None:
+        container.state["status"] = "exited"
+        self._engine.changed(container)
+        self._engine.save(container)
+        self._settle(container, "not-running")
+
+    async def _signal(self, container: Container, number: int, *, quiet: bool = True) -> None:
+        try:
+            await self._engine.keeper.signal(container.id, None, number)
+        except KeeperError:
+            if not quiet:
+                raise
+        if container.is_running:
+            self._engine.publish(container, "kill", signal=str(int(number)))
+
+    async def kill(self, container: Container, signal: str) -> None:
+        """Send a signal.
+
+        Raises:
+            ConflictError: it does not run.
+        """
+        number = parse_signal(signal or "SIGKILL")
+        if not container.is_running:
+            if container.status == "restarting":
+                container.state["stopped_by_user"] = True
+                self._cancel_restart(container)
+                self._give_up_restart(container)
+                return
+            raise ConflictError(f"cannot kill container: {container.id}: container {container.id} is not running")
+        stop = parse_signal(container.config.get("StopSignal") or "SIGTERM")
+        if number in (signals.SIGKILL, stop):
+            container.state["stopped_by_user"] = True
+            self._engine.save(container)
+        if number == signals.SIGKILL:
+            await self._thaw(container)
+        try:
+            await self._signal(container, number, quiet=False)
+        except KeeperError as error:
+            raise ConflictError(f"cannot kill container: {container.id}: {error}") from error
+        if number == signals.SIGKILL:
+            try:
+                await asyncio.wait_for(container.exited.wait(), 10)
+            except TimeoutError:
+                pass
+
+    async def restart(self, container: Container, signal: str, timeout_s: int | None) -> None:
+        """Stop it where it runs, and start it."""
+        if container.is_running or container.status == "restarting":
+            stopped_by_user = container.state["stopped_by_user"]
+            auto, container.auto_removing = container.auto_removing, True
+            try:
+                await self.stop(container, signal, timeout_s)
+                await self._engine.keeper.forget(container.id)
+            finally:
+                container.state["stopped_by_user"] = stopped_by_user
+                container.auto_removing = auto
+        await self.start(container)
+        self._engine.publish(container, "restart")
+
+    async def pause(self, container: Container) -> None:
+        """Freeze all its processes.
+
+        Raises:
+            ConflictError: it does not run or is frozen.
+        """
+        async with container.lock:
+            if container.status == "paused":
+                raise ConflictError(f"Container {container.id} is already paused")
+            if container.status == "restarting":
+                raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
+            if not container.is_running:
+                raise ConflictError(f"Container {container.id} is not running")
+            await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).freeze)
+            self._set_status(container, "paused")
+            self._engine.publish(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        """Let it run on.
+
+        Raises:
+            ConflictError: it is not frozen.
+        """
+        async with container.lock:
+            if container.status != "paused":
+                raise ConflictError(f"Container {container.id} is not paused")
+            await self._thaw(container)
+
+    async def _thaw(self, container: Container) -> None:
+        if container.status != "paused":
+            return
+        await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).thaw)
+        if container.status == "paused":
+            self._set_status(container, "running")
+            self._engine.publish(container, "unpause")
+
+    def _set_status(self, container: Container, status: str) -> None:
+        container.state["status"] = status
+        self._engine.changed(container)
+        self._engine.save(container)
+
+    # Removal.
+
+    async def remove(self, container: Container, *, force: bool, volumes: bool) -> None:
+        """Remove it and its files.
+
+        Raises:
+            ConflictError: it runs and force is not given.
+        """
+        if container.status in ("removing",) and container.removed.is_set() is False and container.auto_removing:
+            raise ConflictError(f"removal of container {container.id} is already in progress")
+        if container.is_running or container.status == "restarting":
+            if not force:
+                hint = ("container is paused and must be unpaused first" if container.status == "paused" else
+                        f"container is {container.status}: stop the container before removing or force remove")
+                raise ConflictError(f'cannot remove container "{container.name}": {hint}')
+            container.state["stopped_by_user"] = True
+            container.auto_removing = True
+            await self._end(container, signals.SIGKILL, 10)
+        async with container.lock:
+            if container.removed.is_set():
+                return
+            await self._delete(container, volumes=volumes)
+
+    async def _auto_remove(self, container: Container) -> None:
+        if container.auto_removing or self._engine.closing:
+            return
+        container.auto_removing = True
+        async with container.lock:
+            if container.removed.is_set() or container.is_running:
+                return
+            await self._delete(container, volumes=True)
+
+    async def _delete(self, container: Container, *, volumes: bool) -> None:
+        engine = self._engine
+        previous = container.status
+        container.state["status"] = "removing"
+        engine.changed(container)
+        self._cancel_restart(container)
+        try:
+            await engine.keeper.forget(container.id)
+            engine.snapshots.remove(container.id)
+        except (BarqueError, OSError) as error:
+            container.state["status"] = "dead" if previous != "created" else previous
+            engine.changed(container)
+            engine.save(container)
+            raise BarqueError(f"container {container.id}: driver \"overlay2\" failed to remove root filesystem: {error}") from error
+        folder, run = engine.folder(container.id), engine.bundle(container.id)
+        engine.discard(container)
+        engine.database.delete("container", container.id)
+        container.removed.set()
+        engine.execs.drop_container(container)
+        engine.publish(container, "destroy")
+        self._settle(container, "removed")
+        _clear(folder)
+        _clear(run)
+        if volumes:
+            await engine.volumes.drop_anonymous(
+                [point["Name"] for point in container.row["mounts"] if point["anonymous"]])  # fmt: skip
+
+    async def stop_all(self) -> None:
+        """Stop everything that runs, for the engine's own end."""
+        running = [c for c in self._engine.containers_by_id.values() if c.is_running or c.status == "restarting"]
+        await asyncio.gather(*(self._stop_for_shutdown(c) for c in running))
+
+    async def _stop_for_shutdown(self, container: Container) -> None:
+        limit = container.config.get("StopTimeout")
+        seconds = 10 if limit is None else limit
+        number = parse_signal(container.config.get("StopSignal") or "SIGTERM")
+        try:
+            await self._end(container, number, min(seconds, self._engine.config.shutdown_timeout_s))
+        except BarqueError:
+            return
+
+
+def _clear(folder: str) -> None:
+    try:
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+        os.rmdir(folder)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def now_ns() -> int:
+    """Return the time since the epoch in nanoseconds."""
+    return time.time_ns()

@@ -1,0 +1,140 @@
+"""Taking over at start: rows against what the keeper minds, and what must be brought back."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError
+from barque.base.ids import is_full_id
+from barque.engine import health
+from barque.engine.container import Container
+from barque.keeper.client import Keeper
+from barque.runtime.cgroups import open_manager
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+async def reconcile(engine: "Engine") -> None:
+    """Load all containers; adopt those that run, note the end of those that do not."""
+    tasks = {row["id"]: row for row in await engine.keeper.list() if row["exec_id"] is None}
+    for row in engine.database.load("container").values():
+        engine.add(Container(row))
+    for container in list(engine.containers_by_id.values()):
+        _settle(engine, container, tasks.pop(container.id, None))
+    for task_id in tasks:
+        await _end_stranger(engine.keeper, task_id, running="exit" not in tasks[task_id])
+    running = [(c.id, c.pid) for c in engine.containers_by_id.values() if c.is_running]
+    for container_id, endpoint in engine.network.restore(running).items():
+        engine.containers_by_id[container_id].endpoint = endpoint
+    for container in engine.containers_by_id.values():
+        if container.is_running:
+            container.started.set()
+            health.start(engine, container)
+    _sweep(engine)
+
+
+def _settle(engine: "Engine", container: Container, task: Json | None) -> None:
+    state = container.state
+    if task is not None and "exit" not in task:
+        state.update(pid=task["pid"], status="paused" if _frozen(engine, container) else "running", started_before=True)
+        engine.save(container)
+        return
+    if container.status in ("running", "paused", "restarting") or state["pid"]:
+        ended = (task or {}).get("exit") or _exit_file(engine.bundle(container.id)) or {}
+        code = ended.get("exit_code", state["exit_code"] if container.status == "restarting" else 255)
+        state.update(
+            pid=0, status="exited", exit_code=code, oom_killed=bool(ended.get("oom_killed")),
+            finished_ns=ended.get("at_ns") or time.time_ns(),
+        )  # fmt: skip
+        engine.save(container)
+    elif container.status == "removing":
+        state["status"] = "dead"
+        engine.save(container)
+
+
+def _frozen(engine: "Engine", container: Container) -> bool:
+    try:
+        return open_manager(engine.cgroup_path(container)).is_frozen()
+    except OSError:
+        return False
+
+
+def _exit_file(bundle: str) -> Json | None:
+    try:
+        with open(f"{bundle}/exit.json", encoding="utf-8") as file:
+            found = json.load(file)
+            return found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+async def _end_stranger(keeper: Keeper, task_id: str, *, running: bool) -> None:
+    """End a process whose container is not known any more."""
+    log.warning("ending container %s, of which no record is left", task_id)
+    try:
+        if running:
+            await keeper.signal(task_id, None, 9)
+        await keeper.forget(task_id)
+    except BarqueError as error:
+        log.warning("container %s: %s", task_id, error)
+
+
+def _sweep(engine: "Engine") -> None:
+    """Remove what a create or a removal that was cut short left."""
+    known = engine.containers_by_id
+    for info in list(engine.snapshots.walk()):
+        if is_full_id(info.key) and info.key not in known:
+            try:
+                engine.snapshots.remove(info.key)
+            except (BarqueError, OSError) as error:
+                log.warning("snapshot %s is left over: %s", info.key, error)
+    for folder in (f"{engine.config.data_root}/containers", f"{engine.config.exec_root}/containers"):
+        for name in os.listdir(folder):
+            if is_full_id(name) and name not in known:
+                shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
+
+
+def bring_back(engine: "Engine") -> None:
+    """Start what its policy wants to run, and remove what was to be removed at its end."""
+    for container in list(engine.containers_by_id.values()):
+        if container.is_running:
+            continue
+        if container.status == "dead" or (container.host.get("AutoRemove") and container.status == "exited"):
+            engine.spawn(_remove(engine, container))
+        elif wants_start(container):
+            engine.spawn(_start(engine, container))
+
+
+def wants_start(container: Container) -> bool:
+    """Tell whether the policy brings the container back at the engine's start."""
+    state = container.state
+    name = container.host["RestartPolicy"]["Name"]
+    if name == "always":
+        return bool(state["started_before"])
+    if name == "unless-stopped":
+        return bool(state["started_before"]) and not state["stopped_by_user"]
+    if name == "on-failure":
+        return container.status == "exited" and state["exit_code"] != 0 and not state["stopped_by_user"]
+    return False
+
+
+async def _start(engine: "Engine", container: Container) -> None:
+    try:
+        await engine.keeper.forget(container.id)
+        await engine.lifecycle.start(container)
+    except (BarqueError, OSError) as error:
+        log.warning("container %s could not be brought back: %s", container.name, error)
+
+
+async def _remove(engine: "Engine", container: Container) -> None:
+    try:
+        await engine.lifecycle.remove(container, force=True, volumes=bool(container.host.get("AutoRemove")))
+    except (BarqueError, OSError) as error:
+        log.warning("container %s could not be removed: %s", container.name, error)

@@ -1,0 +1,94 @@
+"""Reading small files of a container's root before it runs."""
+
+import os
+from collections.abc import Sequence
+
+from barque.base.errors import InvalidInputError
+from barque.kernel.openat2 import RESOLVE_NO_SYMLINKS, open_in_root
+from barque.runtime.users import ExecUser, resolve
+from barque.storage.mounts import mounted, root_of_process
+from barque.storage.snapshots import Snapshotter
+
+_LARGEST = 4 << 20
+
+
+def user_of_snapshot(snapshots: Snapshotter, key: str, user: str, groups: Sequence[str]) -> ExecUser:
+    """Return who `user` is by the passwd and group files of a snapshot.
+
+    Raises:
+        InvalidInputError: a name that is not there.
+    """
+    passwd, group = _files(snapshots, key)
+    return resolve(user, passwd, group, list(groups))
+
+
+def user_of_process(pid: int, user: str, groups: Sequence[str]) -> ExecUser:
+    """Return who `user` is by the files of a running container.
+
+    Raises:
+        InvalidInputError: a name that is not there.
+    """
+    with root_of_process(pid) as root:
+        return resolve(user, _read(root, "/etc/passwd"), _read(root, "/etc/group"), list(groups))
+
+
+def _files(snapshots: Snapshotter, key: str) -> tuple[str, str]:
+    """Look into the layers one by one, which needs no mount; odd layouts are looked at mounted."""
+    folders = [snapshots.layer_dir(key), *snapshots.lower_dirs(key)]
+    found = [_in_layers(folders, name) for name in ("etc/passwd", "etc/group")]
+    if None not in found:
+        return found[0] or "", found[1] or ""
+    with mounted(snapshots.mounts(key)) as root:
+        return _read(root, "/etc/passwd"), _read(root, "/etc/group")
+
+
+def _in_layers(folders: Sequence[str], name: str) -> str | None:
+    """Return the uppermost layer's text, empty where no layer has it, None where links are in play."""
+    for folder in folders:
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_NO_SYMLINKS)
+        except FileNotFoundError:
+            if _opaque(root):
+                return None
+            continue
+        except OSError:
+            return None
+        finally:
+            os.close(root)
+        return _text(fd)
+    return ""
+
+
+def _opaque(root: int) -> bool:
+    try:
+        fd = open_in_root(root, "etc", os.O_RDONLY, resolve=RESOLVE_NO_SYMLINKS)
+    except OSError:
+        return False
+    try:
+        return os.getxattr(fd, "trusted.overlay.opaque") == b"y"
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _read(root: int, name: str) -> str:
+    try:
+        fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    return _text(fd) or ""
+
+
+def _text(fd: int) -> str | None:
+    import stat
+
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        if os.fstat(fd).st_size > _LARGEST:
+            raise InvalidInputError("the container's passwd or group file is too large")
+        return os.read(fd, _LARGEST).decode(errors="replace")
+    finally:
+        os.close(fd)

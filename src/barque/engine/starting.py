@@ -1,0 +1,309 @@
+"""One start: files of /etc, network, config.json, the keeper's call."""
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.engine import health, spec
+from barque.engine.checks import parse_size
+from barque.engine.container import Container
+from barque.engine.rootfiles import user_of_snapshot
+from barque.keeper.client import KeeperError
+from barque.kernel import mount as kernel_mount
+from barque.network import files
+from barque.network.model import EndpointRequest
+from barque.network.ports import parse_requests
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_PREFIX = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "runc create failed: unable to start container process: "
+)
+_INIT_NAMES = ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static", "/usr/bin/tini",
+               "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")  # fmt: skip
+
+
+class StartError(BarqueError):
+    """A start failed; exit_code is what the container shows: 126, 127 or 128."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code_of(message)
+        self.http_status = 400 if self.exit_code in (126, 127) else 500
+
+
+def exit_code_of(message: str) -> int:
+    """Return the code that Docker gives a container whose start failed with this message."""
+    lower = message.lower()
+    if any(words in lower for words in ("executable file not found", "no such file or directory")):
+        return 127
+    if any(words in lower for words in ("permission denied", "is a directory", "exec format error")):
+        return 126
+    return 128
+
+
+async def start(engine: "Engine", container: Container) -> None:
+    """Start the container's first process and take note of it.
+
+    Raises:
+        StartError: the runtime refused.
+        BarqueError: a port is taken, a file is missing.
+    """
+    host = container.host
+    endpoint_fd = _connect(engine, container)
+    surroundings = _surroundings(engine, container)
+    made = spec.build(container.config, host, container.row["path"], container.row["args"], surroundings)
+    runtime = engine.runtime_path(host.get("Runtime") or "")
+    resources = spec.resources(host)
+    program = engine.seccomp_program(host, external=bool(runtime))
+    cgroup_path = engine.cgroup_path(container)
+    if runtime:
+        made["linux"]["resources"] = resources
+        made["linux"]["cgroupsPath"] = cgroup_path
+        profile = engine.seccomp_profile(host)
+        if profile is not None:
+            made["linux"]["seccomp"] = profile
+    bundle = engine.bundle(container.id)
+    os.makedirs(f"{bundle}/rootfs", mode=0o710, exist_ok=True)
+    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+        json.dump(made, file, separators=(",", ":"))
+    size = host.get("ConsoleSize") or [0, 0]
+    container.exited.clear()
+    engine.early_exits.pop(container.id, None)
+    try:
+        started = await engine.keeper.start(
+            container.id,
+            bundle=bundle,
+            root_mounts=[mount._asdict() for mount in engine.snapshots.mounts(container.id)],
+            tty=container.tty,
+            open_stdin=bool(container.config.get("OpenStdin")),
+            stdin_once=bool(container.config.get("StdinOnce")),
+            log=log_settings(container),
+            cgroup={"path": cgroup_path, "resources": resources},
+            netns_fd=endpoint_fd,
+            seccomp=None if runtime else program,
+            runtime=runtime or None,
+            console_size=(size[0], size[1]) if container.tty and any(size) else None,
+        )
+    except KeeperError as error:
+        clean(engine, container)
+        raise StartError(_PREFIX + _in_init(str(error))) from error
+    except BaseException:
+        clean(engine, container)
+        raise
+    state = container.state
+    state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
+                 finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
+    engine.changed(container)
+    engine.save(container)
+    container.started.set()
+    engine.publish(container, "start")
+    early = engine.early_exits.pop(container.id, None)
+    if early is not None:
+        engine.lifecycle.exited(container, early)
+        return
+    health.start(engine, container)
+
+
+def _in_init(message: str) -> str:
+    if message.startswith("exec:") or message.startswith("exec "):
+        return f"error during container init: {message}"
+    return f"error during container init: {message}"
+
+
+def _connect(engine: "Engine", container: Container) -> int | None:
+    """Give it its network; return the namespace's descriptor where it has one of its own."""
+    mode = container.network_mode
+    engine.network.release(container.id)
+    if mode == "host" or mode.startswith("container:"):
+        return None
+    if mode == "none":
+        return engine.network.isolated(container.id)
+    config = container.config
+    settings = container.row["networking"].get(mode) or container.row["networking"].get("default") or {}
+    ports = parse_requests(
+        container.host.get("PortBindings"), config.get("ExposedPorts") or (),
+        publish_all=bool(container.host.get("PublishAllPorts")),
+    )  # fmt: skip
+    container.endpoint = engine.network.allocate(
+        EndpointRequest(
+            container.id, container.name, network=mode, ports=ports,
+            mac=settings.get("MacAddress") or config.get("MacAddress") or "", settings=settings,
+        )  # fmt: skip
+    )
+    return container.endpoint.netns_fd
+
+
+def _surroundings(engine: "Engine", container: Container) -> spec.Surroundings:
+    host, config = container.host, container.config
+    joined: dict[str, int] = {}
+    for key, kind in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
+        mode, _, ref = str(host.get(key) or "").partition(":")
+        if mode == "container":
+            other = engine.find(ref)
+            if not other.is_running:
+                raise ConflictError(f"cannot join {kind} namespace of a non running container: {other.id}")
+            joined[kind] = other.pid
+    try:
+        user = user_of_snapshot(
+            engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())
+    except InvalidInputError as error:
+        raise StartError(str(error)) from error
+    init = find_init(engine.config.init_path) if host.get("Init") else ""
+    return spec.Surroundings(
+        container_id=container.id,
+        hostname=str(config.get("Hostname") or ""),
+        user=user,
+        etc_files=_etc_files(engine, container),
+        points=tuple(_ready_points(container)),
+        joined=joined,
+        network_path="",
+        shm_source=_shm(engine, container),
+        init_source=init,
+        cgroups_v2=engine.cgroups_v2,
+        default_shm=engine.config.shm_size,
+        default_ulimits=tuple(engine.config.default_ulimits),
+        no_new_privileges=engine.config.no_new_privileges,
+        cgroup_namespace=str(host.get("CgroupnsMode") or engine.cgroupns_mode),
+    )
+
+
+def _ready_points(container: Container) -> list[Json]:
+    points: list[Json] = container.row["mounts"]
+    for point in points:
+        if point["Type"] != "bind" or os.path.lexists(point["Source"]):
+            continue
+        if not point["make"]:
+            raise InvalidInputError(
+                f'invalid mount config for type "bind": bind source path does not exist: {point["Source"]}')
+        os.makedirs(point["Source"], exist_ok=True)
+    return points
+
+
+def find_init(wanted: str) -> str:
+    """Return the path of an init program on this machine.
+
+    Raises:
+        BarqueError: there is none.
+    """
+    for path in (wanted,) if wanted else _INIT_NAMES:
+        if os.access(path, os.X_OK):
+            return path
+    raise BarqueError("no init program was found for --init: install tini, or name one with --init-path")
+
+
+def _shm(engine: "Engine", container: Container) -> str:
+    """Return the folder to bind on /dev/shm, which is shared with others; empty for one of its own."""
+    mode, _, ref = str(container.host.get("IpcMode") or "").partition(":")
+    if mode == "host":
+        return "/dev/shm"  # noqa: S108
+    if mode == "container":
+        other = engine.find(ref)
+        return _shm(engine, other) if other.host.get("IpcMode") == "host" else f"{engine.bundle(other.id)}/shm"
+    if mode != "shareable":
+        return ""
+    path = f"{engine.bundle(container.id)}/shm"
+    os.makedirs(path, exist_ok=True)
+    if not os.path.ismount(path):
+        size = container.host.get("ShmSize") or engine.config.shm_size
+        flags = kernel_mount.MS_NOSUID | kernel_mount.MS_NODEV | kernel_mount.MS_NOEXEC
+        kernel_mount.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+    return path
+
+
+def clean(engine: "Engine", container: Container) -> None:
+    """Take back what a start made on the host."""
+    if container.host.get("IpcMode") == "shareable":
+        path = f"{engine.bundle(container.id)}/shm"
+        if os.path.ismount(path):
+            kernel_mount.umount(path, kernel_mount.MNT_DETACH)
+
+
+def _etc_files(engine: "Engine", container: Container) -> tuple[tuple[str, str], ...]:
+    """Write hosts, hostname and resolv.conf; return where each goes."""
+    mode, _, ref = container.network_mode.partition(":")
+    if mode == "container":
+        folder = engine.folder(engine.find(ref).id)
+    else:
+        folder = engine.folder(container.id)
+        for name, text in _etc_texts(engine, container).items():
+            _write(f"{folder}/{name}", text)
+    found = [(f"{folder}/{name}", f"/etc/{name}") for name in ("resolv.conf", "hostname", "hosts")]
+    return tuple((source, target) for source, target in found if os.path.exists(source))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
+
+
+def _etc_texts(engine: "Engine", container: Container) -> dict[str, str]:
+    host, config = container.host, container.config
+    endpoint = container.endpoint
+    gateway = engine.config.host_gateway_ip or (engine.network.bridge.address if engine.network.bridge else "")
+    extra = files.extra_hosts(host.get("ExtraHosts") or [], [gateway])
+    own = str(config.get("Hostname") or "")
+    if container.network_mode == "host":
+        hosts = _read("/etc/hosts") + "".join(f"{address}\t{name}\n" for name, address in extra)
+    else:
+        addresses = [endpoint.ip, endpoint.ip6] if endpoint else []
+        names = files.own_names(own, str(config.get("Domainname") or ""))
+        hosts = files.hosts(addresses, names, extra)
+    wish = files.Resolver(
+        tuple(host.get("Dns") or engine.config.dns), tuple(host.get("DnsSearch") or engine.config.dns_search),
+        tuple(host.get("DnsOptions") or engine.config.dns_options),
+    )  # fmt: skip
+    resolver = files.container_resolver(
+        engine.host_resolver(), wish, own_namespace=container.network_mode == "bridge",
+        ipv6=bool(endpoint and endpoint.ip6),
+    )  # fmt: skip
+    return {"hosts": hosts, "hostname": files.hostname(own), "resolv.conf": files.resolv_conf(resolver)}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def log_settings(container: Container) -> Json:
+    """Return the keeper's log settings of a container."""
+    log = container.host["LogConfig"]
+    if log["Type"] == "none":
+        return {"driver": "none"}
+    options = log["Config"]
+    attributes = {
+        label: container.labels[label]
+        for label in (options.get("labels") or "").split(",") if label in container.labels
+    }  # fmt: skip
+    wanted = {name for name in (options.get("env") or "").split(",") if name}
+    for entry in container.config.get("Env") or []:
+        key, _, value = entry.partition("=")
+        if key in wanted:
+            attributes[key] = value
+    if options.get("tag"):
+        attributes["tag"] = _tag(options["tag"], container)
+    return {
+        "driver": "json-file", "path": container.row["log_path"],
+        "max_size": parse_size(options["max-size"]) if options.get("max-size", "-1") != "-1" else -1,
+        "max_file": int(options.get("max-file") or 1), "compress": options.get("compress") == "true",
+        "attrs": attributes,
+    }  # fmt: skip
+
+
+def _tag(template: str, container: Container) -> str:
+    values = {"ID": container.id[:12], "FullID": container.id, "Name": container.name,
+              "ImageName": container.row["image_ref"], "ImageID": container.row["image"][7:19],
+              "ImageFullID": container.row["image"], "DaemonName": "barque"}  # fmt: skip
+    for key, value in values.items():
+        template = template.replace("{{." + key + "}}", value).replace("{{ ." + key + " }}", value)
+    return template
+

@@ -1,0 +1,166 @@
+"""What the engine says of itself: info, version, disk usage, events."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import barque
+from barque.base.errors import InvalidInputError
+from barque.base.times import format_ns
+from barque.engine import stats
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+Filters = dict[str, list[str]]
+_EVENT_FILTERS = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
+                  "secret", "service", "type", "volume"}  # fmt: skip
+API_VERSION, MIN_API_VERSION = "1.51", "1.24"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def _os_release() -> dict[str, str]:
+    found = {}
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            for line in file:
+                key, has_value, value = line.strip().partition("=")
+                if has_value:
+                    found[key] = value.strip("\"'")
+    except OSError:
+        pass
+    return found
+
+
+class System:
+    """Implements the API's SystemBackend."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._started_ns = time.time_ns()
+
+    async def version(self) -> Json:
+        """Return versions of the engine and its parts."""
+        host = os.uname()
+        arch = _ARCHITECTURES.get(host.machine, host.machine)
+        details = {
+            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Arch": arch, "Os": "linux",
+            "KernelVersion": host.release, "BuildTime": "", "Experimental": str(self._engine.config.experimental).lower(),
+            "GitCommit": "", "GoVersion": "",
+        }  # fmt: skip
+        return {
+            "Platform": {"Name": "Barque"},
+            "Components": [{"Name": "Engine", "Version": barque.__version__, "Details": details}],
+            "Version": barque.__version__, "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION,
+            "GitCommit": "", "GoVersion": "", "Os": "linux", "Arch": arch, "KernelVersion": host.release,
+            "BuildTime": "", **({"Experimental": True} if self._engine.config.experimental else {}),
+        }  # fmt: skip
+
+    async def info(self) -> Json:
+        """Return numbers and settings of the engine and the machine."""
+        engine = self._engine
+        config = engine.config
+        host, release = os.uname(), _os_release()
+        states = [c.status for c in engine.containers_by_id.values()]
+        running = states.count("running") + states.count("restarting")
+        paused = states.count("paused")
+        return {
+            "ID": engine.engine_id,
+            "Containers": len(states), "ContainersRunning": running, "ContainersPaused": paused,
+            "ContainersStopped": len(states) - running - paused,
+            "Images": len(engine.image_store.images()),
+            "Driver": "overlay2",
+            "DriverStatus": [["Backing Filesystem", "overlayfs"], ["Supports d_type", "true"],
+                             ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
+                             ["userxattr", "false"]],
+            "SystemStatus": None,
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
+                        "Log": ["json-file", "none"]},
+            **self._limits(),
+            "Debug": config.debug, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
+            "OomKillDisable": not engine.cgroups_v2, "SystemTime": format_ns(time.time_ns()),
+            "LoggingDriver": config.log_driver,
+            "CgroupDriver": "cgroupfs", "CgroupVersion": "2" if engine.cgroups_v2 else "1",
+            "NEventsListener": engine.events.listeners,
+            "KernelVersion": host.release, "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+            "OSVersion": release.get("VERSION_ID", ""), "OSType": "linux", "Architecture": host.machine,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": self._registries(),
+            "NCPU": os.cpu_count() or 1, "MemTotal": stats.memory_total(), "GenericResources": None,
+            "DockerRootDir": config.data_root,
+            "HttpProxy": os.environ.get("HTTP_PROXY", ""), "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+            "NoProxy": os.environ.get("NO_PROXY", ""),
+            "Name": host.nodename, "Labels": list(config.labels), "ExperimentalBuild": config.experimental,
+            "ServerVersion": barque.__version__,
+            "Runtimes": {"barque": {"path": "barque"},
+                         **{name: {"path": path} for name, path in config.runtimes.items()}},
+            "DefaultRuntime": config.default_runtime,
+            "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
+                      "Error": "", "RemoteManagers": None},
+            "LiveRestoreEnabled": config.live_restore, "Isolation": "",
+            "InitBinary": "docker-init",
+            "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
+            "SecurityOptions": ["name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
+                                *(["name=cgroupns"])],
+            "CDISpecDirs": [], "Warnings": None,
+        }  # fmt: skip
+
+    def _limits(self) -> Json:
+        return {
+            "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
+            "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": _ipv4_forwarding(),
+            "BridgeNfIptables": False, "BridgeNfIp6tables": False,
+        }  # fmt: skip
+
+    def _registries(self) -> Json:
+        config = self._engine.config
+        mirrors = list(config.registry_mirrors)
+        index = {"docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}}
+        for name in config.insecure_registries:
+            if "/" not in name:
+                index[name] = {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+        ranges = [name for name in config.insecure_registries if "/" in name]
+        return {"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges], "IndexConfigs": index, "Mirrors": mirrors}
+
+    async def disk_usage(self, types: list[str]) -> Json:
+        """Return what images, containers and volumes take; an empty list means all of them."""
+        engine = self._engine
+        wanted = set(types) or {"container", "image", "volume", "build-cache"}
+        unknown = wanted - {"container", "image", "volume", "build-cache"}
+        if unknown:
+            raise InvalidInputError(f"unknown object type: {min(unknown)}")
+        found: Json = {}
+        if "image" in wanted:
+            found["LayersSize"] = await asyncio.to_thread(engine.image_store.layers_size)
+            found["Images"] = await engine.images.disk_usage()
+        if "container" in wanted:
+            found["Containers"] = await engine.containers.list(all=True, limit=0, size=True, filters={})
+        if "volume" in wanted:
+            found["Volumes"] = await engine.volumes.usage()
+        if "build-cache" in wanted:
+            found["BuildCache"] = []
+        return found
+
+    async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:
+        """Return past and live events.
+
+        Raises:
+            InvalidInputError: an unknown filter.
+        """
+        for key in filters:
+            if key not in _EVENT_FILTERS:
+                raise InvalidInputError(f"invalid filter '{key}'")
+        return self._engine.events.subscribe(since_ns, until_ns, filters)
+
+
+def _ipv4_forwarding() -> bool:
+    try:
+        with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+

@@ -1,0 +1,323 @@
+"""How the API shows containers: inspect, the list, and the list's filters."""
+
+import hashlib
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import InvalidInputError
+from barque.base.times import format_ns, parse_ns
+from barque.engine import mount_points
+from barque.engine.container import Container
+from barque.engine.filters import check_known, label_matches, truth
+from barque.network import describe
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+Filters = dict[str, list[str]]
+_FILTERS = {"ancestor", "before", "expose", "exited", "health", "id", "is-task", "isolation", "label", "name",
+            "network", "publish", "since", "status", "volume"}  # fmt: skip
+_STATUSES = {"created", "running", "paused", "restarting", "removing", "exited", "dead"}
+
+
+def inspect(engine: "Engine", container: Container) -> Json:
+    """Return everything about a container."""
+    row, folder = container.row, engine.folder(container.id)
+    mode = container.network_mode
+    sandbox = hashlib.sha256(container.id.encode()).hexdigest() if container.is_running else ""
+    network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
+    image = engine.image_of(container)
+    return {
+        "Id": container.id,
+        "Created": format_ns(row["created_ns"]),
+        "Path": row["path"],
+        "Args": row["args"],
+        "State": container.show_state(),
+        "Image": row["image"],
+        "ResolvConfPath": f"{folder}/resolv.conf" if container.state["started_before"] else "",
+        "HostnamePath": f"{folder}/hostname" if container.state["started_before"] else "",
+        "HostsPath": f"{folder}/hosts" if container.state["started_before"] else "",
+        "LogPath": row["log_path"],
+        "Name": f"/{container.name}",
+        "RestartCount": row["restart_count"],
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "unconfined" if container.host.get("Privileged") else "",
+        "ExecIDs": engine.execs_running(container) or None,
+        "HostConfig": container.host,
+        "GraphDriver": {"Name": "overlay2", "Data": _driver_data(engine, container)},
+        "Mounts": mount_points.shown(row["mounts"]),
+        "Config": container.config,
+        "NetworkSettings": describe.network_settings(
+            container.endpoint, network_mode=mode, network_id=network_id, sandbox_id=sandbox,
+            sandbox_key=f"/proc/{container.pid}/ns/net" if container.is_running else "",
+            exposed=container.config.get("ExposedPorts") or (),
+            settings=row["networking"].get(mode),
+        ),
+        **({"ImageManifestDescriptor": None} if image is None else {}),
+    }  # fmt: skip
+
+
+def _driver_data(engine: "Engine", container: Container) -> Json:
+    try:
+        layer = engine.snapshots.layer_dir(container.id)
+        lowers = engine.snapshots.lower_dirs(container.id)
+    except Exception:
+        return {}
+    return {"ID": container.id, "UpperDir": layer, "WorkDir": layer.rpartition("/")[0] + "/work",
+            "LowerDir": ":".join(lowers), "MergedDir": ""}  # fmt: skip
+
+
+def summary(engine: "Engine", container: Container) -> Json:
+    """Return a container's row of the list; `Status` tells the time and is made anew each time."""
+    row = container.summary
+    if row is None:
+        row = container.summary = _summary(engine, container)
+    return {**row, "Status": status_text(container)}
+
+
+def _summary(engine: "Engine", container: Container) -> Json:
+    row = container.row
+    mode = container.network_mode
+    network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
+    networks: Json = {}
+    if not mode.startswith("container:"):
+        networks[mode] = describe.endpoint_settings(
+            container.endpoint, network_id, row["networking"].get(mode) or {})
+    config = container.config
+    command = " ".join([row["path"], *(_quoted(arg) for arg in row["args"])])
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": engine.shown_image(container),
+        "ImageID": row["image"],
+        "Command": command,
+        "Created": row["created_ns"] // 1_000_000_000,
+        "Ports": describe.port_list(container.endpoint, config.get("ExposedPorts") or ())
+        if container.is_running else [],
+        "Labels": container.labels,
+        "State": container.status,
+        "Status": "",
+        "HostConfig": {"NetworkMode": mode},
+        "NetworkSettings": {"Networks": networks},
+        "Mounts": mount_points.shown(row["mounts"]),
+    }  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if " " in text else text
+
+
+def status_text(container: Container) -> str:
+    """Return `Up 5 minutes (healthy)`, `Exited (0) 2 hours ago`."""
+    state, status = container.state, container.status
+    if status in ("running", "paused"):
+        text = f"Up {human_duration((time.time_ns() - state['started_ns']) / 1e9)}"
+        if status == "paused":
+            return f"{text} (Paused)"
+        if container.health is not None:
+            word = container.health["Status"]
+            return f"{text} ({'health: starting' if word == 'starting' else word})"
+        return text
+    if status == "restarting":
+        return f"Restarting ({state['exit_code']}) {_ago(state['finished_ns'])}"
+    if status == "removing":
+        return "Removal In Progress"
+    if status == "dead":
+        return "Dead"
+    if status == "created":
+        return "Created"
+    return f"Exited ({state['exit_code']}) {_ago(state['finished_ns'])}"
+
+
+def _ago(time_ns: int) -> str:
+    return f"{human_duration((time.time_ns() - time_ns) / 1e9)} ago"
+
+
+def human_duration(seconds: float) -> str:
+    """Return a duration in one unit, as Docker rounds it."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for limit, size, word in ((48, 1, "hours"), (24 * 7 * 2, 24, "days"), (24 * 30 * 2, 24 * 7, "weeks"),
+                              (24 * 365 * 2, 24 * 30, "months")):  # fmt: skip
+        if hours < limit:
+            return f"{hours // size} {word}"
+    return f"{hours // 24 // 365} years"
+
+
+def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) -> list[Container]:
+    """Return the containers that pass, newest first.
+
+    Raises:
+        InvalidInputError: an unknown filter or value.
+        NotFoundError: before or since name no container.
+    """
+    check_known(filters, _FILTERS)
+    for value in filters.get("status", []):
+        if value not in _STATUSES:
+            raise InvalidInputError(f"invalid filter 'status={value}'")
+    for value in filters.get("health", []):
+        if value not in ("none", "starting", "healthy", "unhealthy"):
+            raise InvalidInputError(f"invalid filter 'health={value}'")
+    for value in filters.get("exited", []):
+        if not re.fullmatch(r"-?\d+", value):
+            raise InvalidInputError(f"invalid filter 'exited={value}'")
+    for value in filters.get("is-task", []):
+        truth("is-task", value)
+    before = [engine.find(ref).row["created_ns"] for ref in filters.get("before", [])]
+    since = [engine.find(ref).row["created_ns"] for ref in filters.get("since", [])]
+    images = _ancestors(engine, filters["ancestor"]) if filters.get("ancestor") else None
+    everything = everything or limit > 0 or bool(filters.get("status") or filters.get("exited"))
+    found = []
+    ordered = sorted(engine.containers_by_id.values(), key=lambda c: c.row["created_ns"], reverse=True)
+    for container in ordered:
+        if not everything and not container.is_running and container.status != "restarting":
+            continue
+        created = container.row["created_ns"]
+        if any(created >= value for value in before) or any(created <= value for value in since):
+            continue
+        if images is not None and container.row["image"] not in images:
+            continue
+        if filters and not _passes(engine, container, filters):
+            continue
+        found.append(container)
+        if 0 < limit <= len(found):
+            break
+    return found
+
+
+def _ancestors(engine: "Engine", refs: list[str]) -> set[str]:
+    """Return the images, and those made from them, that the references mean."""
+    found: set[str] = set()
+    for ref in refs:
+        try:
+            queue = [engine.image_store.resolve(ref).id]
+        except Exception:
+            continue
+        while queue:
+            image = queue.pop()
+            if image not in found:
+                found.add(image)
+                queue += engine.image_store.children(image)
+    return found
+
+
+def _passes(engine: "Engine", container: Container, filters: Filters) -> bool:
+    def any_of(key: str, matches: Any) -> bool:
+        return not filters.get(key) or any(matches(value) for value in filters[key])
+
+    health = container.health["Status"] if container.health else "none"
+    mounts = container.row["mounts"]
+    return (
+        all(label_matches(container.labels, value) for value in filters.get("label", []))
+        and any_of("id", container.id.startswith)
+        and any_of("name", lambda value: _name_matches(container.name, value))
+        and any_of("status", lambda value: value == container.status)
+        and any_of("health", lambda value: value == health)
+        and any_of("exited", lambda value: container.status in ("exited", "dead")
+                   and container.state["exit_code"] == int(value))
+        and any_of("volume", lambda value: any(value in (m["Name"], m["Destination"], m["Source"]) for m in mounts))
+        and any_of("network", lambda value: _in_network(engine, container, value))
+        and any_of("publish", lambda value: _port_matches(_published(container), value))
+        and any_of("expose", lambda value: _port_matches(_exposed(container), value))
+        and any_of("is-task", lambda value: not truth("is-task", value))
+        and any_of("isolation", lambda value: value in ("", "default"))
+    )  # fmt: skip
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    try:
+        found = re.search(pattern, name) or re.search(pattern, f"/{name}")
+    except re.error:
+        return pattern in name
+    return found is not None
+
+
+def _in_network(engine: "Engine", container: Container, wanted: str) -> bool:
+    mode = container.network_mode
+    identifier = engine.network.rows.get(mode, {}).get("id", "")
+    return wanted == mode or bool(identifier and identifier.startswith(wanted))
+
+
+def _published(container: Container) -> set[tuple[int, str]]:
+    ports = {(p.container_port, p.protocol) for p in container.endpoint.ports} if container.endpoint else set()
+    for key in container.host.get("PortBindings") or {}:
+        ports |= _ports_of(key)
+    return ports
+
+
+def _exposed(container: Container) -> set[tuple[int, str]]:
+    found = set()
+    for key in container.config.get("ExposedPorts") or {}:
+        found |= _ports_of(key)
+    return found
+
+
+def _ports_of(text: str) -> set[tuple[int, str]]:
+    number, _, protocol = text.partition("/")
+    first, _, last = number.partition("-")
+    if not first.isdecimal() or (last and not last.isdecimal()):
+        raise InvalidInputError(f"invalid filter: {text} is no port")
+    return {(port, protocol or "tcp") for port in range(int(first), int(last or first) + 1)}
+
+
+def _port_matches(ports: set[tuple[int, str]], wanted: str) -> bool:
+    return bool(ports & _ports_of(wanted))
+
+
+def prunable(engine: "Engine", filters: Filters) -> list[Container]:
+    """Return the stopped containers that a prune's filters choose.
+
+    Raises:
+        InvalidInputError: an unknown filter or value.
+    """
+    check_known(filters, {"label", "label!", "until"})
+    limit_ns = min((until_ns(value) for value in filters.get("until", [])), default=0)
+    found = []
+    for container in list(engine.containers_by_id.values()):
+        if container.is_running or container.status in ("restarting", "removing"):
+            continue
+        if limit_ns and container.row["created_ns"] > limit_ns:
+            continue
+        if not all(label_matches(container.labels, value) for value in filters.get("label", [])):
+            continue
+        if any(label_matches(container.labels, value) for value in filters.get("label!", [])):
+            continue
+        found.append(container)
+    return found
+
+
+def until_ns(text: str) -> int:
+    """Return the nanoseconds since the epoch of a time stamp, a Unix time or a duration before now.
+
+    Raises:
+        InvalidInputError: none of these.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return int(float(text) * 1e9)
+    units = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)", text)
+    if parts and "".join(a + b for a, b in parts) == text:
+        return time.time_ns() - int(sum(float(a) * units[b] for a, b in parts))
+    try:
+        return parse_ns(text)
+    except ValueError as error:
+        raise InvalidInputError(f"invalid filter 'until={text}': {error}") from None
+

@@ -25,30 +25,43 @@ def state(container_id: str, bundle: str, status: str, pid: int, annotations: di
 def run_all(hooks: list[dict[str, Any]], kind: str, oci_state: dict[str, Any]) -> None:
     """Run `hooks` one after the other.
 
+    A hook without `env` inherits the caller's. The annotations run.oci.hooks.stdout and
+    run.oci.hooks.stderr name files that take what hooks write.
+
     Raises:
         StepError: for the first that cannot start, fails, or outlives its timeout.
     """
     if not hooks:
         return
     stdin = json.dumps(oci_state).encode()
+    annotations = oci_state.get("annotations") or {}
+    outputs = [
+        (annotations[f"run.oci.hooks.{name}"], fd)
+        for name, fd in (("stdout", 1), ("stderr", 2))
+        if annotations.get(f"run.oci.hooks.{name}")
+    ]
     for number, hook in enumerate(hooks):
         try:
-            _run(hook, stdin)
+            _run(hook, stdin, outputs)
         except StepError as error:
             raise StepError(f"error running {kind} hook #{number}: {error}", error.errno) from None
 
 
-def _run(hook: dict[str, Any], stdin: bytes) -> None:
+def _run(hook: dict[str, Any], stdin: bytes, outputs: list[tuple[str, int]]) -> None:
     source = os.memfd_create("state")
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, 0)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions += [(os.POSIX_SPAWN_OPEN, fd, path, flags, 0o644) for path, fd in outputs]
     try:
         os.write(source, stdin)
         os.lseek(source, 0, os.SEEK_SET)
-        env = dict(item.partition("=")[::2] for item in hook.get("env") or [])
+        given = hook.get("env")
+        env = os.environ if given is None else dict(item.partition("=")[::2] for item in given)
         pid = os.posix_spawn(
             hook["path"],
             hook.get("args") or [hook["path"]],
             env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, source, 0)],
+            file_actions=actions,
             setsigmask=[],
         )
     except OSError as error:

@@ -117,8 +117,11 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     hooks = spec.get("hooks") or {}
     tail: list[Step] = []
     if sysctls:
-        for key, _ in sysctls:
-            _check_sysctl(key.replace("/", "."), scene.new | scene.joined)
+        for key, value in sysctls:
+            name = key.replace("/", ".")
+            if name == "kernel.domainname" and spec.get("domainname") not in (None, "", value):
+                raise StepError(f'sysctl "{name}" conflicts with domainname')
+            _check_sysctl(name, scene.new | scene.joined)
         tail.append(Sysctls(sysctls))
     if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
         tail.append(Hooks("createContainer", tuple(hooks.get("createContainer") or ())))
@@ -155,16 +158,18 @@ def _check_sysctl(key: str, own: frozenset[str]) -> None:
         kind = "ipc"
     elif key.startswith("net."):
         if "network" not in own:
-            raise StepError(f"sysctl {key!r} not allowed in host network namespace")
+            raise StepError(f'sysctl "{key}" not allowed in host network namespace')
         return
-    elif key in ("kernel.hostname", "kernel.domainname"):
+    elif key == "kernel.hostname":
+        raise StepError('sysctl "kernel.hostname" conflicts with hostname')
+    elif key == "kernel.domainname":
         kind = "uts"
     elif key.startswith("user."):
         kind = "user"
     else:
-        raise StepError(f"sysctl {key!r} is not in a separate kernel namespace")
+        raise StepError(f'sysctl "{key}" is not in a separate kernel namespace')
     if kind not in own:
-        raise StepError(f"sysctl {key!r} is not allowed in the hosts {kind} namespace")
+        raise StepError(f'sysctl "{key}" is not allowed in the hosts {kind} namespace')
 
 
 def _start_hooks(hooks: dict[str, Any]) -> list[Step]:
@@ -315,11 +320,11 @@ def _check_deadline(scheduler: dict[str, Any]) -> None:
     if runtime == 0:
         raise StepError(f"{start} runtime must be greater than 0", errno.EINVAL)
     if not 1024 <= runtime < 1 << 63:
-        raise StepError(f"{start} runtime {runtime} is not between 1024 and 2^63", errno.EINVAL)
+        raise StepError(f"{start} runtime {runtime} must be between 1024 and {(1 << 63) - 1}", errno.EINVAL)
     if runtime > deadline:
-        raise StepError(f"{start} runtime {runtime} exceeds deadline {deadline}", errno.EINVAL)
+        raise StepError(f"{start} runtime {runtime} must be <= deadline {deadline}", errno.EINVAL)
     if deadline > period:
-        raise StepError(f"{start} deadline {deadline} exceeds period {period}", errno.EINVAL)
+        raise StepError(f"{start} deadline {deadline} must be <= period {period}", errno.EINVAL)
 
 
 def _memory_policy(policy: dict[str, Any]) -> tuple[int, int]:

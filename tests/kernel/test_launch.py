@@ -165,6 +165,11 @@ def test_host_name_pid_environment_and_home(bundle):
     assert run(bundle, config("sh", "-c", script))[2] == "box\n1 1 /root\n"
 
 
+def test_of_two_variables_of_one_name_the_last_counts(bundle):
+    spec = config("busybox", "env", env=["PATH=/bin", "A=1", "HOME=/x", "A=2=3", "B="])
+    assert sorted(run(bundle, spec)[2].splitlines()) == ["A=2=3", "B=", "HOME=/x", "PATH=/bin"]
+
+
 def test_capabilities_are_exactly_the_asked_ones(bundle):
     _, _, text = run(bundle, config("cat", "/proc/self/status"))
     values = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

@@ -17,11 +17,11 @@ def attach(call: Invocation) -> int:
     details = call.api.get(f"/containers/{quote(name)}/json")
     state = details["State"]
     if not state.get("Running"):
-        raise InvalidInputError("cannot attach to a stopped container, start it first")
+        raise InvalidInputError("You cannot attach to a stopped container, start it first")
     if state.get("Paused"):
-        raise InvalidInputError("cannot attach to a paused container, unpause it first")
+        raise InvalidInputError("You cannot attach to a paused container, unpause it first")
     if state.get("Restarting"):
-        raise InvalidInputError("cannot attach to a restarting container, wait until it is running")
+        raise InvalidInputError("You cannot attach to a restarting container, wait until it is running")
     config = details["Config"]
     options = call.options
     ends = Ends(not options["no-stdin"] and bool(config.get("OpenStdin")), True, True, bool(config.get("Tty")))
@@ -66,7 +66,7 @@ def start(call: Invocation) -> int:
 
     for_each(call.words, act)
     if failed:
-        print(f"failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -48,8 +48,8 @@ class _Headers:
         return ""
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows with their cells in columns: 3 blanks apart, at least 10 wide plus them, as Docker's tables are."""
+def align(rows: Sequence[Sequence[str]], least: int = 10) -> str:
+    """Return rows with their cells in columns: 3 blanks apart, at least so many wide, as Docker's tables are."""
     if not rows:
         return ""
     widths: dict[int, int] = {}
@@ -58,7 +58,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
             widths[column] = max(widths.get(column, 0), len(cell))
     lines = []
     for row in rows:
-        cells = [cell.ljust(max(widths[column] + 3, 10)) for column, cell in enumerate(row[:-1])]
+        cells = [cell.ljust(max(widths[column] + 3, least)) for column, cell in enumerate(row[:-1])]
         lines.append("".join(cells) + row[-1])
     return "\n".join(lines) + "\n"
 

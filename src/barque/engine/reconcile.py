@@ -13,6 +13,7 @@ from barque.engine import health
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.runtime.cgroups import open_manager
+from barque.storage.snapshots import ACTIVE
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -90,11 +91,11 @@ def _sweep(engine: "Engine") -> None:
     """Remove what a create or a removal that was cut short left."""
     known = engine.containers_by_id
     for info in list(engine.snapshots.walk()):
-        if is_full_id(info.key) and info.key not in known:
+        if info.kind == ACTIVE and is_full_id(info.name) and info.name not in known:
             try:
-                engine.snapshots.remove(info.key)
+                engine.snapshots.remove(info.name)
             except (BarqueError, OSError) as error:
-                log.warning("snapshot %s is left over: %s", info.key, error)
+                log.warning("snapshot %s is left over: %s", info.name, error)
     for folder in (f"{engine.config.data_root}/containers", f"{engine.config.exec_root}/containers"):
         for name in os.listdir(folder):
             if is_full_id(name) and name not in known:

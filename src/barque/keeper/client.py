@@ -48,7 +48,7 @@ Event = dict[str, Any]
 _Row = dict[str, Any]
 _Rows = list[_Row]
 _Fds = list[int]
-_Answer = tuple[dict[str, Any], list[int]]
+_Key = tuple[str, str | None]
 _HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console")
 
 
@@ -84,7 +84,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._pending: dict[int, asyncio.Future[_Answer]] = {}
+        self._pending: dict[int, tuple[asyncio.Future[_Row], _Key | None]] = {}
         self._next_id = 0
         self._ready = asyncio.Event()
         self._closed = False
@@ -176,8 +176,7 @@ class Keeper:
             "namespaces": list(spaces), "seccomp": self._seccomp_file(seccomp), "runtime": runtime,
             "console_size": list(console_size) if console_size else None,
         }  # fmt: skip
-        ok, fds = await self._call(request, list(spaces.values()))
-        self._hold(id, None, ok, fds)
+        ok = await self._call(request, list(spaces.values()), (id, None))
         return ok
 
     async def exec(
@@ -211,8 +210,7 @@ class Keeper:
             "open_stdin": open_stdin, "seccomp": self._seccomp_file(seccomp),
             "console_size": list(console_size) if console_size else None,
         }  # fmt: skip
-        ok, fds = await self._call(request)
-        self._hold(id, exec_id, ok, fds)
+        ok = await self._call(request, (), (id, exec_id))
         return ok
 
     async def attach(
@@ -270,7 +268,7 @@ class Keeper:
 
     async def list(self) -> _Rows:
         """Return a row per process: id, exec_id, pid, start_time, tty, and "exit" once it ended."""
-        ok, _ = await self._call({"op": "list"})
+        ok = await self._call({"op": "list"})
         rows: _Rows = ok["tasks"]
         return rows
 
@@ -283,7 +281,7 @@ class Keeper:
 
     async def ping(self) -> dict[str, Any]:
         """Return {"pid": the keeper's}."""
-        ok, _ = await self._call({"op": "ping"})
+        ok = await self._call({"op": "ping"})
         return ok
 
     async def close(self, *, shutdown: bool = False) -> None:
@@ -303,18 +301,21 @@ class Keeper:
 
     # Connection.
 
-    async def _call(self, request: dict[str, Any], fds: Sequence[int] = ()) -> _Answer:
+    async def _call(self, request: _Row, fds: Sequence[int] = (), holder: _Key | None = None) -> _Row:
         await self._ready.wait()
-        return await self._exchange(request, fds)
+        return await self._exchange(request, fds, holder)
 
-    async def _exchange(self, request: dict[str, Any], fds: Sequence[int]) -> _Answer:
-        """Send one request on the present connection and wait for its answer."""
+    async def _exchange(self, request: _Row, fds: Sequence[int], holder: _Key | None = None) -> _Row:
+        """Send one request on the present connection and wait for its answer.
+
+        Descriptors in the answer are held for the process `holder`.
+        """
         if self._sock is None:
             raise UnavailableError("the keeper is not running")
         self._next_id += 1
         number = self._next_id
-        future: asyncio.Future[_Answer] = self._loop.create_future()
-        self._pending[number] = future
+        future: asyncio.Future[_Row] = self._loop.create_future()
+        self._pending[number] = (future, holder)
         try:
             while True:
                 try:
@@ -344,7 +345,7 @@ class Keeper:
             raise UnavailableError(f"cannot start the keeper: {error}") from error
         self._sock = sock
         self._loop.add_reader(sock.fileno(), self._readable)
-        hello, _ = await self._exchange({"op": "hello", **self._hello}, [2])
+        hello = await self._exchange({"op": "hello", **self._hello}, [2])
         self.pid = hello["pid"]
         if not hello["recovered"]:
             for (container, exec_id), fds in [*self._held.items()]:
@@ -361,14 +362,13 @@ class Keeper:
 
     async def _hold_running(self) -> None:
         """Take copies of the descriptors of all that runs, and let go those of all that does not."""
-        listing, _ = await self._exchange({"op": "list"}, ())
+        listing = await self._exchange({"op": "list"}, ())
         running = {(row["id"], row["exec_id"]) for row in listing["tasks"] if "exit" not in row}
         for key in running - self._held.keys():
             try:
-                ok, fds = await self._exchange({"op": "hold", "of": key[0], "exec_id": key[1]}, ())
+                await self._exchange({"op": "hold", "of": key[0], "exec_id": key[1]}, (), key)
             except KeeperError:
                 continue
-            self._hold(key[0], key[1], ok, fds)
         for key in self._held.keys() - running:
             self._release(key)
 
@@ -413,7 +413,7 @@ class Keeper:
             protocol.close_all(fds)
             self._event(message)
             return
-        future = self._pending.get(message.get("id", 0))
+        future, holder = self._pending.get(message.get("id", 0), (None, None))
         if future is None or future.done():
             protocol.close_all(fds)
         elif "error" in message:
@@ -421,7 +421,12 @@ class Keeper:
             error = message["error"]
             future.set_exception(KeeperError(error["step"], error["errno"], error["message"]))
         else:
-            future.set_result((message["ok"], fds))
+            # At once: the process's exit may be the next message, and ends the holding.
+            if holder is not None:
+                self._hold(holder, message["ok"], fds)
+            else:
+                protocol.close_all(fds)
+            future.set_result(message["ok"])
 
     def _event(self, event: Event) -> None:
         key = (event.get("id", ""), event.get("exec_id"))
@@ -440,7 +445,7 @@ class Keeper:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
             self._sock = None
-        for future in self._pending.values():
+        for future, _ in self._pending.values():
             if not future.done():
                 future.set_exception(UnavailableError("the keeper went away during the call"))
 
@@ -474,10 +479,10 @@ class Keeper:
 
     # Descriptors held for a keeper to come.
 
-    def _hold(self, container: str, exec_id: str | None, ok: dict[str, Any], fds: _Fds) -> None:
+    def _hold(self, key: _Key, ok: _Row, fds: _Fds) -> None:
         names = ok.pop("held", [])
-        self._release((container, exec_id))
-        self._held[container, exec_id] = dict(zip(names, fds, strict=True))
+        self._release(key)
+        self._held[key] = dict(zip(names, fds, strict=True))
 
     def _release(self, key: tuple[str, str | None]) -> None:
         fds = self._held.pop(key, {})

@@ -169,6 +169,11 @@ def _block(words: list[str]) -> "ctypes.Array[ctypes.c_char_p]":
     return (ctypes.c_char_p * (len(raw) + 1))(*raw, None)
 
 
+def unique_env(env: list[str]) -> list[str]:
+    """Return NAME=value strings with one per name, the last, in the order of first mention."""
+    return list({entry.partition("=")[0]: entry for entry in env}.values())
+
+
 def exec_prepared(path: bytes, program: Program) -> KernelError:
     """Replace this process; returns only to say why that failed."""
     libc.execve(path, program.argv, program.envp)

@@ -152,7 +152,7 @@ def _compile(request: JoinRequest, pidfd: int, flags: int, in_cgroup: bool) -> i
         steps.append(plan.console_step(oci, mount_console=False))
     steps += plan.process_steps(oci)
     identity, warnings = plan.make_identity(oci, request.seccomp, request.seccomp_flags, label, label_name)
-    env = oci.get("env") or []
+    env = process.unique_env(oci.get("env") or [])
     return init.Plan(
         tuple(steps),
         identity,

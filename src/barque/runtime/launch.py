@@ -179,7 +179,7 @@ class _Job:
         steps, identity, warnings = plan.compile_steps(request.spec, scene)
         oci = request.spec["process"]
         hold_fd = self.keep(os.dup(request.hold_fd)) if request.hold_fd >= 0 else -1
-        env = oci.get("env") or []
+        env = process.unique_env(oci.get("env") or [])
         return init.Plan(
             (*entering.steps(), *steps),
             identity,

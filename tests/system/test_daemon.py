@@ -65,8 +65,9 @@ def test_a_read_only_data_root_is_told(tmp_path: Path) -> None:
 
 def test_a_user_without_rights_is_told(tmp_path: Path) -> None:
     needs_root()
-    result = _daemon(tmp_path, "--help", user=65534)
-    if result.returncode != 0:
+    try:
+        _daemon(tmp_path, "--help", user=65534)
+    except PermissionError:
         pytest.skip("another user cannot read this interpreter")
     assert "needs to be started with root privileges" in _daemon(tmp_path, user=65534).stderr
 
@@ -82,14 +83,14 @@ def test_a_hang_up_reads_the_configuration_again(own_engine: EngineUnderTest) ->
 
 
 def test_an_ending_daemon_stops_its_containers_and_leaves_no_socket(own_engine: EngineUnderTest) -> None:
-    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    pid = int(own_engine.docker("inspect", "-f", "{{.State.Pid}}", "c"))
+    own_engine.docker("run", "-d", "--name", "sleeper", "busybox", "sleep", "1000")
+    pid = int(own_engine.docker("inspect", "-f", "{{.State.Pid}}", "sleeper"))
     own_engine.stop(60)
     assert not own_engine.socket.exists()
     assert not (own_engine.root / "barque.pid").exists()
     assert not Path(f"/proc/{pid}").exists()
     own_engine.start()
-    assert own_engine.docker("inspect", "-f", "{{.State.Status}}", "c") == "exited"
+    assert own_engine.docker("inspect", "-f", "{{.State.Status}}", "sleeper") == "exited"
 
 
 def test_a_socket_passed_by_a_service_manager_is_served(tmp_path: Path) -> None:

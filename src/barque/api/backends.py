@@ -112,8 +112,27 @@ class SystemBackend(Protocol):
 class Backend(Protocol):
     """The engine as a whole."""
 
-    containers: ContainersBackend
-    images: ImagesBackend
-    networks: NetworksBackend
-    volumes: VolumesBackend
-    system: SystemBackend
+    @property
+    def containers(self) -> ContainersBackend:
+        """Return the engine's containers."""
+        ...
+
+    @property
+    def images(self) -> ImagesBackend:
+        """Return the engine's images."""
+        ...
+
+    @property
+    def networks(self) -> NetworksBackend:
+        """Return the engine's networks."""
+        ...
+
+    @property
+    def volumes(self) -> VolumesBackend:
+        """Return the engine's volumes."""
+        ...
+
+    @property
+    def system(self) -> SystemBackend:
+        """Return the engine's view of itself."""
+        ...

@@ -205,14 +205,14 @@ def _check_modes(config: Json, host: Json) -> None:
     if not re.fullmatch(r"|none|private|host|shareable|container:.+", host.get("IpcMode") or ""):
         raise InvalidInputError(f"invalid IPC mode: {host['IpcMode']}")
     if (host.get("Isolation") or "") not in ("", "default"):
-        raise InvalidInputError(f"invalid isolation \"{host['Isolation']}\" on linux")
+        raise InvalidInputError(f'invalid isolation "{host["Isolation"]}" on linux')
 
 
 def _check_ports(config: Json, host: Json) -> None:
     for spec in [*(config.get("ExposedPorts") or {}), *(host.get("PortBindings") or {})]:
         match = _PORT.fullmatch(spec)
         if match is None or not (1 <= int(match[1]) <= 65535):
-            raise InvalidInputError(f"invalid port specification: \"{spec}\"")
+            raise InvalidInputError(f'invalid port specification: "{spec}"')
         if match[3] and match[3].lower() not in ("tcp", "udp", "sctp"):
             raise InvalidInputError(f"invalid proto: {match[3]}")
     for listed in (host.get("PortBindings") or {}).values():
@@ -223,7 +223,7 @@ def _check_ports(config: Json, host: Json) -> None:
                 raise InvalidInputError("invalid JSON: PortBindings must hold lists of objects")
             text = str((item or {}).get("HostPort") or "")
             if not re.fullmatch(r"|\d{1,5}(-\d{1,5})?", text) or any(int(p) > 65535 for p in text.split("-") if p):
-                raise InvalidInputError(f"invalid port specification: \"{text}\"")
+                raise InvalidInputError(f'invalid port specification: "{text}"')
 
 
 def _check_logs(host: Json, options: EngineConfig) -> None:
@@ -302,7 +302,7 @@ def parse_security_option(option: str) -> tuple[str, str]:
         if not os.path.exists("/sys/kernel/security/apparmor/profiles"):
             raise InvalidInputError(f"apparmor profile {value}: AppArmor is not enabled on this machine")
     if key in ("no-new-privileges", "writable-cgroups") and value not in ("true", "false"):
-        raise InvalidInputError(f"invalid --security-opt 2: \"{option}\"")
+        raise InvalidInputError(f'invalid --security-opt 2: "{option}"')
     return key, value
 
 

@@ -408,7 +408,7 @@ class Containers:
 
     async def exec_inspect(self, exec_id: str) -> Json:
         """Return what is known of it."""
-        return self._engine.execs.inspect(exec_id)
+        return await self._engine.execs.inspect(exec_id)
 
 
 def _check_path(path: str) -> None:

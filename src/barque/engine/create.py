@@ -256,7 +256,9 @@ async def _make_volumes(engine: "Engine", container_id: str, points: list[Json])
 def _subpath(source: str, subpath: str) -> str:
     parts = subpath.split("/")
     if subpath.startswith("/") or ".." in parts:
-        raise InvalidInputError("invalid mount config for type \"volume\": subpath must be a relative path within the volume")
+        raise InvalidInputError(
+            'invalid mount config for type "volume": subpath must be a relative path within the volume'
+        )
     return f"{source}/{subpath}"
 
 

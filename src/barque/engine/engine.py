@@ -286,12 +286,12 @@ class Engine:
         return [e for e in container.exec_ids if self.execs.is_running(e)]
 
     def _images_in_use(self) -> list[Json]:
-        return [{"id": c.id, "image_id": c.row["image"], "running": c.is_running} for c in self.containers_by_id.values()]
+        return [
+            {"id": c.id, "image_id": c.row["image"], "running": c.is_running} for c in self.containers_by_id.values()
+        ]
 
     def _volumes_in_use(self) -> list[tuple[str, set[str]]]:
-        return [
-            (c.id, {p["Name"] for p in c.row["mounts"] if p["Name"]}) for c in self.containers_by_id.values()
-        ]
+        return [(c.id, {p["Name"] for p in c.row["mounts"] if p["Name"]}) for c in self.containers_by_id.values()]
 
     # The keeper's news.
 

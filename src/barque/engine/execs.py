@@ -26,7 +26,7 @@ _FAILED = "OCI runtime exec failed: exec failed: unable to start container proce
 class Exec:
     """One exec instance."""
 
-    __slots__ = ("config", "container", "done", "exit_code", "id", "keys", "pid", "running", "started")
+    __slots__ = ("attached", "config", "container", "done", "exit_code", "id", "keys", "pid", "running", "started")
 
     def __init__(self, container: Container, config: Json, keys: bytes) -> None:
         self.id = new_id()
@@ -36,6 +36,7 @@ class Exec:
         self.pid = 0
         self.running = False
         self.started = False
+        self.attached = False
         self.exit_code: int | None = None
         self.done = asyncio.Event()
 
@@ -102,9 +103,7 @@ class Execs:
             return self._execs[exec_id]
         raise NotFoundError(f"No such exec instance: {exec_id}")
 
-    async def start(
-        self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None
-    ) -> Attachment | None:
+    async def start(self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None) -> Attachment | None:
         """Start it; return its streams unless detached.
 
         Raises:
@@ -144,6 +143,7 @@ class Execs:
                 sock.close()
             raise
         made.pid = started["pid"]
+        made.attached = sock is not None
         self._publish(made, f"exec_start: {made.command}")
         if made.done.is_set():
             made.pid = 0
@@ -281,9 +281,17 @@ class Execs:
         except KeeperError as error:
             raise ConflictError(f"cannot resize exec {exec_id}: {error}") from error
 
-    def inspect(self, exec_id: str) -> Json:
-        """Return an instance as the API shows it."""
+    async def inspect(self, exec_id: str) -> Json:
+        """Return an instance as the API shows it.
+
+        Who saw the end of the output asks for the exit code at once: a process that is ending is waited for.
+        """
         made = self.find(exec_id)
+        if made.running and made.attached:
+            try:
+                await asyncio.wait_for(made.done.wait(), 2 if _is_gone(made.pid) else 0.02)
+            except TimeoutError:
+                pass
         config = made.config
         command = config["Cmd"]
         return {
@@ -298,6 +306,14 @@ class Execs:
             "ContainerID": made.container.id,
             "DetachKeys": config.get("DetachKeys") or "", "Pid": made.pid,
         }  # fmt: skip
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
 
 
 def _merged(base: list[str], more: list[str]) -> list[str]:

@@ -339,8 +339,11 @@ class Lifecycle:
             raise ConflictError(f"removal of container {container.id} is already in progress")
         if container.is_running or container.status == "restarting":
             if not force:
-                hint = ("container is paused and must be unpaused first" if container.status == "paused" else
-                        f"container is {container.status}: stop the container before removing or force remove")
+                hint = (
+                    "container is paused and must be unpaused first"
+                    if container.status == "paused"
+                    else f"container is {container.status}: stop the container before removing or force remove"
+                )
                 raise ConflictError(f'cannot remove container "{container.name}": {hint}')
             container.state["stopped_by_user"] = True
             container.auto_removing = True
@@ -372,7 +375,9 @@ class Lifecycle:
             container.state["status"] = "dead" if previous != "created" else previous
             engine.changed(container)
             engine.save(container)
-            raise BarqueError(f"container {container.id}: driver \"overlay2\" failed to remove root filesystem: {error}") from error
+            raise BarqueError(
+                f'container {container.id}: driver "overlay2" failed to remove root filesystem: {error}'
+            ) from error
         folder, run = engine.folder(container.id), engine.bundle(container.id)
         engine.discard(container)
         engine.database.delete("container", container.id)

@@ -170,9 +170,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         file.seek(-len(rest), os.SEEK_CUR)
 
 
-async def read(
-    path: str, options: LogOptions, *, tty: bool, alive: Callable[[], bool]
-) -> AsyncIterator[bytes]:
+async def read(path: str, options: LogOptions, *, tty: bool, alive: Callable[[], bool]) -> AsyncIterator[bytes]:
     """Yield the log's output, and with follow what comes until the container has ended.
 
     Args:
@@ -195,7 +193,11 @@ async def read(
             try:
                 file.seek(offset)
                 for chunk in _whole_lines(file):
-                    out = await asyncio.to_thread(formatter.lines, chunk) if len(chunk) > _BLOCK else formatter.lines(chunk)
+                    out = (
+                        await asyncio.to_thread(formatter.lines, chunk)
+                        if len(chunk) > _BLOCK
+                        else formatter.lines(chunk)
+                    )
                     if out:
                         yield out
                     if formatter.ended:

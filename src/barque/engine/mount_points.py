@@ -76,7 +76,7 @@ def parse_mount(mount: Json) -> Json:
     """
     kind = mount.get("Type") or ""
     if kind not in ("bind", "volume", "tmpfs"):
-        raise InvalidInputError(f"invalid mount config: mount type unknown: \"{kind}\"")
+        raise InvalidInputError(f'invalid mount config: mount type unknown: "{kind}"')
 
     def wrong(text: str) -> InvalidInputError:
         return InvalidInputError(f'invalid mount config for type "{kind}": {text}')
@@ -119,7 +119,7 @@ def parse_mount(mount: Json) -> Json:
         driver = options.get("DriverConfig") or {}
         point["driver_options"] = driver.get("Options") or {}
         if (driver.get("Name") or "local") != "local":
-            raise wrong(f"error looking up volume plugin {driver['Name']}: plugin \"{driver['Name']}\" not found")
+            raise wrong(f'error looking up volume plugin {driver["Name"]}: plugin "{driver["Name"]}" not found')
     else:
         if source:
             raise wrong("field Source must not be specified")

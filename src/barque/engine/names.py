@@ -36,9 +36,7 @@ def check_name(name: str) -> str:
     """
     plain = name.removeprefix("/")
     if not _NAME.fullmatch(plain):
-        raise InvalidInputError(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidInputError(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return plain
 
 

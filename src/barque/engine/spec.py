@@ -257,7 +257,8 @@ def _mounts(host: Json, around: Surroundings) -> list[Json]:
     shm = host.get("ShmSize") or around.default_shm
     sys_mode = "rw" if privileged else "ro"
     cgroup_rw = privileged or any(
-        parse_security_option(o) == ("writable-cgroups", "true") for o in host.get("SecurityOpt") or [])
+        parse_security_option(o) == ("writable-cgroups", "true") for o in host.get("SecurityOpt") or []
+    )
     found: list[Json] = [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),

@@ -132,8 +132,12 @@ def _connect(engine: "Engine", container: Container) -> int | None:
     )  # fmt: skip
     container.endpoint = engine.network.allocate(
         EndpointRequest(
-            container.id, container.name, network=mode, ports=ports,
-            mac=settings.get("MacAddress") or config.get("MacAddress") or "", settings=settings,
+            container.id,
+            container.name,
+            network=mode,
+            ports=ports,
+            mac=settings.get("MacAddress") or config.get("MacAddress") or "",
+            settings=settings,
         )  # fmt: skip
     )
     return container.endpoint.netns_fd
@@ -150,8 +154,7 @@ def _surroundings(engine: "Engine", container: Container) -> spec.Surroundings:
                 raise ConflictError(f"cannot join {kind} namespace of a non running container: {other.id}")
             joined[kind] = other.pid
     try:
-        user = user_of_snapshot(
-            engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())
+        user = user_of_snapshot(engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())
     except InvalidInputError as error:
         raise StartError(str(error)) from error
     init = find_init(engine.config.init_path) if host.get("Init") else ""
@@ -180,7 +183,8 @@ def _ready_points(container: Container) -> list[Json]:
             continue
         if not point["make"]:
             raise InvalidInputError(
-                f'invalid mount config for type "bind": bind source path does not exist: {point["Source"]}')
+                f'invalid mount config for type "bind": bind source path does not exist: {point["Source"]}'
+            )
         os.makedirs(point["Source"], exist_ok=True)
     return points
 
@@ -306,4 +310,3 @@ def _tag(template: str, container: Container) -> str:
     for key, value in values.items():
         template = template.replace("{{." + key + "}}", value).replace("{{ ." + key + " }}", value)
     return template
-

@@ -162,5 +162,3 @@ def _ipv4_forwarding() -> bool:
             return file.read().strip() == "1"
     except OSError:
         return False
-
-

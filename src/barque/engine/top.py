@@ -20,7 +20,7 @@ async def processes(pids: Collection[int], arguments: str) -> Json:
     arguments = arguments or "-ef"
     for word in re.findall(r"\S+", arguments):
         if re.search(r"\s+-?[oO]?\s*pid=\S", f" {word}") and "pid=" in word.lower():
-            raise InvalidInputError(f"specifying \"{word}\" is not allowed")
+            raise InvalidInputError(f'specifying "{word}" is not allowed')
     try:
         child = await asyncio.create_subprocess_exec(
             "ps", *arguments.split(), stdin=asyncio.subprocess.DEVNULL,

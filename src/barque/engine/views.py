@@ -28,7 +28,6 @@ def inspect(engine: "Engine", container: Container) -> Json:
     mode = container.network_mode
     sandbox = hashlib.sha256(container.id.encode()).hexdigest() if container.is_running else ""
     network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
-    image = engine.image_of(container)
     return {
         "Id": container.id,
         "Created": format_ns(row["created_ns"]),
@@ -58,7 +57,6 @@ def inspect(engine: "Engine", container: Container) -> Json:
             exposed=container.config.get("ExposedPorts") or (),
             settings=row["networking"].get(mode),
         ),
-        **({"ImageManifestDescriptor": None} if image is None else {}),
     }  # fmt: skip
 
 
@@ -86,8 +84,7 @@ def _summary(engine: "Engine", container: Container) -> Json:
     network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
     networks: Json = {}
     if not mode.startswith("container:"):
-        networks[mode] = describe.endpoint_settings(
-            container.endpoint, network_id, row["networking"].get(mode) or {})
+        networks[mode] = describe.endpoint_settings(container.endpoint, network_id, row["networking"].get(mode) or {})
     config = container.config
     command = " ".join([row["path"], *(_quoted(arg) for arg in row["args"])])
     return {
@@ -320,4 +317,3 @@ def until_ns(text: str) -> int:
         return parse_ns(text)
     except ValueError as error:
         raise InvalidInputError(f"invalid filter 'until={text}': {error}") from None
-

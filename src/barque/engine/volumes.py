@@ -142,9 +142,7 @@ class Volumes:
     def ensure(self, name: str, *, driver: str = "local", labels: Json, options: Json) -> Json:
         """Return the volume's row; it is made where missing, an anonymous one for an empty name."""
         if driver != "local":
-            raise NotFoundError(
-                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
-            )
+            raise NotFoundError(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if not all(isinstance(v, str) for v in [*labels.values(), *options.values()]):
             raise InvalidInputError("invalid JSON: labels and options must be strings")
         if name in self.rows:
@@ -224,7 +222,7 @@ def _check_options(options: Json) -> None:
     if options and options.get("type") not in ("none", "bind", "tmpfs"):
         words = (options.get("o") or "").split(",")
         if not options.get("device"):
-            raise InvalidInputError("missing required option: \"device\"")
+            raise InvalidInputError('missing required option: "device"')
         if "bind" not in words:
             raise UnsupportedError(f"local volumes of type {options.get('type')!r} are not supported: "
                                    "use tmpfs, or none with o=bind")  # fmt: skip

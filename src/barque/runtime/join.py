@@ -16,6 +16,7 @@ from barque.runtime import init, launch, plan
 from barque.runtime.channel import StepError
 from barque.runtime.child import Child
 from barque.runtime.root import Context
+from barque.runtime.scheduling import process_steps
 from barque.runtime.settings import Keyring, OomScore, Session, set_oom_score
 
 
@@ -150,7 +151,7 @@ def _compile(request: JoinRequest, pidfd: int, flags: int, in_cgroup: bool) -> i
     steps.append(JoinAll(pidfd, flags & ~process.CLONE_NEWPID, cgroup))
     if oci.get("terminal"):
         steps.append(plan.console_step(oci, mount_console=False))
-    steps += plan.process_steps(oci)
+    steps += process_steps(oci)
     identity, warnings = plan.make_identity(oci, request.seccomp, request.seccomp_flags, label, label_name)
     env = process.unique_env(oci.get("env") or [])
     return init.Plan(

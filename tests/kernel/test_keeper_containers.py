@@ -39,12 +39,13 @@ class Box:
         self.root = str(root)
         self.events = []
         self.news = asyncio.Event()
+        self.spaces = ("pid", "mount", "uts", "ipc", "network")
         self.layer = f"{root}/layer"
         os.makedirs(f"{self.layer}/bin")
         for folder in ("proc", "dev", "tmp"):
             os.mkdir(f"{self.layer}/{folder}")
         shutil.copy(BUSYBOX, f"{self.layer}/bin/busybox")
-        for name in ("sh", "cat", "sleep", "echo", "id", "stty", "seq", "kill", "test", "dd", "tail"):
+        for name in ("sh", "cat", "sleep", "echo", "id", "stty", "seq", "kill", "test", "dd", "tail", "readlink"):
             os.symlink("busybox", f"{self.layer}/bin/{name}")
 
     async def connect(self):
@@ -75,7 +76,7 @@ class Box:
         bundle = f"{self.root}/containers/{name}"
         for folder in ("rootfs", "upper", "work"):
             os.makedirs(f"{bundle}/{folder}", exist_ok=True)
-        spaces = [{"type": t} for t in ("pid", "mount", "uts", "ipc", "network")]
+        spaces = [{"type": t} for t in self.spaces]
         path = f"/barque-test-{os.getpid()}/{name}"
         linux = {"namespaces": spaces, "resources": resources or {}, "cgroupsPath": path}
         spec = {
@@ -326,3 +327,21 @@ async def test_signals_and_the_file_limit_are_as_the_keeper_found_them(box):
     assert int(rows["SigIgn"][1], 16) == 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert f"{soft} {hard}" in " ".join(box.log("one").split())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_container_starts_again_right_after_its_end(box, runtime):
+    for number in range(8):
+        box.events.clear()
+        await box.start("one", "sh", "-c", f"exit {number}", runtime=runtime)
+        assert (await box.event("exit", id="one"))["exit_code"] == number
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_network_namespace_is_handed_over_as_a_descriptor(box, runtime):
+    with open("/proc/self/ns/net") as netns:
+        mine = os.readlink("/proc/self/ns/net")
+        box.spaces = ("pid", "mount", "uts", "ipc")
+        await box.start("one", "readlink", "/proc/self/ns/net", netns_fd=netns.fileno(), runtime=runtime)
+    await box.event("exit", id="one")
+    assert box.log("one").strip() == mine

@@ -176,8 +176,7 @@ class Keeper:
             "namespaces": list(spaces), "seccomp": self._seccomp_file(seccomp), "runtime": runtime,
             "console_size": list(console_size) if console_size else None,
         }  # fmt: skip
-        ok = await self._call(request, list(spaces.values()), (id, None))
-        return ok
+        return await self._call(request, list(spaces.values()), (id, None))
 
     async def exec(
         self,
@@ -210,8 +209,7 @@ class Keeper:
             "open_stdin": open_stdin, "seccomp": self._seccomp_file(seccomp),
             "console_size": list(console_size) if console_size else None,
         }  # fmt: skip
-        ok = await self._call(request, (), (id, exec_id))
-        return ok
+        return await self._call(request, (), (id, exec_id))
 
     async def attach(
         self,
@@ -281,8 +279,7 @@ class Keeper:
 
     async def ping(self) -> dict[str, Any]:
         """Return {"pid": the keeper's}."""
-        ok = await self._call({"op": "ping"})
-        return ok
+        return await self._call({"op": "ping"})
 
     async def close(self, *, shutdown: bool = False) -> None:
         """Say goodbye; with shutdown the keeper ends too, if nothing runs under it."""

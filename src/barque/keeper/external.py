@@ -8,13 +8,14 @@ import array
 import json
 import os
 import socket
+from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
 from barque.keeper.logfile import LogSettings
 from barque.keeper.protocol import close_all
 from barque.keeper.stdio import Stdio
-from barque.keeper.task import Task
+from barque.keeper.task import Task, write_record
 
 if TYPE_CHECKING:
     from barque.keeper.server import Reply, Server
@@ -25,6 +26,7 @@ def start(
     task: Task,
     request: dict[str, Any],
     spec: dict[str, Any],
+    namespaces: dict[str, int],
     stdio: Stdio,
     settings: LogSettings | None,
     reply: "Reply",
@@ -37,13 +39,38 @@ def start(
     runtime = request["runtime"]
     bundle = request["bundle"]
     task.external = runtime
-    mount_roots(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
-    argv = [*base(server, runtime), "create", "--bundle", bundle]
-    try:
-        Run(server, task, request, stdio, settings, reply).create(argv, task.id)
-    except BaseException:
-        unmount_root(task)
-        raise
+    kept = offer_namespaces(spec, namespaces)
+    if kept or "rlimits" in spec["process"]:
+        write_record(f"{bundle}/config.json", spec)
+    run = Run(server, task, request, stdio, settings, reply)
+    run.kept = kept
+
+    def begin() -> None:
+        try:
+            mount_roots(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
+            run.create([*base(server, runtime), "create", "--bundle", bundle], task.id)
+        except BaseException:
+            run.release()
+            unmount_root(task)
+            raise
+
+    waiting = server.deletions.get(task.id)
+    if waiting is None:
+        begin()
+    else:
+        # The runtime still has a container of this name, which is on its way out.
+        waiting.append(lambda: run.guarded(begin))
+
+
+def offer_namespaces(spec: dict[str, Any], namespaces: dict[str, int]) -> list[int]:
+    """Let spec name the given namespaces by paths; return descriptors to keep until the start is over."""
+    kept = []
+    entries = spec.setdefault("linux", {}).setdefault("namespaces", [])
+    for kind, fd in namespaces.items():
+        kept.append(os.dup(fd))
+        entries[:] = [entry for entry in entries if entry["type"] != kind]
+        entries.append({"type": kind, "path": f"/proc/{os.getpid()}/fd/{kept[-1]}"})
+    return kept
 
 
 def exec_process(
@@ -65,12 +92,20 @@ def exec_process(
 def delete(server: "Server", task: Task) -> None:
     """Remove the runtime's record of an ended container and unmount its root, in the background."""
     assert task.external is not None
+    waiting = server.deletions.setdefault(task.id, [])
+
+    def done(_: int) -> None:
+        server.deletions.pop(task.id, None)
+        unmount_root(task)
+        for action in waiting:
+            action()
+
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         argv = [*base(server, task.external), "delete", "--force", task.id]
-        server.children.spawn(argv, lambda _: unmount_root(task), (null, null, null))
+        server.children.spawn(argv, done, (null, null, null))
     except OSError:
-        unmount_root(task)
+        done(0)
     finally:
         os.close(null)
 
@@ -132,6 +167,7 @@ class Run:
         "_status",
         "_stdio",
         "_task",
+        "kept",
     )
 
     def __init__(
@@ -151,6 +187,7 @@ class Run:
         self._reply = reply
         self._console = -1
         self._is_up = False
+        self.kept: list[int] = []
         self._status: int | None = None
         self._listener: socket.socket | None = None
 
@@ -175,6 +212,18 @@ class Run:
         finally:
             os.close(messages)
         self._stdio.close_child()
+
+    def release(self) -> None:
+        """Let go of the namespaces and what lies in the folder for the runtime."""
+        self._clean()
+
+    def guarded(self, action: Callable[[], None]) -> None:
+        """Do a start that had to wait; its errors are the answer."""
+        try:
+            action()
+        except Exception as error:
+            self._stdio.close()
+            self._server.start_failed(self._task, self._reply, "runtime", getattr(error, "errno", 0) or 0, str(error))
 
     @property
     def _pid_file(self) -> str:
@@ -289,6 +338,8 @@ class Run:
             return int(file.read())
 
     def _clean(self) -> None:
+        close_all(self.kept)
+        self.kept = []
         if self._listener is not None:
             self._server.poller.forget(self._listener.fileno())
             os.unlink(self._listener.getsockname())

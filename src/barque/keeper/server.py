@@ -83,7 +83,8 @@ class Server:
         self.waiting: dict[Key, list[Attachment]] = {}
         self.adoptable: dict[Key, dict[str, int]] = {}
         self.recovered = False
-        self.removing = 0
+        self.removals: dict[str, Callable[[], object]] = {}
+        self.deletions: dict[str, list[Callable[[], None]]] = {}
         self.nofile = (0, 0)
         self._listener = listener
         self._connections: list[Connection] = []
@@ -385,7 +386,7 @@ class Server:
 
     def _stop_when_idle(self) -> None:
         """Stop once nothing is being cleaned up any more."""
-        if self.children.is_idle() and not self.removing:
+        if self.children.is_idle() and not self.removals:
             self.poller.stopped = True
         else:
             self.poller.later(_STOP_POLL_S, self._stop_when_idle)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+import time
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _REMOVE_FIRST_S = 0.002
 _REMOVE_LONGEST_S = 1.0
 _REMOVE_TRIES = 30
+_RESTART_TRIES = 20
+_RESTART_PAUSE_S = 0.001
 
 
 class RuntimeStarter(Starter):
@@ -47,9 +49,9 @@ class RuntimeStarter(Starter):
         try:
             stdio.give_to(host_uid(spec, spec["process"]))
             if request.get("runtime"):
-                external.start(server, task, request, spec, stdio, settings, reply)
+                external.start(server, task, request, spec, namespaces, stdio, settings, reply)
                 return
-            cgroup = self._make_cgroup(request.get("cgroup"), warnings)
+            cgroup = self._make_cgroup(server, request.get("cgroup"), warnings)
             task.cgroup = cgroup
             try:
                 child = launch(
@@ -118,12 +120,13 @@ class RuntimeStarter(Starter):
             external.delete(server, task)
         remove_cgroup(server, task)
 
-    def _make_cgroup(self, wanted: dict[str, Any] | None, warnings: list[str]) -> "Cgroup | None":
+    def _make_cgroup(self, server: Server, wanted: dict[str, Any] | None, warnings: list[str]) -> "Cgroup | None":
         from barque.runtime.cgroups import open_manager
 
         if wanted is None:
             return None
         cgroup = open_manager(_text(wanted, "path"))
+        finish_removal(server, cgroup.path)
         try:
             warnings += cgroup.create(wanted.get("resources") or {})
         except BaseException:
@@ -299,12 +302,35 @@ def remove_cgroup(server: Server, task: Task) -> None:
     cgroup, task.cgroup = task.cgroup, None
     if cgroup is None:
         return
-    server.removing += 1
-    _remove(server, cgroup.delete, _REMOVE_FIRST_S, _REMOVE_TRIES)
+    server.removals[cgroup.path] = cgroup.delete
+    _remove(server, cgroup.path, _REMOVE_FIRST_S, _REMOVE_TRIES)
 
 
-def _remove(server: Server, delete: Callable[[], object], delay_s: float, tries: int) -> None:
+def finish_removal(server: Server, path: str) -> None:
+    """Remove the former control group of that path now, before another one is made there.
+
+    Its processes are dead; waiting for the last of them to vanish takes a millisecond or two.
+    """
+    delete = server.removals.pop(path, None)
+    if delete is None:
+        return
+    for _ in range(_RESTART_TRIES):
+        try:
+            if delete() is not False:
+                return
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass
+        time.sleep(_RESTART_PAUSE_S)
+
+
+def _remove(server: Server, path: str, delay_s: float, tries: int) -> None:
+    delete = server.removals[path]
+
     def attempt() -> None:
+        if server.removals.get(path) is not delete:
+            return
         try:
             done = delete() is not False
         except FileNotFoundError:
@@ -312,9 +338,9 @@ def _remove(server: Server, delete: Callable[[], object], delay_s: float, tries:
         except OSError:
             done = False
         if not done and tries:
-            _remove(server, delete, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
+            _remove(server, path, min(delay_s * 2, _REMOVE_LONGEST_S), tries - 1)
         else:
-            server.removing -= 1
+            del server.removals[path]
 
     server.poller.later(delay_s, attempt)
 

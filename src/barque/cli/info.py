@@ -146,9 +146,9 @@ def _settings(server: dict[str, Any]) -> list[str]:
         rows += [" Labels:", *(f"  {label}" for label in server["Labels"])]
     rows.append(f" Experimental: {_word(server.get('ExperimentalBuild'))}")
     registry = server.get("RegistryConfig") or {}
-    insecure = [
-        name for name, index in (registry.get("IndexConfigs") or {}).items() if not index.get("Secure")
-    ] + list(registry.get("InsecureRegistryCIDRs") or [])
+    insecure = [name for name, index in (registry.get("IndexConfigs") or {}).items() if not index.get("Secure")] + list(
+        registry.get("InsecureRegistryCIDRs") or []
+    )
     if insecure:
         rows += [" Insecure Registries:", *(f"  {name}" for name in insecure)]
     if registry.get("Mirrors"):
@@ -160,5 +160,3 @@ def _settings(server: dict[str, Any]) -> list[str]:
         rows.append(" Default Address Pools:")
         rows += [f"   Base: {pool['Base']}, Size: {pool['Size']}" for pool in server["DefaultAddressPools"]]
     return rows
-
-

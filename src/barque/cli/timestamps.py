@@ -63,7 +63,9 @@ def local_rfc3339(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 10**9)
     moment = time.localtime(seconds)
     offset = moment.tm_gmtoff
-    zone = "Z" if offset == 0 else f"{'-' if offset < 0 else '+'}{abs(offset) // 3600:02d}:{abs(offset) % 3600 // 60:02d}"
+    zone = (
+        "Z" if offset == 0 else f"{'-' if offset < 0 else '+'}{abs(offset) // 3600:02d}:{abs(offset) % 3600 // 60:02d}"
+    )
     return time.strftime("%Y-%m-%dT%H:%M:%S", moment) + f".{rest:09d}{zone}"
 
 

@@ -62,7 +62,9 @@ def to_json(value: Any) -> str:
 
     getter = getattr(value, "template_json", None)
     if getter is not None:
-        value = getter()
+        # Rows are escaped so that they may stand in a web page, other values are not.
+        text = json.dumps(getter(), separators=(",", ":"), ensure_ascii=False)
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -191,7 +193,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "println": lambda *values: " ".join(map(go_print, values)) + "\n",
     "print": _print,
     "printf": _printf,
-    "len": len,
+    "len": lambda value: 0 if value is None else len(value),
     "index": _index,
     "slice": _slice,
     "eq": _equal,

@@ -298,8 +298,17 @@ class _Execution:
                     f'template: :1: executing "" at <{first.value}>: error calling {first.value}: {error}'
                 ) from error
         if len(command.words) > 1 or last:
+            called = self._method(first, [self._value(word, dot) for word in command.words[1:]] + last, dot)
+            if called is not None:
+                return called
             raise TemplateError(f"template: :1: can't give argument to non-function {_shown(first)}")
         return self._value(first, dot)
+
+    def _method(self, word: Any, arguments: list[Any], dot: Any) -> Any:
+        if not isinstance(word, Chain) or word.start not in (None, "$") or len(word.fields) != 1:
+            return None
+        caller = getattr(dot if word.start is None else self.variables["$"], "template_call", None)
+        return caller(word.fields[0], arguments) if caller else None
 
     def _logic(self, name: str, words: list[Any], dot: Any, last: list[Any]) -> Any:
         value: Any = None

@@ -37,7 +37,7 @@ def ls(call: Invocation) -> int:
         if not options["digests"]
         else ("Repository Tag Digest ID CreatedSince Size")
     )
-    show(rows, columns(truncated), HEADERS, form, default)
+    show(rows, columns(truncated), HEADERS, form, default, "image")
     return 0
 
 
@@ -85,7 +85,7 @@ def columns(truncated: bool) -> dict[str, Any]:
         "CreatedAt": lambda i: time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(i["Created"])),
         "Size": lambda i: human_size(i["Size"], 3),
         "Containers": lambda i: str(i["Containers"]) if i.get("Containers", -1) >= 0 else "N/A",
-        "VirtualSize": lambda i: human_size(i.get("VirtualSize") or i["Size"], 3),
+        "VirtualSize": lambda i: human_size(i.get("VirtualSize") or i["Size"]),
         "SharedSize": lambda i: human_size(i["SharedSize"], 3) if i.get("SharedSize", -1) >= 0 else "N/A",
         "UniqueSize": lambda i: human_size(i["Size"] - i["SharedSize"], 3) if i.get("SharedSize", -1) >= 0 else "N/A",
     }

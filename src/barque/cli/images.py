@@ -165,7 +165,7 @@ def load(call: Invocation) -> int:
 def save(call: Invocation) -> int:
     """Write images as an archive."""
     options = call.options
-    _refuse_terminal(options["output"])
+    _refuse_terminal(options["output"], "save image")
     platform = platform_json(options["platform"]) if options["platform"] else None
     if len(call.words) == 1:
         path, names = f"/images/{quote(call.words[0], '/')}/get", None
@@ -177,21 +177,20 @@ def save(call: Invocation) -> int:
 
 def export(call: Invocation) -> int:
     """Write a container's file system as an archive."""
-    _refuse_terminal(call.options["output"])
+    _refuse_terminal(call.options["output"], "export container")
     response = call.api.send("GET", f"/containers/{quote(call.words[0])}/export")
     _write(response, call.options["output"])
     return 0
 
 
-def _refuse_terminal(output: str) -> None:
+def _refuse_terminal(output: str, what: str) -> None:
     if not output and os.isatty(1):
         raise InvalidInputError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     if output and os.path.isdir(output):
-        raise InvalidInputError(f"failed to save image: invalid output path: {output!r} is a directory")
-    if output and not os.path.isdir(os.path.dirname(output) or "."):
-        raise InvalidInputError(
-            f'failed to save image: invalid output path: directory "{os.path.dirname(output)}" does not exist'
-        )
+        raise InvalidInputError(f"failed to {what}: cannot write to a directory")
+    folder = os.path.dirname(output) or "."
+    if output and not os.path.isdir(folder):
+        raise InvalidInputError(f"failed to {what}: invalid output path: stat {folder}: no such file or directory")
 
 
 def _write(response: Response, output: str) -> None:

@@ -37,9 +37,10 @@ def anything(call: Invocation) -> int:
     """Show whatever bears the names."""
     kind = call.options["type"]
     if kind and kind not in TYPES:
-        raise InvalidInputError(f'"{kind}" is not a valid value for --type')
+        known = ", ".join(f'"{one}"' for one in sorted(TYPES))
+        raise InvalidInputError(f'unknown type: "{kind}": must be one of {known}')
     if call.options.given("type") and not kind:
-        raise InvalidInputError('type is empty: must be one of "config", "container", "image", "network", "volume"')
+        raise InvalidInputError('type is empty: must be one of "container", "image", "network", "volume"')
     if kind:
         return show(call, _fetch(call, kind))
 
@@ -103,7 +104,12 @@ def show(call: Invocation, fetch: Fetch) -> int:
         from barque.cli.tables import render
 
         for item in found:
-            print(render(template, item))
+            try:
+                line = render(template, item)
+            except InvalidInputError:
+                print()
+                raise
+            print(line)
         if not found:
             print()
     if problems:
@@ -117,7 +123,13 @@ def _template(form: str) -> Any:
         return None
     from barque.cli.tables import parse_template
 
-    return parse_template(form)
+    try:
+        return parse_template(form)
+    except InvalidInputError as error:
+        from barque.cli.main import ExitWith
+
+        print(error, file=sys.stderr)
+        raise ExitWith(64) from error
 
 
 def _print_json(found: list[Any], *, compact: bool) -> None:

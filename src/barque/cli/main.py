@@ -64,8 +64,8 @@ def _dispatch(words: list[str]) -> int:
         _say(f"{error}\n\nUsage:  barque [OPTIONS] COMMAND [ARG...]\n\nRun 'barque --help' for more information")
         return 125
     if options["log-level"] not in LEVELS:
-        _say(f"unable to parse logging level: {options['log-level']}")
-        return 125
+        _say(f"Unable to parse logging level: {options['log-level']}")
+        return 1
     if options["version"]:
         from barque import __version__
 
@@ -84,7 +84,7 @@ def _run_words(words: list[str], options: Options) -> int:
         if len(words) == 1 or words[1] in ("--help", "-h"):
             from barque.cli.overview import group_help
 
-            print(group_help(words[0]), end="")
+            print(group_help(words[0]), end="", file=sys.stderr if len(words) == 1 else sys.stdout)
             return 0
         if words[1].startswith("-"):
             _say(f"unknown {'flag' if words[1].startswith('--') else 'shorthand flag'}: {words[1]}")
@@ -173,14 +173,14 @@ def _count_problem(command: Command, typed: str, count: int) -> str:
         need = f"requires at least {least} {_arguments(least)}"
     elif least == most:
         need = f"requires {least} {_arguments(least)}"
-    elif count < least:
-        need = f"requires at least {least} {_arguments(least)}"
+    elif least > 0:
+        need = f"requires at least {least} and at most {most} {_arguments(most)}"
     else:
         need = f"requires at most {most} {_arguments(most)}"
-    usage = command.usage.split("\n")[0]
+    usage = f"\n\tbarque {typed} ".join(command.usage.split("\n"))
     return (
         f"barque: 'barque {typed}' {need}\n\nUsage:  barque {typed} {usage}\n\n"
-        f"See 'barque {typed} --help' for more information"
+        f"{'See' if most < 0 or least == 0 < most else 'Run'} 'barque {typed} --help' for more information"
     )
 
 

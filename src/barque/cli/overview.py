@@ -10,7 +10,7 @@ def overview(flags: list[Flag]) -> str:
     top = {name: path for name, path in ALIASES.items() if " " not in name}
     top.update({name: name for name in COMMANDS if " " not in name})
     rest = sorted(name for name in top if name not in COMMON)
-    width = max(map(len, [*top, *GROUPS]))
+    width = max(10, *map(len, [*top, *GROUPS]))
     lines = ["Usage:  barque [OPTIONS] COMMAND", "", "Containers, driven as Docker's are", "", "Common Commands:"]
     lines += [_line(name, COMMANDS[top[name]].text, width) for name in COMMON]
     lines += ["", "Management Commands:", *(_line(name, text, width) for name, text in GROUPS.items())]
@@ -27,7 +27,7 @@ def overview(flags: list[Flag]) -> str:
 def group_help(group: str) -> str:
     """Return the help text of a group such as `container`."""
     members = {path.split()[1]: command for path, command in COMMANDS.items() if path.startswith(group + " ")}
-    width = max(map(len, members))
+    width = max(10, *map(len, members))
     lines = [f"Usage:  barque {group} COMMAND", "", GROUPS[group], "", "Commands:"]
     lines += [_line(name, members[name].text, width) for name in sorted(members)]
     lines += ["", f"Run 'barque {group} COMMAND --help' for more information on a command."]

@@ -38,7 +38,7 @@ def _report(heading: str, names: list[str], space: int | None) -> None:
 def containers(call: Invocation) -> int:
     """Remove stopped containers."""
     if not confirm(call, "WARNING! This will remove all stopped containers."):
-        return 1
+        return 0
     answer = call.api.post("/containers/prune", filters=_filters(call))
     _report("Deleted Containers:", answer.get("ContainersDeleted") or [], answer.get("SpaceReclaimed", 0))
     return 0
@@ -49,7 +49,7 @@ def images(call: Invocation) -> int:
     everything = call.options["all"]
     what = "images without at least one container associated to them" if everything else "dangling images"
     if not confirm(call, f"WARNING! This will remove all {what}."):
-        return 1
+        return 0
     answer = _prune_images(call, everything)
     _report("Deleted Images:", _image_lines(answer), answer.get("SpaceReclaimed", 0))
     return 0
@@ -74,7 +74,7 @@ def volumes(call: Invocation) -> int:
         raise InvalidInputError("conflicting options: cannot specify both --all and --filter all=1")
     what = "all" if everything else "anonymous"
     if not confirm(call, f"WARNING! This will remove {what} local volumes not used by at least one container."):
-        return 1
+        return 0
     answer = call.api.post("/volumes/prune", filters=_filters(call, {"all": "true"} if everything else None))
     _report("Deleted Volumes:", answer.get("VolumesDeleted") or [], answer.get("SpaceReclaimed", 0))
     return 0
@@ -83,7 +83,7 @@ def volumes(call: Invocation) -> int:
 def networks(call: Invocation) -> int:
     """Remove unused networks."""
     if not confirm(call, "WARNING! This will remove all custom networks not used by at least one container."):
-        return 1
+        return 0
     answer = call.api.post("/networks/prune", filters=_filters(call))
     _report("Deleted Networks:", answer.get("NetworksDeleted") or [], None)
     return 0
@@ -95,7 +95,7 @@ def system(call: Invocation) -> int:
     if options["volumes"] and any(pair.startswith("until=") for pair in options["filter"]):
         raise InvalidInputError('The "until" filter is not supported with "--volumes"')
     if not confirm(call, _system_warning(call)):
-        return 1
+        return 0
     space = 0
     answer = call.api.post("/containers/prune", filters=_filters(call))
     _report("Deleted Containers:", answer.get("ContainersDeleted") or [], None)

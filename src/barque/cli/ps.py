@@ -16,7 +16,7 @@ def ls(call: Invocation) -> int:
     options = call.options
     form = options["format"] or _configured_format(call)
     limit = 1 if options["latest"] else options["last"]
-    show_size = options["size"] or (".Size" in form and not options.given("size"))
+    show_size = options["size"] or ((".Size" in form or "{{json .}}" in form) and not options.given("size"))
     rows = call.api.get(
         "/containers/json",
         all=options["all"] or None,
@@ -29,7 +29,7 @@ def ls(call: Invocation) -> int:
             print(row["Id"] if options["no-trunc"] else row["Id"][:12])
         return 0
     default = DEFAULT + (" Size" if options["size"] else "")
-    show(rows, columns(truncated=not options["no-trunc"]), HEADERS, form, default)
+    show(rows, columns(truncated=not options["no-trunc"]), HEADERS, form, default, "Container")
     return 0
 
 

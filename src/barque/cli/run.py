@@ -6,7 +6,7 @@ import sys
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.client.api import Api
 from barque.client.http import ApiError
-from barque.cli.flags import Options, UsageError
+from barque.cli.flags import Options
 from barque.cli.run_spec import create_body
 from barque.cli.verb import Invocation
 
@@ -28,7 +28,10 @@ def run(call: Invocation) -> int:
     """
     options = call.options
     if options["detach"] and options["attach"]:
-        raise UsageError("conflicting options: cannot specify both --attach and --detach")
+        from barque.cli.main import ExitWith
+
+        print("conflicting options: cannot specify both --attach and --detach", file=sys.stderr)
+        raise ExitWith(1)
     body = create_body(options, call.words)
     if not options["detach"]:
         check_tty(body["AttachStdin"], body["Tty"])

@@ -11,10 +11,11 @@ Getter = Callable[[Any], Any]
 class Row:
     """One object seen through its named columns."""
 
-    __slots__ = ("columns", "item")
+    __slots__ = ("columns", "item", "kind")
 
-    def __init__(self, item: Any, columns: dict[str, Getter]) -> None:
+    def __init__(self, item: Any, columns: dict[str, Getter], kind: str = "") -> None:
         self.item = item
+        self.kind = kind
         self.columns = columns
 
     def template_field(self, name: str) -> Any:
@@ -28,9 +29,16 @@ class Row:
             from barque.cli.go_lexer import TemplateError
 
             raise TemplateError(
-                f'template: :1:2: executing "" at <.{name}>: can\'t evaluate field {name} in type *formatter.Context'
+                f'template: :1:2: executing "" at <.{name}>: can\'t evaluate field {name} in type '
+                f"*formatter.{self.kind}Context"
             )
         return getter(self.item)
+
+    def template_call(self, name: str, arguments: list[Any]) -> str | None:
+        """Return a label's value for `.Label "name"`, None for every other call."""
+        if name != "Label" or len(arguments) != 1 or not isinstance(self.item, dict):
+            return None
+        return str((self.item.get("Labels") or {}).get(arguments[0], ""))
 
     def template_json(self) -> dict[str, Any]:
         """Return all columns as one JSON object."""
@@ -40,6 +48,9 @@ class Row:
 class _Headers:
     def __init__(self, headers: dict[str, str]) -> None:
         self.headers = headers
+
+    def template_call(self, name: str, arguments: list[Any]) -> str | None:
+        return str(arguments[0]).rpartition(".")[2] if name == "Label" and len(arguments) == 1 else None
 
     def template_field(self, name: str) -> str:
         return self.headers.get(name, name.upper())
@@ -69,6 +80,7 @@ def show(
     headers: dict[str, str],
     form: str,
     default: str,
+    kind: str = "",
 ) -> None:
     """Print items by a format.
 
@@ -77,7 +89,8 @@ def show(
         columns: how each named column reads an object.
         headers: the heading of each column; the name in upper case where it is missing.
         form: what --format said; empty or "table" prints the default table.
-        default: the default table's template without the word table, cells divided by tabs.
+        default: the names of the default table's columns.
+        kind: what error texts call the rows.
 
     Raises:
         InvalidInputError: the template is wrong.
@@ -96,7 +109,16 @@ def show(
         return
     template = parse_template(form)
     for item in items:
-        print(render(template, Row(item, columns)))
+        print(_render_row(template, Row(item, columns, kind)))
+
+
+def _render_row(template: Any, row: Any) -> str:
+    from barque.cli.go_lexer import TemplateError
+
+    try:
+        return str(template.render(row))
+    except TemplateError as error:
+        raise InvalidInputError(f"failed to execute template: {error}") from error
 
 
 def _print_table(
@@ -109,8 +131,8 @@ def _print_table(
         print(align(rows), end="")
         return
     template = parse_template(form.replace("\\t", "\t").replace("\\n", "\n"))
-    lines = [render(template, _Headers(headers))]
-    lines += [render(template, Row(item, columns)) for item in items]
+    lines = [_render_row(template, _Headers(headers))]
+    lines += [_render_row(template, Row(item, columns)) for item in items]
     print(align([line.split("\t") for line in lines]), end="")
 
 

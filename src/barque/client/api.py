@@ -82,7 +82,7 @@ class Api:
         text = response.read().decode("utf-8", "replace")
         self._done(response)
         try:
-            message = json.loads(text).get("message", "")
+            message = json.loads(text).get("message", "").strip()
         except (ValueError, AttributeError):
             message = text.strip()
         return ApiError(response.status, message or f"request returned status {response.status}")

@@ -47,11 +47,15 @@ def parse_host(text: str, *, tls: bool = False) -> Endpoint:
     if scheme == "unix":
         return Endpoint("unix", rest or "/run/barque.sock", "", 0, f"unix://{rest or '/run/barque.sock'}")
     if scheme not in ("tcp", "http", "https"):
-        raise InvalidInputError(f"unable to parse docker host `{text}`")
+        raise InvalidInputError(
+            f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}"
+        )
     address = rest.split("/", 1)[0]
     host, port_text = _split_port(address)
     if port_text and not (port_text.isdigit() and int(port_text) < 65536):
-        raise InvalidInputError(f"unable to parse docker host `{text}`")
+        raise InvalidInputError(
+            f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}"
+        )
     return Endpoint("tcp", "", host or "127.0.0.1", int(port_text or (2376 if tls else 2375)), text)
 
 

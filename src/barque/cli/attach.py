@@ -4,11 +4,11 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError, UnsupportedError
-from barque.client.api import quote
-from barque.client.http import ApiError
 from barque.cli.running import attach_streams, begin_wait, wait_result, wait_with_signals, watch_signals
 from barque.cli.session import Ends, Session, resize
 from barque.cli.verb import Invocation, for_each
+from barque.client.api import quote
+from barque.client.http import ApiError
 
 
 def attach(call: Invocation) -> int:

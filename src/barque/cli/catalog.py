@@ -184,10 +184,30 @@ ALIASES = {
     "events": "system events",
     "info": "system info",
 }
-for _verb in (
-    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop "
-    "top unpause update wait"
-).split():
+for _verb in [
+    "attach",
+    "commit",
+    "cp",
+    "create",
+    "diff",
+    "exec",
+    "export",
+    "kill",
+    "logs",
+    "pause",
+    "port",
+    "rename",
+    "restart",
+    "rm",
+    "run",
+    "start",
+    "stats",
+    "stop",
+    "top",
+    "unpause",
+    "update",
+    "wait",
+]:
     ALIASES[_verb] = f"container {_verb}"
 
 COMMON = ("run", "exec", "ps", "images", "version", "info")

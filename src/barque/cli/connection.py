@@ -5,9 +5,9 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError, UnavailableError
+from barque.cli.flags import Options
 from barque.client.api import Api
 from barque.client.endpoint import DEFAULT_HOST, Endpoint, TlsFiles, connect, parse_host
-from barque.cli.flags import Options
 
 START_SECONDS = 15
 

@@ -4,10 +4,10 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError
-from barque.client.api import quote
-from barque.client.http import ApiError
 from barque.cli.tables import align
 from barque.cli.verb import Invocation, for_each
+from barque.client.api import quote
+from barque.client.http import ApiError
 
 
 def _path(name: str, verb: str = "") -> str:

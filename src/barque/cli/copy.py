@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
-from barque.client.api import Api, quote
-from barque.client.http import ApiError
 from barque.cli.copy_archive import Counter, extract, packed
 from barque.cli.units import human_size
 from barque.cli.verb import Invocation
+from barque.client.api import Api, quote
+from barque.client.http import ApiError
 
 GO_FOLDER = 1 << 31
 GO_LINK = 1 << 27
@@ -166,7 +166,7 @@ def _local(call: Invocation, source: str, target: Place, folder: bool, exists: b
         name, destination = os.path.basename(target.path), os.path.dirname(target.path) or "/"
     else:
         if target.path.endswith("/") and not is_folder:
-            raise InvalidInputError(f"no such directory")
+            raise InvalidInputError("no such directory")
         clean = target.path.rstrip("/")
         name, destination = os.path.basename(clean), os.path.dirname(clean) or "/"
         if contents and name in (".", ""):

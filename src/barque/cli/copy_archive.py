@@ -61,18 +61,17 @@ class _Source(io.RawIOBase):
 def packed(path: str, name: str, *, follow: bool) -> Iterator[bytes]:
     """Yield a tar stream of a file or folder under a name; `follow` looks behind the path's own last link."""
     sink = _Sink()
-    archive = tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=PIECE_BYTES)
     real = os.path.realpath(path) if follow else path
-    for item, inside in _walk(real, name):
-        member = archive.gettarinfo(item, inside)
-        if member is None:
-            continue
-        if not member.isreg():
-            archive.addfile(member)
-        else:
-            yield from _add_file(archive, member, item, sink)
-        yield sink.take()
-    archive.close()
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=PIECE_BYTES) as archive:
+        for item, inside in _walk(real, name):
+            member = archive.gettarinfo(item, inside)
+            if member is None:
+                continue
+            if not member.isreg():
+                archive.addfile(member)
+            else:
+                yield from _add_file(archive, member, item, sink)
+            yield sink.take()
     yield sink.take()
 
 

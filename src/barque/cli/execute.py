@@ -2,13 +2,13 @@
 
 import sys
 
-from barque.client.api import Api
 from barque.cli.env_files import read_file
 from barque.cli.run import check_tty
 from barque.cli.session import Ends, Session, resize
 from barque.cli.signals import SignalPipe
 from barque.cli.terminal import size
 from barque.cli.verb import Invocation
+from barque.client.api import Api
 
 
 def execute(call: Invocation) -> int:

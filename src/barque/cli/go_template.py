@@ -37,7 +37,7 @@ class Node(NamedTuple):
     otherwise: list["Node"]
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self.kind = kind
@@ -237,7 +237,7 @@ class _Execution:
             elif node.kind == "range":
                 self._range(node, dot)
             elif node.kind in ("break", "continue"):
-                raise _Stop(node.kind)
+                raise _StopError(node.kind)
             else:
                 self._branch(node, dot)
 
@@ -270,7 +270,7 @@ class _Execution:
                 self.variables[pipeline.variables[1]] = value
             try:
                 self.block(node.body, value)
-            except _Stop as stop:
+            except _StopError as stop:
                 if stop.kind == "break":
                     break
         self._restore(saved)

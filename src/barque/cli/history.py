@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
-from barque.client.api import quote
 from barque.cli.images import platform_json
 from barque.cli.ps import ellipsis
 from barque.cli.tables import show
 from barque.cli.units import human_duration, human_size
 from barque.cli.verb import Invocation
+from barque.client.api import quote
 
 HEADERS = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY"}
 

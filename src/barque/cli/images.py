@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from barque.base.errors import InvalidInputError
-from barque.client.api import quote
-from barque.client.http import ApiError, Response
 from barque.cli.progress import show_progress
 from barque.cli.verb import Invocation
+from barque.client.api import quote
+from barque.client.http import ApiError, Response
 
 PIECE_BYTES = 1 << 18
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.cli.verb import Invocation
 from barque.client.api import quote
 from barque.client.http import ApiError
-from barque.cli.verb import Invocation
 
 Fetch = Callable[[str], Any]
 TYPES = ("container", "image", "network", "volume")
@@ -126,10 +126,10 @@ def _template(form: str) -> Any:
     try:
         return parse_template(form)
     except InvalidInputError as error:
-        from barque.cli.main import ExitWith
+        from barque.cli.main import ExitError
 
         print(error, file=sys.stderr)
-        raise ExitWith(64) from error
+        raise ExitError(64) from error
 
 
 def _print_json(found: list[Any], *, compact: bool) -> None:

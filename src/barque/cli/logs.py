@@ -1,9 +1,9 @@
 """`logs`."""
 
-from barque.client.api import quote
 from barque.cli.session import Demultiplexer, write_all
 from barque.cli.timestamps import api_time
 from barque.cli.verb import Invocation
+from barque.client.api import quote
 
 
 def logs(call: Invocation) -> int:

@@ -26,7 +26,7 @@ DETACHED_FLAGS = ("container run", "container create", "container exec", "contai
 LEVELS = ("debug", "info", "warn", "error", "fatal", "panic", "trace")
 
 
-class ExitWith(Exception):
+class ExitError(Exception):
     """Ends the command with an exit code; the message has been printed."""
 
     def __init__(self, code: int) -> None:
@@ -199,7 +199,7 @@ def _call(command: Command, path: str, typed: str, options: Options, rest: list[
     try:
         api = open_api(global_options)
         return int(verb(Invocation(api, typed, options, rest, global_options)) or 0)
-    except ExitWith as end:
+    except ExitError as end:
         return end.code
     except UsageError as error:
         _say(f"{error}")
@@ -238,4 +238,4 @@ def run_and_exit() -> NoReturn:
         os._exit(code)
 
 
-__all__ = ["ALIASES", "ExitWith", "flags_of", "main", "os_error_text", "run_and_exit"]
+__all__ = ["ALIASES", "ExitError", "flags_of", "main", "os_error_text", "run_and_exit"]

@@ -4,11 +4,11 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError
-from barque.client.api import quote
-from barque.client.http import ApiError
 from barque.cli.env_files import pairs
 from barque.cli.tables import show
 from barque.cli.verb import Invocation, filters_json, for_each
+from barque.client.api import quote
+from barque.client.http import ApiError
 
 HEADERS = {"ID": "NETWORK ID", "CreatedAt": "CREATED AT"}
 

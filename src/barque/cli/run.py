@@ -3,12 +3,14 @@
 import os
 import sys
 
+from typing import Any
+
 from barque.base.errors import BarqueError, InvalidInputError
-from barque.client.api import Api
-from barque.client.http import ApiError
 from barque.cli.flags import Options
 from barque.cli.run_spec import create_body
 from barque.cli.verb import Invocation
+from barque.client.api import Api
+from barque.client.http import ApiError
 
 PULL_CHOICES = ("always", "missing", "never")
 
@@ -28,10 +30,10 @@ def run(call: Invocation) -> int:
     """
     options = call.options
     if options["detach"] and options["attach"]:
-        from barque.cli.main import ExitWith
+        from barque.cli.main import ExitError
 
         print("conflicting options: cannot specify both --attach and --detach", file=sys.stderr)
-        raise ExitWith(1)
+        raise ExitError(1)
     body = create_body(options, call.words)
     if not options["detach"]:
         check_tty(body["AttachStdin"], body["Tty"])
@@ -47,13 +49,13 @@ def check_tty(attach_input: bool, tty: bool) -> None:
     """Refuse a terminal session without a terminal.
 
     Raises:
-        ExitWith: standard input is no terminal; the message has been printed.
+        ExitError: standard input is no terminal; the message has been printed.
     """
     if tty and attach_input and not os.isatty(0):
-        from barque.cli.main import ExitWith
+        from barque.cli.main import ExitError
 
         print("the input device is not a TTY", file=sys.stderr)
-        raise ExitWith(1)
+        raise ExitError(1)
 
 
 def _start_detached(call: Invocation, identity: str) -> int:
@@ -123,7 +125,7 @@ def _open_cidfile(path: str) -> int:
         ) from error
 
 
-def _post_create(call: Invocation, body: dict[str, object], image: str) -> dict[str, object]:
+def _post_create(call: Invocation, body: dict[str, object], image: str) -> dict[str, Any]:
     options = call.options
     parameters = {"name": options["name"] or None, "platform": _platform(options)}
     try:

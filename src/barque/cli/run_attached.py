@@ -3,11 +3,11 @@
 from typing import Any
 
 from barque.base.errors import BarqueError
-from barque.client.http import ApiError
 from barque.cli.run import report_start_failure
 from barque.cli.running import attach_streams, begin_wait, wait_result, wait_with_signals, watch_signals
 from barque.cli.session import Ends, Session, resize
 from barque.cli.verb import Invocation
+from barque.client.http import ApiError
 
 
 def start_attached(call: Invocation, identity: str, body: dict[str, Any]) -> int:

@@ -8,7 +8,23 @@ from barque.cli.addresses import is_ip
 from barque.cli.run_mounts import csv_fields, parse_mount
 from barque.cli.units import parse_bytes
 
-_ULIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+_ULIMITS = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+]
 
 
 def _env(text: str) -> str:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from barque.base.errors import BarqueError
-from barque.client.api import Api
-from barque.client.http import Response
 from barque.cli.session import Ends, Session, resize
 from barque.cli.signals import SignalPipe
+from barque.client.api import Api
+from barque.client.http import Response
 
 
 def attach_streams(api: Api, identity: str, ends: Ends, keys: str) -> tuple[Any, bytes, str]:

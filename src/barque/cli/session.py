@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError
-from barque.client.api import Api
 from barque.cli.signals import SignalPipe
 from barque.cli.terminal import DetachKeys, parse_keys, raw_mode, size
+from barque.client.api import Api
 
 READ_BYTES = 1 << 16
 

@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 from barque.base.errors import BarqueError
-from barque.client.api import Api, quote
-from barque.client.http import Response
 from barque.cli.tables import show
 from barque.cli.units import binary_size, human_size
 from barque.cli.verb import Invocation
+from barque.client.api import Api, quote
+from barque.client.http import Response
 
 HEADERS = {
     "ID": "CONTAINER ID",

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from barque.base.errors import BarqueError
-from barque.client.api import Api
 from barque.cli.flags import Options
+from barque.client.api import Api
 
 
 class Invocation(NamedTuple):

@@ -4,15 +4,24 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError, UnsupportedError
-from barque.client.api import quote
-from barque.client.http import ApiError
 from barque.cli.env_files import pairs
 from barque.cli.tables import show
 from barque.cli.verb import Invocation, filters_json, for_each
+from barque.client.api import quote
+from barque.client.http import ApiError
 
-CLUSTER_FLAGS = (
-    "availability group limit-bytes required-bytes scope secret sharing topology-preferred topology-required type"
-).split()
+CLUSTER_FLAGS = [
+    "availability",
+    "group",
+    "limit-bytes",
+    "required-bytes",
+    "scope",
+    "secret",
+    "sharing",
+    "topology-preferred",
+    "topology-required",
+    "type",
+]
 
 
 def ls(call: Invocation) -> int:
@@ -39,7 +48,7 @@ def columns() -> dict[str, Any]:
         "Mountpoint": lambda v: v.get("Mountpoint") or "",
         "Labels": lambda v: ",".join(f"{k}={x}" for k, x in sorted((v.get("Labels") or {}).items())),
         "Links": lambda v: str((v.get("UsageData") or {}).get("RefCount", "N/A")),
-        "Size": lambda v: _size(v),
+        "Size": _size,
         "Status": lambda v: "N/A",
         "Group": lambda v: "N/A",
         "Availability": lambda v: "N/A",

@@ -219,7 +219,8 @@ class Containers:
     async def changes(self, ref: str) -> Rows:
         """Return what the container changed in its image."""
         container = self._engine.find(ref)
-        return await asyncio.to_thread(archives.changes, self._engine.snapshots, container.id)
+        found = await asyncio.to_thread(archives.changes, self._engine.snapshots, container.id)
+        return without_mount_points(found)
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """Return the tar of the container's files."""
@@ -409,6 +410,15 @@ class Containers:
     async def exec_inspect(self, exec_id: str) -> Json:
         """Return what is known of it."""
         return await self._engine.execs.inspect(exec_id)
+
+
+def without_mount_points(changes: Rows) -> Rows:
+    """Leave out the files of /etc that the engine mounts over, and /etc where nothing else in it changed."""
+    hidden = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+    kept = [change for change in changes if not (change["Path"] in hidden and change["Kind"] == 1)]
+    if len(kept) < len(changes) and not any(change["Path"].startswith("/etc/") for change in kept):
+        kept = [change for change in kept if change["Path"] != "/etc"]
+    return kept
 
 
 def _check_path(path: str) -> None:

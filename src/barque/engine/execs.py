@@ -132,7 +132,7 @@ class Execs:
                 open_stdin=bool(config.get("AttachStdin")) and not detach,
                 seccomp=None if config.get("Privileged") else self._engine.seccomp_program(
                     made.container.host, external=False),
-                console_size=size if tty else None,  # type: ignore[arg-type]
+                console_size=size if tty else None,
             )  # fmt: skip
         except (BarqueError, OSError) as error:
             if sock is not None:

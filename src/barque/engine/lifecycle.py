@@ -172,10 +172,7 @@ class Lifecycle:
         return future
 
     def _result(self, container: Container) -> Json:
-        result: Json = {"StatusCode": container.state["exit_code"]}
-        if container.state["error"] and not container.state["started_before"]:
-            result["Error"] = {"Message": container.state["error"]}
-        return result
+        return {"StatusCode": container.state["exit_code"]}
 
     def _settle(self, container: Container, condition: str) -> None:
         rest = []

@@ -112,7 +112,7 @@ def _parse(line: bytes) -> tuple[bytes, int, str, dict[str, str]]:
 
 
 def _open(name: str) -> BinaryIO:
-    return gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]  # noqa: SIM115
+    return gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
 
 
 def tail_start(file: BinaryIO, size: int, count: int) -> tuple[int, int]:

@@ -92,7 +92,7 @@ async def start(engine: "Engine", container: Container) -> None:
         )
     except KeeperError as error:
         clean(engine, container)
-        raise StartError(_PREFIX + _in_init(str(error))) from error
+        raise StartError(f"{_PREFIX}error during container init: {error}") from error
     except BaseException:
         clean(engine, container)
         raise
@@ -108,12 +108,6 @@ async def start(engine: "Engine", container: Container) -> None:
         engine.lifecycle.exited(container, early)
         return
     health.start(engine, container)
-
-
-def _in_init(message: str) -> str:
-    if message.startswith("exec:") or message.startswith("exec "):
-        return f"error during container init: {message}"
-    return f"error during container init: {message}"
 
 
 def _connect(engine: "Engine", container: Container) -> int | None:
@@ -205,7 +199,7 @@ def _shm(engine: "Engine", container: Container) -> str:
     """Return the folder to bind on /dev/shm, which is shared with others; empty for one of its own."""
     mode, _, ref = str(container.host.get("IpcMode") or "").partition(":")
     if mode == "host":
-        return "/dev/shm"  # noqa: S108
+        return "/dev/shm"
     if mode == "container":
         other = engine.find(ref)
         return _shm(engine, other) if other.host.get("IpcMode") == "host" else f"{engine.bundle(other.id)}/shm"

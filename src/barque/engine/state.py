@@ -37,7 +37,7 @@ class Database:
 
     def load(self, kind: str) -> dict[str, Json]:
         """Return all rows of a kind."""
-        found = self._connection.execute(f"SELECT key, data FROM {kind}")  # noqa: S608
+        found = self._connection.execute(f"SELECT key, data FROM {kind}")
         return {key: json.loads(data) for key, data in found}
 
     def put(self, kind: str, key: str, row: Json) -> None:
@@ -86,9 +86,9 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             for (kind, key), data in last.items():
                 if data is None:
-                    self._connection.execute(f"DELETE FROM {kind} WHERE key = ?", (key,))  # noqa: S608
+                    self._connection.execute(f"DELETE FROM {kind} WHERE key = ?", (key,))
                 else:
-                    self._connection.execute(f"REPLACE INTO {kind} VALUES (?, ?)", (key, data))  # noqa: S608
+                    self._connection.execute(f"REPLACE INTO {kind} VALUES (?, ?)", (key, data))
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:

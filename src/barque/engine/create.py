@@ -75,8 +75,9 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
 def _check_platform(image: Image, platform: str) -> list[str]:
     found = platforms.of_config(image.config)
     if platform and not platforms.fits(found, platforms.parse(platform)):
-        return [f"The requested image's platform ({found}) does not match the detected host platform "
-                f"({platforms.host()}) and no specific platform was requested"]  # fmt: skip
+        return [
+            f"The requested image's platform ({found}) does not match the detected host platform ({platforms.host()}) and no specific platform was requested"
+        ]
     return []
 
 

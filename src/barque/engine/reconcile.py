@@ -29,8 +29,8 @@ async def reconcile(engine: "Engine") -> None:
         engine.add(Container(row))
     for container in list(engine.containers_by_id.values()):
         _settle(engine, container, tasks.pop(container.id, None))
-    for task_id in tasks:
-        await _end_stranger(engine.keeper, task_id, running="exit" not in tasks[task_id])
+    for task_id, task in tasks.items():
+        await _end_stranger(engine.keeper, task_id, running="exit" not in task)
     running = [(c.id, c.pid) for c in engine.containers_by_id.values() if c.is_running]
     for container_id, endpoint in engine.network.restore(running).items():
         engine.containers_by_id[container_id].endpoint = endpoint

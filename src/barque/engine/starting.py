@@ -132,7 +132,7 @@ def _connect(engine: "Engine", container: Container) -> int | None:
             ports=ports,
             mac=settings.get("MacAddress") or config.get("MacAddress") or "",
             settings=settings,
-        )  # fmt: skip
+        )
     )
     return container.endpoint.netns_fd
 

@@ -20,7 +20,7 @@ def _line(text: str, stream: str = "stdout", at_ns: int = 1_000_000_000) -> byte
 
 
 async def _read(path: Path, options: LogOptions, *, tty: bool = True) -> bytes:
-    return b"".join([chunk async for chunk in logs.read(str(path), options, tty=tty, ended=lambda: True)])
+    return b"".join([chunk async for chunk in logs.read(str(path), options, tty=tty, alive=lambda: False)])
 
 
 async def test_streams_are_chosen_and_framed(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ async def test_time_limits_and_time_stamps(tmp_path: Path) -> None:
     path.write_bytes(b"".join(_line(f"{second}\n", at_ns=second * 10**9) for second in range(1, 6)))
     options = ALL._replace(since_ns=2 * 10**9, until_ns=4 * 10**9)
     assert await _read(path, options) == b"2\n3\n4\n"
-    assert (await _read(path, ALL._replace(tail=1, timestamps=True))) == b"1970-01-01T00:00:05Z 5\n"
+    assert (await _read(path, ALL._replace(tail=1, timestamps=True))) == b"1970-01-01T00:00:05.000000000Z 5\n"
 
 
 async def test_following_goes_on_after_a_rotation_and_ends_with_the_container(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_following_goes_on_after_a_rotation_and_ends_with_the_container(tm
 
     async def follow() -> None:
         options = ALL._replace(follow=True)
-        async for chunk in logs.read(str(path), options, tty=True, ended=lambda: over):
+        async for chunk in logs.read(str(path), options, tty=True, alive=lambda: not over):
             seen.append(chunk)
 
     async def wait_for(text: bytes) -> None:

@@ -17,8 +17,30 @@ PULL_CHOICES = ("always", "missing", "never")
 def create(call: Invocation) -> int:
     """Create a container and print its id."""
     body = create_body(call.options, call.words)
-    print(_create(call, body))
+    _check_pull(call.options)
+    try:
+        print(_create(call, body))
+    except BarqueError as error:
+        from barque.cli.main import ExitError
+
+        print(error, file=sys.stderr)
+        raise ExitError(1) from error
     return 0
+
+
+def _check_pull(options: Options) -> None:
+    if options["pull"] not in PULL_CHOICES:
+        raise InvalidInputError(
+            f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"'
+        )
+
+
+def _check_image(image: str) -> None:
+    from barque.oci.reference import parse
+
+    identity = image.removeprefix("sha256:")
+    if len(identity) != 64 or not identity.isalnum():
+        parse(image)
 
 
 def run(call: Invocation) -> int:
@@ -34,6 +56,7 @@ def run(call: Invocation) -> int:
         print("conflicting options: cannot specify both --attach and --detach", file=sys.stderr)
         raise ExitError(1)
     body = create_body(options, call.words)
+    _check_pull(options)
     if not options["detach"]:
         check_tty(body["AttachStdin"], body["Tty"])
     identity = _create(call, body)
@@ -87,10 +110,7 @@ def report_start_failure(call: Invocation, error: BarqueError) -> int:
 def _create(call: Invocation, body: dict[str, object]) -> str:
     options = call.options
     image = str(body["Image"])
-    if options["pull"] not in PULL_CHOICES:
-        raise InvalidInputError(
-            f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"'
-        )
+    _check_image(image)
     cidfile = options["cidfile"]
     descriptor = _open_cidfile(cidfile) if cidfile else -1
     identity = ""

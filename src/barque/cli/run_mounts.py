@@ -19,7 +19,7 @@ def parse_mount(text: str) -> dict[str, Any]:
     """
     fields = csv_fields(text)
     if not fields:
-        raise ValueError("value is empty")
+        raise ValueError("EOF")
     mount: dict[str, Any] = {"Type": "volume"}
     used: set[str] = set()
     for field in fields:
@@ -82,7 +82,7 @@ def _set(mount: dict[str, Any], key: str, value: str, field: str) -> None:
             raise ValueError(f"invalid value for {key}: {value}")
         mount.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
     else:
-        raise ValueError(f"unknown option '{key}' in '{field}'")
+        raise ValueError(f"unexpected key '{key}' in '{field}'")
 
 
 def _set_bind(options: dict[str, Any], key: str, value: str, field: str) -> None:
@@ -101,7 +101,7 @@ def _set_bind(options: dict[str, Any], key: str, value: str, field: str) -> None
         if value in names:
             options[names[value]] = True
     else:
-        raise ValueError(f"unknown option '{key}' in '{field}'")
+        raise ValueError(f"unexpected key '{key}' in '{field}'")
 
 
 def _set_volume(options: dict[str, Any], key: str, value: str, field: str) -> None:
@@ -117,7 +117,7 @@ def _set_volume(options: dict[str, Any], key: str, value: str, field: str) -> No
     elif key == "volume-opt":
         options.setdefault("DriverConfig", {}).setdefault("Options", {})[name] = content
     else:
-        raise ValueError(f"unknown option '{key}' in '{field}'")
+        raise ValueError(f"unexpected key '{key}' in '{field}'")
 
 
 def _boolean(key: str, value: str) -> bool:

@@ -17,6 +17,7 @@ def endpoints(options: Options) -> tuple[str, Json]:
         InvalidInputError: a network is named twice, or what is asked does not fit it.
     """
     networks = [dict(one) for one in [*options["network"], *options["net"]]]
+    given = len(networks)
     if not networks:
         networks = [{"target": "default", "aliases": [], "options": {}, "link-local": []}]
     for network in networks:
@@ -36,9 +37,14 @@ def endpoints(options: Options) -> tuple[str, Json]:
         if target in result:
             raise InvalidInputError(f'network "{target}" is specified multiple times')
         _check(network)
-        if not target.startswith("container:"):
+        if not target.startswith("container:") and (given == 0 or _user_defined(target) or _has_settings(network)):
             result[target] = _endpoint(network)
     return mode, result
+
+
+def _has_settings(network: Json) -> bool:
+    keys = ("ip", "ip6", "mac-address", "gw-priority", "aliases", "options", "link-local", "links")
+    return any(network.get(key) for key in keys)
 
 
 def _user_defined(target: str) -> bool:

@@ -70,7 +70,6 @@ def _config(options: Options, words: list[str], exposed: Json, volumes: Json) ->
     if options["mac-address"]:
         if not is_hardware_address(options["mac-address"].strip()):
             raise InvalidInputError(f"{options['mac-address']} is not a valid mac address")
-        body["MacAddress"] = options["mac-address"].strip()
     return body
 
 
@@ -85,7 +84,7 @@ def _labels(options: Options) -> Json:
     lines: list[str] = []
     for path in options["label-file"]:
         lines += read_file(path, from_environment=False)
-    return pairs(lines + list(options["label"]))
+    return pairs([line for line in lines if "=" in line] + list(options["label"]))
 
 
 def _health(options: Options) -> Json | None:
@@ -126,8 +125,8 @@ def _host_config(options: Options, binds: list[str], bindings: Json) -> Json:
         "VolumeDriver": options["volume-driver"],
         "VolumesFrom": options["volumes-from"] or None,
         "ConsoleSize": _console_size(options),
-        "CapAdd": options["cap-add"] or None,
-        "CapDrop": options["cap-drop"] or None,
+        "CapAdd": _capabilities(options["cap-add"]),
+        "CapDrop": _capabilities(options["cap-drop"]),
         "CgroupnsMode": options["cgroupns"],
         "Dns": options["dns"],
         "DnsOptions": options["dns-option"] + options["dns-opt"],
@@ -232,6 +231,12 @@ def _check_modes(options: Options) -> None:
         raise InvalidInputError("--cgroupns: invalid CGROUP mode")
 
 
+def _capabilities(names: list[str]) -> list[str] | None:
+    full = {name.upper() for name in names}
+    full = {name if name in ("ALL", "RESET") or name.startswith("CAP_") else f"CAP_{name}" for name in full}
+    return ["ALL"] if "ALL" in full else sorted(full) or None
+
+
 def _console_size(options: Options) -> list[int]:
     if not options["tty"] or options.values.get("detach"):
         return [0, 0]
@@ -316,7 +321,7 @@ def _devices(values: list[str]) -> tuple[list[Json], list[Json]]:
 def _device(text: str) -> Json:
     parts = text.split(":")
     if not parts[0] or len(parts) > 3:
-        raise InvalidInputError(f"invalid device specification: {text}")
+        raise InvalidInputError(f"bad format for path: {text}")
     source = target = parts[0]
     permissions = "rwm"
     if len(parts) == 3:

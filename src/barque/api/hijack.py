@@ -5,8 +5,11 @@ peer's reading while its own buffer is full, so a slow side slows the other down
 """
 
 import asyncio
+import fcntl
 import re
 import socket
+import termios
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,7 @@ from barque.engine.types import Attachment
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _LINGER_S = 1.0
+_HEAD_TAKEN_S = 0.1
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*(tcp|h2c)[ \t]*\r\n", re.IGNORECASE)
 UPGRADE_HEADER = "X-Raw-Upgrade"
 
@@ -127,6 +131,29 @@ def _reading(transport: asyncio.Transport | None, *, on: bool) -> None:
         transport.pause_reading()
 
 
+async def _until_read(transport: asyncio.Transport) -> None:
+    """Wait until the client has taken what was sent, at most 0.1 s.
+
+    Clients that read the head through a buffer and the streams from the socket below it (docker-py does)
+    lose output that arrives together with the head; other engines are too slow for that to happen.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is None or transport.get_extra_info("sslcontext") is not None:
+        return
+    deadline = time.monotonic() + _HEAD_TAKEN_S
+    try:
+        while _unread(connection.fileno()) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.0002)
+    except OSError:
+        return
+
+
+def _unread(fd: int) -> int:
+    """Return how many bytes a socket's peer has not taken (SIOCOUTQ, unix(7) and tcp(7))."""
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0")
+    return int.from_bytes(answer, "little")
+
+
 def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
     """Return the head of the answer that ends HTTP on a connection."""
     lines = ["HTTP/1.1 101 UPGRADED" if upgrade else "HTTP/1.1 200 OK", f"Content-Type: {content_type}"]
@@ -158,6 +185,7 @@ class Session:
         self._take_over()
         try:
             self._transport.write(answer_head)
+            await _until_read(self._transport)
             await self._carry(sock)
         finally:
             self._end()

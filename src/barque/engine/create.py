@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
 from barque.images.model import Image
+from barque.kernel.caps import CAP_SYS_RESOURCE
 from barque.network.ports import parse_requests
 from barque.oci import platform as platforms
 from barque.storage.mounts import mounted
@@ -43,6 +45,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     host = dict(config.pop("HostConfig") or {})
     networking = (config.pop("NetworkingConfig", None) or {}).get("EndpointsConfig") or {}
     warnings += check_config({**config, "HostConfig": host}, engine.config)
+    warnings += privilege_warnings(host)
     merged = merge(config, image.run_config)
     if not (merged.get("Entrypoint") or merged.get("Cmd")):
         raise InvalidInputError("no command specified")
@@ -79,6 +82,34 @@ def _check_platform(image: Image, platform: str) -> list[str]:
             f"The requested image's platform ({found}) does not match the detected host platform ({platforms.host()}) and no specific platform was requested"
         ]
     return []
+
+
+def privilege_warnings(host: Json) -> list[str]:
+    """Return what the kernel will not grant for want of CAP_SYS_RESOURCE: it is cut to what is allowed."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    if effective >> CAP_SYS_RESOURCE & 1:
+        return []
+    warnings = []
+    for item in host.get("Ulimits") or []:
+        number = getattr(resource, f"RLIMIT_{str(item.get('Name')).upper()}", None)
+        wanted = item.get("Hard")
+        if number is None or not isinstance(wanted, int):
+            continue
+        most = resource.getrlimit(number)[1]
+        if most != resource.RLIM_INFINITY and (wanted < 0 or wanted > most):
+            warnings.append(
+                f"The ulimit {item['Name']} cannot be raised above {most} without CAP_SYS_RESOURCE: "
+                f"{most} is used instead of {wanted}."
+            )
+    score = host.get("OomScoreAdj") or 0
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        least = int(file.read())
+    if score < least:
+        warnings.append(
+            f"The OOM score adjustment cannot be lowered to {score} without CAP_SYS_RESOURCE: {least} is used instead."
+        )
+    return warnings
 
 
 def merge(config: Json, image: Json) -> Json:

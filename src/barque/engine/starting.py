@@ -5,7 +5,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.engine import health, spec
 from barque.engine.checks import parse_size
 from barque.engine.container import Container
@@ -124,16 +124,21 @@ def _connect(engine: "Engine", container: Container) -> int | None:
         container.host.get("PortBindings"), config.get("ExposedPorts") or (),
         publish_all=bool(container.host.get("PublishAllPorts")),
     )  # fmt: skip
-    container.endpoint = engine.network.allocate(
-        EndpointRequest(
-            container.id,
-            container.name,
-            network=mode,
-            ports=ports,
-            mac=settings.get("MacAddress") or config.get("MacAddress") or "",
-            settings=settings,
+    try:
+        container.endpoint = engine.network.allocate(
+            EndpointRequest(
+                container.id,
+                container.name,
+                network=mode,
+                ports=ports,
+                mac=settings.get("MacAddress") or config.get("MacAddress") or "",
+                settings=settings,
+            )
         )
-    )
+    except (InvalidInputError, NotFoundError, ConflictError):
+        raise
+    except BarqueError as error:
+        raise BarqueError(f"failed to set up container networking: {error}") from error
     return container.endpoint.netns_fd
 
 

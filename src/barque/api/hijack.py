@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import re
 import socket
+import struct
 import termios
 import time
 from collections.abc import Callable
@@ -113,9 +114,13 @@ class _Side(asyncio.Protocol):
 class _Output(_Side):
     """The container's end: when its output is over, so is the connection."""
 
-    def __init__(self, over: asyncio.Event) -> None:
+    def __init__(self, over: asyncio.Event, *, framed: bool) -> None:
         super().__init__()
         self._over = over
+        self._framed = framed
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(struct.pack(">BxxxL", 1, len(data)) + data if self._framed else data)
 
     def eof_received(self) -> bool:
         self._over.set()
@@ -166,13 +171,13 @@ def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
 class Session:
     """A client that has taken its connection over."""
 
-    def __init__(self, request: web.BaseRequest, attachment: Attachment) -> None:
+    def __init__(self, request: web.BaseRequest, attachment: Attachment, *, framed: bool = False) -> None:
         self._protocol: Any = request.protocol
         self._transport: Any = request.transport
         self._attachment = attachment
         self._over = asyncio.Event()
         self._client = _Side()
-        self._output = _Output(self._over)
+        self._output = _Output(self._over, framed=framed)
         self._detached = False
 
     async def run(self, answer_head: bytes) -> web.Response:

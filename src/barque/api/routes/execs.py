@@ -46,7 +46,8 @@ async def start(call: Call) -> web.StreamResponse:
     )
     if attachment is None:
         return nothing(200)
-    return await hijack(call, attachment)
+    # A terminal whose starter does not know of it: its output comes in frames all the same.
+    return await hijack(call, attachment, framed=not options.get("Tty"))
 
 
 async def resize(call: Call) -> web.StreamResponse:

@@ -46,15 +46,21 @@ async def attach(call: Call) -> web.StreamResponse:
     return await hijack(call, attachment)
 
 
-async def hijack(call: Call, attachment: Attachment) -> web.StreamResponse:
-    """End HTTP on the connection and carry the attachment's streams over it."""
-    multiplexed = not attachment.tty and call.version >= (1, 42)
+async def hijack(call: Call, attachment: Attachment, *, framed: bool = False) -> web.StreamResponse:
+    """End HTTP on the connection and carry the attachment's streams over it.
+
+    Args:
+        call: the request.
+        attachment: the streams.
+        framed: a terminal's raw output goes out in frames, as to a client that did not ask for a terminal.
+    """
+    multiplexed = (framed or not attachment.tty) and call.version >= (1, 42)
     answer_head = head(
         upgrade=UPGRADE_HEADER in call.request.headers,
         content_type=MULTIPLEXED if multiplexed else RAW,
         headers=dict(getattr(call.request, "common", {})),
     )
-    return await Session(call.request, attachment).run(answer_head)
+    return await Session(call.request, attachment, framed=framed and attachment.tty).run(answer_head)
 
 
 async def attach_websocket(call: Call) -> web.StreamResponse:

@@ -67,9 +67,8 @@ def _config(options: Options, words: list[str], exposed: Json, volumes: Json) ->
     health = _health(options)
     if health:
         body["Healthcheck"] = health
-    if options["mac-address"]:
-        if not is_hardware_address(options["mac-address"].strip()):
-            raise InvalidInputError(f"{options['mac-address']} is not a valid mac address")
+    if options["mac-address"] and not is_hardware_address(options["mac-address"].strip()):
+        raise InvalidInputError(f"{options['mac-address']} is not a valid mac address")
     return body
 
 

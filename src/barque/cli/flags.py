@@ -159,7 +159,7 @@ def _shorts(options: Options, by_short: dict[str, Flag], word: str, arguments: l
                 options.values["help"] = True
                 options.changed.add("help")
                 continue
-            raise UsageError(f"unknown shorthand flag: {letter!r} in -{word}")
+            raise UsageError(f"unknown shorthand flag: {letter!r} in -{letter}{rest}")
         if rest.startswith("=") and len(rest) > 1:
             _assign(options, flag, rest[1:])
             return position
@@ -170,7 +170,7 @@ def _shorts(options: Options, by_short: dict[str, Flag], word: str, arguments: l
             _assign(options, flag, rest)
             return position
         if position >= len(arguments):
-            raise UsageError(f"flag needs an argument: {letter!r} in -{word}")
+            raise UsageError(f"flag needs an argument: {letter!r} in -{letter}{rest}")
         _assign(options, flag, arguments[position])
         return position + 1
     return position

@@ -37,7 +37,7 @@ def endpoints(options: Options) -> tuple[str, Json]:
         if target in result:
             raise InvalidInputError(f'network "{target}" is specified multiple times')
         _check(network)
-        if not target.startswith("container:") and (given == 0 or _user_defined(target) or _has_settings(network)):
+        if given != 1 or _has_settings(network):
             result[target] = _endpoint(network)
     return mode, result
 

@@ -97,8 +97,8 @@ class Lifecycle:
         engine.save(container)
         container.exited.set()
         container.started.clear()
-        if not again:
-            self._settle(container, "not-running")
+        # An exit ends both waits, whether or not a restart follows.
+        self._settle(container, "not-running")
         self._settle(container, "next-exit")
         engine.execs.container_ended(container)
         engine.spawn(self._after_exit(container, again))

@@ -4,7 +4,7 @@ import re
 import signal as signals
 from typing import Any
 
-from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
+from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.engine.config import EngineConfig
 from barque.kernel.caps import NUMBERS
 
@@ -116,7 +116,6 @@ def check_config(config: Json, options: EngineConfig) -> list[str]:
 
     Raises:
         InvalidInputError: a value or a combination that cannot be.
-        NotFoundError: an unknown log driver or volume driver.
     """
     host = config["HostConfig"]
     _check_own(config)
@@ -254,9 +253,6 @@ def _check_runtime(host: Json, options: EngineConfig) -> None:
         wanted = request.get("Capabilities") or []
         raise UnsupportedError(f"could not select device driver \"{request.get('Driver') or ''}\" "
                                f"with capabilities: {str(wanted).replace(',', '').replace(chr(39), '')}")  # fmt: skip
-    driver = host.get("VolumeDriver") or ""
-    if driver not in ("", "local"):
-        raise NotFoundError(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
 
 
 def _check_security(host: Json) -> None:

@@ -227,6 +227,9 @@ async def _make(
     engine: "Engine", container_id: str, name: str, image: Image, config: Json, host: Json, networking: Json
 ) -> Container:
     points = mount_points.collect(config, host, lambda ref: engine.find(ref).row["mounts"])
+    for point in points:
+        if point["Type"] == "volume" and host["VolumeDriver"] and not point["Source"]:
+            point["Driver"] = host["VolumeDriver"]
     if not config.get("Hostname"):
         config["Hostname"] = _hostname(engine, container_id, host)
     command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
@@ -270,7 +273,7 @@ async def _make_volumes(engine: "Engine", container_id: str, points: list[Json])
         if point["Type"] != "volume":
             continue
         row = engine.volumes.ensure(
-            point["Name"], labels=point.get("labels") or {}, options=point.get("driver_options") or {}
+            point["Name"], driver=point["Driver"], labels=point.get("labels") or {}, options=point.get("driver_options") or {}
         )
         point["Name"] = row["name"]
         point["Source"] = engine.volumes.path(row["name"])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError, UnsupportedError
-from barque.engine import archives, logs, spec, stats, top, views
+from barque.engine import archives, logs, resources, stats, top, views
 from barque.engine.archives import Root
 from barque.engine.checks import check_resources
 from barque.engine.container import Container
@@ -323,7 +323,7 @@ class Containers:
             if container.is_running and given:
                 try:
                     cgroup = open_manager(engine.cgroup_path(container))
-                    warnings += await asyncio.to_thread(cgroup.update, spec.limits(merged))
+                    warnings += await asyncio.to_thread(cgroup.update, resources.limits(merged))
                 except OSError as error:
                     raise BarqueError(f"Cannot update container {container.id}: {error}") from error
             container.row["host"] = merged

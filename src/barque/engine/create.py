@@ -43,6 +43,10 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     image = engine.image_store.resolve(config["Image"])
     warnings = _check_platform(image, platform)
     host = dict(config.pop("HostConfig") or {})
+    # Older clients name the runtime beside the image.
+    runtime = config.pop("Runtime", None)
+    if isinstance(runtime, str) and not host.get("Runtime"):
+        host["Runtime"] = runtime
     networking = (config.pop("NetworkingConfig", None) or {}).get("EndpointsConfig") or {}
     warnings += check_config({**config, "HostConfig": host}, engine.config)
     warnings += privilege_warnings(host)
@@ -273,7 +277,10 @@ async def _make_volumes(engine: "Engine", container_id: str, points: list[Json])
         if point["Type"] != "volume":
             continue
         row = engine.volumes.ensure(
-            point["Name"], driver=point["Driver"], labels=point.get("labels") or {}, options=point.get("driver_options") or {}
+            point["Name"],
+            driver=point["Driver"],
+            labels=point.get("labels") or {},
+            options=point.get("driver_options") or {},
         )
         point["Name"] = row["name"]
         point["Source"] = engine.volumes.path(row["name"])

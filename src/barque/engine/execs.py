@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.engine import spec
+from barque.engine import resources, spec
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
 from barque.engine.rootfiles import user_of_process
@@ -194,7 +194,7 @@ class Execs:
         }
         if tty:
             process["terminal"] = True
-        limits = spec.rlimits(host, tuple(self._engine.config.default_ulimits))
+        limits = resources.rlimits(host, tuple(self._engine.config.default_ulimits))
         if limits:
             process["rlimits"] = limits
         return process

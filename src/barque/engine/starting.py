@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
-from barque.engine import health, spec
+from barque.engine import health, resources, spec
 from barque.engine.checks import parse_size
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
@@ -59,11 +59,11 @@ async def start(engine: "Engine", container: Container) -> None:
     surroundings = _surroundings(engine, container)
     made = spec.build(container.config, host, container.row["path"], container.row["args"], surroundings)
     runtime = engine.runtime_path(host.get("Runtime") or "")
-    resources = spec.resources(host)
+    limits = resources.resources(host)
     program = engine.seccomp_program(host, external=bool(runtime))
     cgroup_path = engine.cgroup_path(container)
     if runtime:
-        made["linux"]["resources"] = resources
+        made["linux"]["resources"] = limits
         made["linux"]["cgroupsPath"] = cgroup_path
         profile = engine.seccomp_profile(host)
         if profile is not None:
@@ -84,7 +84,7 @@ async def start(engine: "Engine", container: Container) -> None:
             open_stdin=bool(container.config.get("OpenStdin")),
             stdin_once=bool(container.config.get("StdinOnce")),
             log=log_settings(container),
-            cgroup={"path": cgroup_path, "resources": resources},
+            cgroup={"path": cgroup_path, "resources": limits},
             netns_fd=endpoint_fd,
             seccomp=None if runtime else program,
             runtime=runtime or None,

@@ -3,7 +3,7 @@
 import pytest
 
 from barque.base.errors import InvalidInputError
-from barque.engine import spec
+from barque.engine import resources, spec
 from barque.runtime.users import ExecUser
 
 
@@ -64,7 +64,7 @@ def test_a_privileged_container_has_no_masked_paths_and_a_writable_sys():
     made = build(host={"Privileged": True})
     assert "maskedPaths" not in made["linux"] and "readonlyPaths" not in made["linux"]
     assert "rw" in by_target(made)["/sys"]["options"]
-    assert spec.resources({"Privileged": True})["devices"] == [{"allow": True, "access": "rwm"}]
+    assert resources.resources({"Privileged": True})["devices"] == [{"allow": True, "access": "rwm"}]
     assert spec.seccomp_choice({"Privileged": True}) == "unconfined"
 
 
@@ -101,7 +101,7 @@ def test_namespaces_of_another_container_are_joined_by_its_pid():
 
 
 def test_limits_become_oci_resources():
-    found = spec.limits({"Memory": 8 << 20, "NanoCpus": 1_500_000_000, "PidsLimit": 5, "CpusetCpus": "0"})
+    found = resources.limits({"Memory": 8 << 20, "NanoCpus": 1_500_000_000, "PidsLimit": 5, "CpusetCpus": "0"})
     assert found == {
         "memory": {"limit": 8 << 20, "swap": 16 << 20},
         "cpu": {"cpus": "0", "period": 100_000, "quota": 150_000},
@@ -110,18 +110,18 @@ def test_limits_become_oci_resources():
 
 
 def test_an_unlimited_ulimit_is_the_largest_number():
-    (limit,) = spec.rlimits({"Ulimits": [{"Name": "core", "Soft": -1, "Hard": -1}]})
+    (limit,) = resources.rlimits({"Ulimits": [{"Name": "core", "Soft": -1, "Hard": -1}]})
     assert limit["soft"] == limit["hard"] == (1 << 64) - 1
 
 
 def test_a_soft_ulimit_above_the_hard_one_is_refused():
     with pytest.raises(InvalidInputError, match="soft limit must be less than"):
-        spec.rlimits({"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]})
+        resources.rlimits({"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]})
 
 
 def test_a_missing_device_is_refused():
     with pytest.raises(InvalidInputError, match="no such file"):
-        spec.devices_of({"Devices": [{"PathOnHost": "/dev/no-such-device"}]})
+        resources.devices_of({"Devices": [{"PathOnHost": "/dev/no-such-device"}]})
 
 
 def test_tmpfs_options_take_the_place_of_their_opposites():

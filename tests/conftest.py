@@ -221,6 +221,8 @@ def _engine(*flags: str) -> Iterator[EngineUnderTest]:
     needs_root()
     root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
     under_test = EngineUnderTest(root, *flags)
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forwarding.read_text()
     try:
         under_test.start()
         under_test.load_busybox()
@@ -229,6 +231,7 @@ def _engine(*flags: str) -> Iterator[EngineUnderTest]:
             under_test.docker("rm", "-f", line)
     finally:
         under_test.stop()
+        forwarding.write_text(before)
         _remove(root)
 
 

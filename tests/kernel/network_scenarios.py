@@ -336,6 +336,9 @@ def ipv6(folder: str) -> None:
 def unchanged(folder: str) -> None:
     """Switches that are off leave the machine's rules and forwarding alone; the proxy carries."""
     sh("nft add table inet theirs")
+    # A new namespace starts with what the machine has.
+    with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+        file.write("0")
     options = NetworkOptions(iptables=False, ip_forward=False)
     machine = Machine(folder, options)
     machine.open()

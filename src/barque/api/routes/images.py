@@ -104,8 +104,9 @@ async def create(call: Call) -> web.StreamResponse:
     """Make an image out of a root file system; pulling from a registry is refused."""
     image = call.text("fromImage")
     if image:
+        familiar = image.removeprefix("docker.io/").removeprefix("library/")
         raise NotFoundError(
-            f"pull access denied for {image}, repository does not exist or may require 'docker login': "
+            f"pull access denied for {familiar}, repository does not exist or may require 'docker login': "
             "pulling from registries is not supported"
         )
     source = call.text("fromSrc")

@@ -246,7 +246,7 @@ async def _make(
         await asyncio.to_thread(_undo, engine, container_id)
         await engine.volumes.drop_anonymous([p["Name"] for p in points if p["anonymous"] and p["Name"]])
         if isinstance(error, OSError):
-            raise BarqueError(f"cannot make the container: {error}") from error
+            raise BarqueError(f"cannot make the container: {(error.strerror or str(error)).lower()}") from error
         raise
     row = {
         "id": container_id, "name": name, "created_ns": time.time_ns(), "image": image.id,

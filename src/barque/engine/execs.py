@@ -127,6 +127,7 @@ class Execs:
                     made.container.id, made.id, stdin=bool(config.get("AttachStdin")),
                     stdout=bool(config.get("AttachStdout")), stderr=bool(config.get("AttachStderr")),
                 )  # fmt: skip
+            self._publish(made, f"exec_start: {made.command}")
             started = await keeper.exec(
                 made.container.id, made.id, process=self._process(made, tty=tty), tty=tty,
                 open_stdin=bool(config.get("AttachStdin")) and not detach,
@@ -144,7 +145,6 @@ class Execs:
             raise
         made.pid = started["pid"]
         made.attached = sock is not None
-        self._publish(made, f"exec_start: {made.command}")
         if made.done.is_set():
             made.pid = 0
         if sock is None:

@@ -56,6 +56,8 @@ class Lifecycle:
             self._start_failed(container, error)
             if container.host.get("AutoRemove"):
                 self._engine.spawn(self._auto_remove(container))
+            if isinstance(error, OSError):
+                raise BarqueError(f"cannot start container {container.id}: {error}") from error
             raise
 
     def _start_failed(self, container: Container, error: BaseException) -> None:
@@ -231,13 +233,14 @@ class Lifecycle:
         self._settle(container, "not-running")
 
     async def _signal(self, container: Container, number: int, *, quiet: bool = True) -> None:
+        # Told before it is sent: the end that it may bring is told by another path.
+        if container.is_running:
+            self._engine.publish(container, "kill", signal=str(int(number)))
         try:
             await self._engine.keeper.signal(container.id, None, number)
         except KeeperError:
             if not quiet:
                 raise
-        if container.is_running:
-            self._engine.publish(container, "kill", signal=str(int(number)))
 
     async def kill(self, container: Container, signal: str) -> None:
         """Send a signal.

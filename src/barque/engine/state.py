@@ -7,6 +7,8 @@ import sqlite3
 import threading
 from typing import Any
 
+from barque.base.errors import BarqueError
+
 Json = dict[str, Any]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS container (key TEXT PRIMARY KEY, data TEXT NOT NULL);
@@ -52,11 +54,14 @@ class Database:
         """Wait until all that was written before is on disk.
 
         Raises:
-            sqlite3.Error: it could not be written.
+            BarqueError: it could not be written.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._queue.put(("", "", None, future))
-        await future
+        try:
+            await future
+        except sqlite3.Error as error:
+            raise BarqueError(f"cannot write the engine's state: {error}") from error
 
     def close(self) -> None:
         """Write what waits and close."""

@@ -48,6 +48,7 @@ def _settle(engine: "Engine", container: Container, task: Json | None) -> None:
         engine.save(container)
         return
     if container.status in ("running", "paused", "restarting") or state["pid"]:
+        _remove_cgroup(engine, container)
         ended = (task or {}).get("exit") or _exit_file(engine.bundle(container.id)) or {}
         code = ended.get("exit_code", state["exit_code"] if container.status == "restarting" else 255)
         state.update(
@@ -65,6 +66,14 @@ def _frozen(engine: "Engine", container: Container) -> bool:
         return open_manager(engine.cgroup_path(container)).is_frozen()
     except OSError:
         return False
+
+
+def _remove_cgroup(engine: "Engine", container: Container) -> None:
+    """Remove what a keeper that died with its containers left."""
+    try:
+        open_manager(engine.cgroup_path(container)).delete()
+    except OSError as error:
+        log.warning("the control group of container %s is left over: %s", container.name, error)
 
 
 def _exit_file(bundle: str) -> Json | None:

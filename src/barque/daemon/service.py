@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import ssl
 
 from aiohttp import web
 
@@ -14,6 +16,7 @@ from barque.daemon.flags import DaemonError
 from barque.daemon.listeners import Listener
 from barque.daemon.notify import notify
 from barque.daemon.options import Options
+from barque.daemon.tls import Secured
 from barque.engine.engine import Engine
 
 log = logging.getLogger("barque.daemon")
@@ -50,14 +53,20 @@ class Service:
         server = make_app(engine, experimental=self._config.experimental)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
+        secured: list[asyncio.Server] = []
         try:
             for listener in self._opened:
-                await web.SockSite(runner, listener.sock, ssl_context=listener.tls, backlog=1024).start()
+                if listener.tls is None:
+                    await web.SockSite(runner, listener.sock, backlog=1024).start()
+                else:
+                    secured.append(await _secured(server, listener.sock, listener.tls))
                 log.info("API listens on %s", listener.shown)
             log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
             notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._ended.wait()
         finally:
+            for front in secured:
+                front.close()
             await runner.cleanup()
 
     def _end(self) -> None:
@@ -82,3 +91,8 @@ class Service:
         except DaemonError as error:
             log.error("the configuration stays as it was: %s", error)
         notify("READY=1")
+
+
+async def _secured(server: web.Server, sock: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: Secured(context, server), sock=sock, backlog=1024)

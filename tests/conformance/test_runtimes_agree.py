@@ -53,7 +53,10 @@ def both(runtime, folder, *script, **fields):
 def test_the_status_of_the_process_is_the_same(bundle, runtime):
     def fields(text):
         pairs = [line.split(":", 1) for line in text.splitlines() if ":" in line]
-        return {key: value.split() for key, value in pairs if key in STATUS}
+        found = {key: value.split() for key, value in pairs if key in STATUS}
+        # The C library keeps 32 and 33 for itself; what runtimes leave of them differs by their language.
+        found["SigIgn"] = [f"{int(found['SigIgn'][0], 16) & ~(0b11 << 31):x}"]
+        return found
 
     user = {"uid": 33, "gid": 44, "additionalGids": [7, 8]}
     for chosen in ({"uid": 0, "gid": 0}, user):

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest, needs_root
+from conftest import EngineUnderTest, busybox_tar, needs_root
 
 pytestmark = pytest.mark.system
 
@@ -156,6 +157,20 @@ def test_tcp_is_served_to_clients_with_a_certificate_only(tmp_path: Path) -> Non
                 return False
 
         _until(answers)
+        (tmp_path / "ca.pem").write_bytes(Path(certificate).read_bytes())
+        environment = {
+            **os.environ, "DOCKER_HOST": f"tcp://localhost:{port}", "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(tmp_path), "DOCKER_CONFIG": str(tmp_path / "c"),
+        }  # fmt: skip
+        if shutil.which("docker"):
+            subprocess.run(
+                ["docker", "import", "-", "bb"], input=busybox_tar(), env=environment, check=True, timeout=30
+            )
+            counted = subprocess.run(
+                ["docker", "run", "--rm", "-i", "--network=none", "bb", "/bin/wc", "-c"],
+                input=b"x" * 100000, env=environment, capture_output=True, timeout=30,
+            )  # fmt: skip
+            assert counted.stdout.strip() == b"100000", counted.stderr
         with pytest.raises((ssl.SSLError, ConnectionError)):
             ping(ssl.create_default_context(cafile=certificate))
     finally:

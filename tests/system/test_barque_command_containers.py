@@ -77,6 +77,12 @@ def web(engine):
 def test_barque_says_what_docker_says(engine, web, words):
     theirs = engine.docker_result(*words, stdin=-3)
     ours = engine.run([sys.executable, "-m", "barque", *words], stdin=-3)
+    for _ in range(3):
+        if " ago" not in theirs.stdout or ours.stdout == theirs.stdout:
+            break
+        # An age went on by a second between the two: ask both again.
+        theirs = engine.docker_result(*words, stdin=-3)
+        ours = engine.run([sys.executable, "-m", "barque", *words], stdin=-3)
     assert ours.stdout.replace("barque", "docker") == theirs.stdout.replace("barque", "docker")
     assert ours.stderr.replace("barque", "docker") == theirs.stderr.replace("barque", "docker")
     assert ours.returncode == theirs.returncode

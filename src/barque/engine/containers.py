@@ -378,7 +378,11 @@ class Containers:
         frozen = pause and container.status == "running"
         command = " ".join([container.row["path"], *container.row["args"]])
         if frozen:
-            await engine.lifecycle.pause(container)
+            try:
+                await engine.lifecycle.pause(container)
+            except ConflictError:
+                # It ended just now: nothing writes any more.
+                frozen = False
         try:
             image = await asyncio.to_thread(
                 lambda: engine.image_store.commit(

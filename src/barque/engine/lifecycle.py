@@ -299,7 +299,13 @@ class Lifecycle:
                 raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
             if not container.is_running:
                 raise ConflictError(f"Container {container.id} is not running")
-            await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).freeze)
+            try:
+                await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).freeze)
+            except FileNotFoundError:
+                raise ConflictError(f"Container {container.id} is not running") from None
+            if not container.is_running:
+                # It ended while it was being frozen.
+                raise ConflictError(f"Container {container.id} is not running")
             self._set_status(container, "paused")
             self._engine.publish(container, "pause")
 
@@ -317,7 +323,11 @@ class Lifecycle:
     async def _thaw(self, container: Container) -> None:
         if container.status != "paused":
             return
-        await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).thaw)
+        try:
+            await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).thaw)
+        except FileNotFoundError:
+            # Its end is being reported: there is nothing left to thaw.
+            return
         if container.status == "paused":
             self._set_status(container, "running")
             self._engine.publish(container, "unpause")

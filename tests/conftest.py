@@ -1,10 +1,13 @@
 """Fixtures: a real engine on roots of its own, and base images made of busybox."""
 
+import fcntl
 import io
 import os
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -15,8 +18,20 @@ from pathlib import Path
 
 import pytest
 
+from barque.kernel import namespaces, process
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 BUSYBOX = "/bin/busybox"
 _APPLETS = ["sh", "ls", "cat", "echo", "true", "false", "sleep", "id", "env", "mount", "ps", "kill", "head", "tail", "grep", "wc", "touch", "mkdir", "rm", "cp", "mv", "ln", "stat", "hostname", "ip", "ping", "wget", "nc", "httpd", "seq", "date", "printf", "test", "expr", "tr", "dd", "yes", "uname", "pwd", "readlink", "stty", "tty", "df", "chmod", "chown", "cut", "sort", "uniq", "awk", "sed", "vi", "find", "xargs", "top", "free", "nslookup", "time", "timeout", "sync", "mknod", "umount", "getopt", "du", "tar", "md5sum", "sha256sum", "od", "basename", "dirname", "which", "whoami", "usleep", "setsid", "trap"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Move the whole run into a network namespace of its own, so that the host's bridges, rules and routes stay alone."""
+    if os.geteuid() == 0:
+        namespaces.unshare(process.CLONE_NEWNET)
+        with socket.socket() as any_socket:
+            up = struct.pack("16sH14x", b"lo", _IFF_UP)
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, up)
 
 
 def needs_root() -> None:
@@ -91,7 +106,6 @@ class EngineUnderTest:
     def wait_ready(self, timeout_s: float = 20) -> None:
         """Wait until the socket answers."""
         import http.client
-        import socket
 
         deadline = time.monotonic() + timeout_s
         while True:
@@ -221,8 +235,6 @@ def _engine(*flags: str) -> Iterator[EngineUnderTest]:
     needs_root()
     root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
     under_test = EngineUnderTest(root, *flags)
-    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
-    before = forwarding.read_text()
     try:
         under_test.start()
         under_test.load_busybox()
@@ -231,7 +243,6 @@ def _engine(*flags: str) -> Iterator[EngineUnderTest]:
             under_test.docker("rm", "-f", line)
     finally:
         under_test.stop()
-        forwarding.write_text(before)
         _remove(root)
 
 

@@ -1,18 +1,15 @@
-"""Start, stop, kill, exit, restart, removal: a container's ways from state to state."""
+"""Start, stop, kill, exit, restart: a container's ways from state to state."""
 
 import asyncio
-import os
-import shutil
 import signal as signals
 import time
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotModifiedError
-from barque.engine import health, starting
+from barque.base.errors import BarqueError, ConflictError, NotModifiedError
+from barque.engine import health, pausing, removal, starting, waiting
 from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
-from barque.runtime.cgroups import open_manager
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -43,7 +40,7 @@ class Lifecycle:
                 raise NotModifiedError("container is already running")
             if container.status in ("removing", "dead"):
                 raise ConflictError("container is marked for removal and cannot be started")
-            self._cancel_restart(container)
+            self.cancel_restart(container)
             container.state["stopped_by_user"] = False
             container.back_off = 0.1
             container.row["restart_count"] = 0
@@ -55,7 +52,7 @@ class Lifecycle:
         except BaseException as error:
             self._start_failed(container, error)
             if container.host.get("AutoRemove"):
-                self._engine.spawn(self._auto_remove(container))
+                self._engine.spawn(removal.auto_remove(self._engine, container))
             if isinstance(error, OSError):
                 raise BarqueError(f"cannot start container {container.id}: {error}") from error
             raise
@@ -70,7 +67,7 @@ class Lifecycle:
         container.endpoint = None
         self._engine.changed(container)
         self._engine.save(container)
-        self._settle(container, "not-running")
+        waiting.settle(container, "not-running")
 
     # Exits.
 
@@ -100,8 +97,8 @@ class Lifecycle:
         container.exited.set()
         container.started.clear()
         # An exit ends both waits, whether or not a restart follows.
-        self._settle(container, "not-running")
-        self._settle(container, "next-exit")
+        waiting.settle(container, "not-running")
+        waiting.settle(container, "next-exit")
         engine.execs.container_ended(container)
         engine.spawn(self._after_exit(container, again))
 
@@ -113,7 +110,7 @@ class Lifecycle:
         if again:
             container.restart_task = self._engine.spawn(self._restart_later(container))
         elif container.host.get("AutoRemove"):
-            await self._auto_remove(container)
+            await removal.auto_remove(self._engine, container)
 
     def _wants_restart(self, container: Container, ran_ns: int) -> bool:
         policy = container.host["RestartPolicy"]
@@ -149,42 +146,11 @@ class Lifecycle:
                     container.state["status"] = "restarting"
                     self._engine.changed(container)
 
-    def _cancel_restart(self, container: Container) -> None:
+    def cancel_restart(self, container: Container) -> None:
+        """Let no restart come that its policy asked for."""
         task, container.restart_task = container.restart_task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-
-    # Waiting.
-
-    def wait(self, container: Container, condition: str) -> "asyncio.Future[Json]":
-        """Return a future of {"StatusCode"} for not-running, next-exit or removed.
-
-        Raises:
-            InvalidInputError: another condition.
-        """
-        condition = condition or "not-running"
-        if condition not in ("not-running", "next-exit", "removed"):
-            raise InvalidInputError(f'invalid condition: "{condition}"')
-        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        idle = not container.is_running and container.status != "restarting"
-        if condition == "not-running" and idle:
-            future.set_result(self._result(container))
-        else:
-            container.waiters.append((condition, future))
-        return future
-
-    def _result(self, container: Container) -> Json:
-        return {"StatusCode": container.state["exit_code"]}
-
-    def _settle(self, container: Container, condition: str) -> None:
-        rest = []
-        for wanted, future in container.waiters:
-            if wanted == condition or condition == "removed":
-                if not future.done():
-                    future.set_result(self._result(container))
-            else:
-                rest.append((wanted, future))
-        container.waiters = rest
 
     # Stopping.
 
@@ -201,16 +167,21 @@ class Lifecycle:
             timeout_s = container.config.get("StopTimeout")
         container.state["stopped_by_user"] = True
         self._engine.save(container)
-        await self._end(container, number, 10 if timeout_s is None else timeout_s)
+        await self.end(container, number, 10 if timeout_s is None else timeout_s)
         self._engine.publish(container, "stop")
 
-    async def _end(self, container: Container, number: int, timeout_s: float) -> None:
-        self._cancel_restart(container)
+    async def end(self, container: Container, number: int, timeout_s: float) -> None:
+        """Send the signal, and SIGKILL after the timeout (negative: never); return once it has ended.
+
+        Raises:
+            BarqueError: it does not end.
+        """
+        self.cancel_restart(container)
         if container.status == "restarting":
             self._give_up_restart(container)
         if not container.is_running:
             return
-        await self._thaw(container)
+        await pausing.thaw(self._engine, container)
         await self._signal(container, number)
         try:
             await asyncio.wait_for(container.exited.wait(), None if timeout_s < 0 else max(timeout_s, 0.001))
@@ -222,7 +193,7 @@ class Lifecycle:
                 raise BarqueError(f"cannot stop container: {container.id}: tried to kill container, "
                                   "but did not receive an exit event") from None  # fmt: skip
         # An exit that raced with us may have asked for a restart before the user's wish was known.
-        self._cancel_restart(container)
+        self.cancel_restart(container)
         if container.status == "restarting":
             self._give_up_restart(container)
 
@@ -230,7 +201,7 @@ class Lifecycle:
         container.state["status"] = "exited"
         self._engine.changed(container)
         self._engine.save(container)
-        self._settle(container, "not-running")
+        waiting.settle(container, "not-running")
 
     async def _signal(self, container: Container, number: int, *, quiet: bool = True) -> None:
         # Told before it is sent: the end that it may bring is told by another path.
@@ -252,7 +223,7 @@ class Lifecycle:
         if not container.is_running:
             if container.status == "restarting":
                 container.state["stopped_by_user"] = True
-                self._cancel_restart(container)
+                self.cancel_restart(container)
                 self._give_up_restart(container)
                 return
             raise ConflictError(f"cannot kill container: {container.id}: container {container.id} is not running")
@@ -261,7 +232,7 @@ class Lifecycle:
             container.state["stopped_by_user"] = True
             self._engine.save(container)
         if number == signals.SIGKILL:
-            await self._thaw(container)
+            await pausing.thaw(self._engine, container)
         try:
             await self._signal(container, number, quiet=False)
         except KeeperError as error:
@@ -286,121 +257,6 @@ class Lifecycle:
         await self.start(container)
         self._engine.publish(container, "restart")
 
-    async def pause(self, container: Container) -> None:
-        """Freeze all its processes.
-
-        Raises:
-            ConflictError: it does not run or is frozen.
-        """
-        async with container.lock:
-            if container.status == "paused":
-                raise ConflictError(f"Container {container.id} is already paused")
-            if container.status == "restarting":
-                raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
-            if not container.is_running:
-                raise ConflictError(f"Container {container.id} is not running")
-            try:
-                await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).freeze)
-            except FileNotFoundError:
-                raise ConflictError(f"Container {container.id} is not running") from None
-            if not container.is_running:
-                # It ended while it was being frozen.
-                raise ConflictError(f"Container {container.id} is not running")
-            self._set_status(container, "paused")
-            self._engine.publish(container, "pause")
-
-    async def unpause(self, container: Container) -> None:
-        """Let it run on.
-
-        Raises:
-            ConflictError: it is not frozen.
-        """
-        async with container.lock:
-            if container.status != "paused":
-                raise ConflictError(f"Container {container.id} is not paused")
-            await self._thaw(container)
-
-    async def _thaw(self, container: Container) -> None:
-        if container.status != "paused":
-            return
-        try:
-            await asyncio.to_thread(open_manager(self._engine.cgroup_path(container)).thaw)
-        except FileNotFoundError:
-            # Its end is being reported: there is nothing left to thaw.
-            return
-        if container.status == "paused":
-            self._set_status(container, "running")
-            self._engine.publish(container, "unpause")
-
-    def _set_status(self, container: Container, status: str) -> None:
-        container.state["status"] = status
-        self._engine.changed(container)
-        self._engine.save(container)
-
-    # Removal.
-
-    async def remove(self, container: Container, *, force: bool, volumes: bool) -> None:
-        """Remove it and its files.
-
-        Raises:
-            ConflictError: it runs and force is not given.
-        """
-        if container.status in ("removing",) and container.removed.is_set() is False and container.auto_removing:
-            raise ConflictError(f"removal of container {container.id} is already in progress")
-        if container.is_running or container.status == "restarting":
-            if not force:
-                hint = (
-                    "container is paused and must be unpaused first"
-                    if container.status == "paused"
-                    else f"container is {container.status}: stop the container before removing or force remove"
-                )
-                raise ConflictError(f'cannot remove container "{container.name}": {hint}')
-            container.state["stopped_by_user"] = True
-            container.auto_removing = True
-            await self._end(container, signals.SIGKILL, 10)
-        async with container.lock:
-            if container.removed.is_set():
-                return
-            await self._delete(container, volumes=volumes)
-
-    async def _auto_remove(self, container: Container) -> None:
-        if container.auto_removing or self._engine.closing:
-            return
-        container.auto_removing = True
-        async with container.lock:
-            if container.removed.is_set() or container.is_running:
-                return
-            await self._delete(container, volumes=True)
-
-    async def _delete(self, container: Container, *, volumes: bool) -> None:
-        engine = self._engine
-        previous = container.status
-        container.state["status"] = "removing"
-        engine.changed(container)
-        self._cancel_restart(container)
-        try:
-            await engine.keeper.forget(container.id)
-            engine.snapshots.remove(container.id)
-        except (BarqueError, OSError) as error:
-            container.state["status"] = "dead" if previous != "created" else previous
-            engine.changed(container)
-            engine.save(container)
-            raise BarqueError(
-                f'container {container.id}: driver "overlay2" failed to remove root filesystem: {error}'
-            ) from error
-        folder, run = engine.folder(container.id), engine.bundle(container.id)
-        engine.discard(container)
-        engine.database.delete("container", container.id)
-        container.removed.set()
-        engine.execs.drop_container(container)
-        engine.publish(container, "destroy")
-        self._settle(container, "removed")
-        _clear(folder)
-        _clear(run)
-        if volumes:
-            await engine.volumes.drop_anonymous(
-                [point["Name"] for point in container.row["mounts"] if point["anonymous"]])  # fmt: skip
-
     async def stop_all(self) -> None:
         """Stop everything that runs, for the engine's own end."""
         running = [c for c in self._engine.containers_by_id.values() if c.is_running or c.status == "restarting"]
@@ -411,22 +267,9 @@ class Lifecycle:
         seconds = 10 if limit is None else limit
         number = parse_signal(container.config.get("StopSignal") or "SIGTERM")
         try:
-            await self._end(container, number, min(seconds, self._engine.config.shutdown_timeout_s))
+            await self.end(container, number, min(seconds, self._engine.config.shutdown_timeout_s))
         except BarqueError:
             return
-
-
-def _clear(folder: str) -> None:
-    try:
-        for name in os.listdir(folder):
-            path = f"{folder}/{name}"
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
-        os.rmdir(folder)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def now_ns() -> int:

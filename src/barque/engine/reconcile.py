@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import health
+from barque.engine import health, removal
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.runtime.cgroups import open_manager
@@ -145,6 +145,6 @@ async def _start(engine: "Engine", container: Container) -> None:
 
 async def _remove(engine: "Engine", container: Container) -> None:
     try:
-        await engine.lifecycle.remove(container, force=True, volumes=bool(container.host.get("AutoRemove")))
+        await removal.remove(engine, container, force=True, volumes=bool(container.host.get("AutoRemove")))
     except (BarqueError, OSError) as error:
         log.warning("container %s could not be removed: %s", container.name, error)

@@ -1,0 +1,91 @@
+"""Taking containers away: their layer, their folders, their row."""
+
+import os
+import shutil
+import signal as signals
+from typing import TYPE_CHECKING
+
+from barque.base.errors import BarqueError, ConflictError
+from barque.engine import waiting
+from barque.engine.container import Container
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+
+async def remove(engine: "Engine", container: Container, *, force: bool, volumes: bool) -> None:
+    """Remove it and its files.
+
+    Raises:
+        ConflictError: it runs and force is not given.
+        BarqueError: its files cannot be removed.
+    """
+    if container.status == "removing" and not container.removed.is_set() and container.auto_removing:
+        raise ConflictError(f"removal of container {container.id} is already in progress")
+    if container.is_running or container.status == "restarting":
+        if not force:
+            hint = (
+                "container is paused and must be unpaused first"
+                if container.status == "paused"
+                else f"container is {container.status}: stop the container before removing or force remove"
+            )
+            raise ConflictError(f'cannot remove container "{container.name}": {hint}')
+        container.state["stopped_by_user"] = True
+        container.auto_removing = True
+        await engine.lifecycle.end(container, signals.SIGKILL, 10)
+    async with container.lock:
+        if container.removed.is_set():
+            return
+        await _delete(engine, container, volumes=volumes)
+
+
+async def auto_remove(engine: "Engine", container: Container) -> None:
+    """Remove a container that was to go with its end, unless a user does so already."""
+    if container.auto_removing or engine.closing:
+        return
+    container.auto_removing = True
+    async with container.lock:
+        if container.removed.is_set() or container.is_running:
+            return
+        await _delete(engine, container, volumes=True)
+
+
+async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> None:
+    previous = container.status
+    container.state["status"] = "removing"
+    engine.changed(container)
+    engine.lifecycle.cancel_restart(container)
+    try:
+        await engine.keeper.forget(container.id)
+        engine.snapshots.remove(container.id)
+    except (BarqueError, OSError) as error:
+        container.state["status"] = "dead" if previous != "created" else previous
+        engine.changed(container)
+        engine.save(container)
+        raise BarqueError(
+            f'container {container.id}: driver "overlay2" failed to remove root filesystem: {error}'
+        ) from error
+    folder, run = engine.folder(container.id), engine.bundle(container.id)
+    engine.discard(container)
+    engine.database.delete("container", container.id)
+    container.removed.set()
+    engine.execs.drop_container(container)
+    engine.publish(container, "destroy")
+    waiting.settle(container, "removed")
+    _clear(folder)
+    _clear(run)
+    if volumes:
+        await engine.volumes.drop_anonymous([point["Name"] for point in container.row["mounts"] if point["anonymous"]])
+
+
+def _clear(folder: str) -> None:
+    try:
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+        os.rmdir(folder)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""Changing the limits and the restart policy of a container that is there."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.engine import resources
+from barque.engine.checks import check_policy, check_resources
+from barque.engine.container import Container
+from barque.runtime.cgroups import open_manager
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_UPDATABLE = (
+    "BlkioWeight", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "Memory", "MemorySwap",
+    "MemoryReservation", "NanoCpus", "PidsLimit", "CpuRealtimePeriod", "CpuRealtimeRuntime",
+)  # fmt: skip
+
+
+async def update(engine: "Engine", container: Container, changes: Json) -> Json:
+    """Change limits and the restart policy; return {"Warnings"}.
+
+    Raises:
+        InvalidInputError: a value that cannot be.
+        ConflictError: it is being removed.
+        BarqueError: the kernel refuses.
+    """
+    if container.status in ("removing", "dead"):
+        raise ConflictError(f"Cannot update container {container.id}: Container is marked for removal and "
+                            "cannot be \"update\".")  # fmt: skip
+    given = _given(changes)
+    merged = {**container.host, **given}
+    if "Memory" in given and "MemorySwap" not in given and 0 < (merged.get("MemorySwap") or 0) < given["Memory"]:
+        raise InvalidInputError("Memory limit should be smaller than already set memoryswap limit, "
+                                "update the memoryswap at the same time")  # fmt: skip
+    warnings = check_resources(merged, update=True)
+    policy = changes.get("RestartPolicy") or {}
+    if not isinstance(policy, dict):
+        raise InvalidInputError("invalid JSON: RestartPolicy must be an object")
+    if policy.get("Name"):
+        check_policy({**container.host, "RestartPolicy": policy})
+        merged["RestartPolicy"] = {"Name": policy["Name"],
+                                   "MaximumRetryCount": policy.get("MaximumRetryCount") or 0}  # fmt: skip
+    async with container.lock:
+        if container.is_running and given:
+            try:
+                cgroup = open_manager(engine.cgroup_path(container))
+                warnings += await asyncio.to_thread(cgroup.update, resources.limits(merged))
+            except OSError as error:
+                raise BarqueError(f"Cannot update container {container.id}: {error}") from error
+        container.row["host"] = merged
+        engine.changed(container)
+        engine.save(container)
+        await engine.database.flush()
+    engine.publish(container, "update")
+    return {"Warnings": warnings}
+
+
+def _given(changes: Json) -> Json:
+    for key in _UPDATABLE:
+        wanted = str if key.startswith("Cpuset") else int
+        value = changes.get(key)
+        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise InvalidInputError(f"invalid JSON: {key} has a wrong type")
+    return {key: changes[key] for key in _UPDATABLE if changes.get(key) not in (None, 0, "")}

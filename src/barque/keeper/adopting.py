@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
 from barque.keeper.logfile import LogFile, LogSettings
-from barque.keeper.protocol import close_all
 from barque.keeper.sink import Sink
 from barque.keeper.task import Task
+from barque.kernel.packets import close_all
 
 if TYPE_CHECKING:
     from barque.keeper.server import Server

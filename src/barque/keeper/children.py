@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from select import EPOLLIN
 
-from barque.keeper.poller import Poller
+from barque.kernel.poller import Poller
 
 # What the keeper ignores or catches, and its children must not.
 IGNORED = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)

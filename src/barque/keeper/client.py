@@ -41,7 +41,7 @@ from typing import Any
 
 from barque.base.errors import BarqueError, UnavailableError
 from barque.base.files import write_atomic
-from barque.keeper import protocol
+from barque.kernel import packets
 from barque.kernel.process import set_child_subreaper
 
 Event = dict[str, Any]
@@ -316,7 +316,7 @@ class Keeper:
         try:
             while True:
                 try:
-                    protocol.send(self._sock, {"id": number, **request}, fds)
+                    packets.send(self._sock, {"id": number, **request}, fds)
                     break
                 except BlockingIOError:
                     await asyncio.sleep(0.001)
@@ -393,7 +393,7 @@ class Keeper:
         assert self._sock is not None
         try:
             for _ in range(64):
-                message, fds = protocol.receive(self._sock)
+                message, fds = packets.receive(self._sock)
                 if message is None:
                     self._lost()
                     return
@@ -407,14 +407,14 @@ class Keeper:
 
     def _dispatch(self, message: dict[str, Any], fds: _Fds) -> None:
         if "event" in message:
-            protocol.close_all(fds)
+            packets.close_all(fds)
             self._event(message)
             return
         future, holder = self._pending.get(message.get("id", 0), (None, None))
         if future is None or future.done():
-            protocol.close_all(fds)
+            packets.close_all(fds)
         elif "error" in message:
-            protocol.close_all(fds)
+            packets.close_all(fds)
             error = message["error"]
             future.set_exception(KeeperError(error["step"], error["errno"], error["message"]))
         else:
@@ -422,7 +422,7 @@ class Keeper:
             if holder is not None:
                 self._hold(holder, message["ok"], fds)
             else:
-                protocol.close_all(fds)
+                packets.close_all(fds)
             future.set_result(message["ok"])
 
     def _event(self, event: Event) -> None:
@@ -430,7 +430,7 @@ class Keeper:
         if event["event"] == "stdin_closed":
             # The process sees the end of its input only once no copy of the pipe is left.
             fd = self._held.get(key, {}).pop("stdin", -1)
-            protocol.close_all([fd])
+            packets.close_all([fd])
             return
         if event["event"] == "exit":
             self._release(key)
@@ -485,7 +485,7 @@ class Keeper:
         fds = self._held.pop(key, {})
         if "pidfd" in fds:
             self._loop.remove_reader(fds["pidfd"])
-        protocol.close_all([*fds.values()])
+        packets.close_all([*fds.values()])
 
     def _watch_orphans(self) -> None:
         """Reap what the dead keeper left to this process, and tell the new keeper the exit codes."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
-from barque.keeper import protocol
-from barque.keeper.poller import Poller
+from barque.kernel import packets
+from barque.kernel.poller import Poller
 
 # A daemon that reads nothing for this many messages is cut off; it can connect anew and list.
 _QUEUE_LIMIT = 10_000
@@ -42,7 +42,7 @@ class Connection:
             return
         if not self._queue:
             try:
-                protocol.send(self.sock, message, fds)
+                packets.send(self.sock, message, fds)
                 return
             except BlockingIOError:
                 self._poller.watch(self.sock.fileno(), EPOLLIN | EPOLLOUT, self._ready)
@@ -60,7 +60,7 @@ class Connection:
         self._poller.forget(self.sock.fileno())
         self.sock.close()
         for _, fds in self._queue:
-            protocol.close_all(fds)
+            packets.close_all(fds)
         self._queue.clear()
         self._ended(self)
 
@@ -74,9 +74,9 @@ class Connection:
         try:
             while self._queue:
                 message, fds = self._queue[0]
-                protocol.send(self.sock, message, fds)
+                packets.send(self.sock, message, fds)
                 self._queue.popleft()
-                protocol.close_all(fds)
+                packets.close_all(fds)
         except BlockingIOError:
             return
         except OSError:
@@ -89,7 +89,7 @@ class Connection:
             for _ in range(_BATCH):
                 if self.sock.fileno() < 0:
                     return
-                message, fds = protocol.receive(self.sock)
+                message, fds = packets.receive(self.sock)
                 if message is None:
                     self.close()
                     return

@@ -13,9 +13,9 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
 from barque.keeper.logfile import LogSettings
-from barque.keeper.protocol import close_all
 from barque.keeper.stdio import Stdio
 from barque.keeper.task import Task, write_record
+from barque.kernel.packets import close_all
 
 if TYPE_CHECKING:
     from barque.keeper.server import Reply, Server

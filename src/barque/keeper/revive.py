@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from barque.keeper.children import IGNORED, Children
-from barque.keeper.poller import Poller
+from barque.kernel.poller import Poller
 
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 30.0

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import Any
 
-from barque.keeper import adopting, logfile, protocol
+from barque.keeper import adopting, logfile
 from barque.keeper.attachments import Attachment
 from barque.keeper.children import Children
 from barque.keeper.connection import Connection
-from barque.keeper.poller import Poller
 from barque.keeper.revive import Reviver
 from barque.keeper.task import Task, write_record
+from barque.kernel import packets
+from barque.kernel.poller import Poller
 
 Key = tuple[str, str | None]
 _STOP_POLL_S = 0.005
@@ -128,7 +129,7 @@ class Server:
             reply.error("keeper", 0, f"internal error: {error!r}")
         finally:
             # Operations that keep a descriptor take it out of the list.
-            protocol.close_all(fds)
+            packets.close_all(fds)
 
     def emit(self, event: dict[str, Any]) -> None:
         """Tell every daemon; what only concerns the keeper itself is done here."""

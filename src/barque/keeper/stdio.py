@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from barque.keeper.protocol import close_all
+from barque.kernel.packets import close_all
 
 
 class Stdio(NamedTuple):

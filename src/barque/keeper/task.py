@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from barque.keeper.attachments import Attachment, StdinPipe
 from barque.keeper.logfile import LogFile
-from barque.keeper.poller import Poller
 from barque.keeper.sink import Sink
+from barque.kernel.poller import Poller
 
 # First reads are small; a stream that fills them is read, and its pipe made, this large.
 _SMALL = 64 * 1024

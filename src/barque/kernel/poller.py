@@ -1,4 +1,4 @@
-"""Readiness of descriptors and timers: the keeper's only place of waiting."""
+"""Readiness of descriptors and timers: a small process's only place of waiting."""
 
 import heapq
 import os

@@ -1,4 +1,4 @@
-"""Messages between the daemon and the keeper: one JSON object a packet, descriptors beside it.
+"""Messages between the processes of an engine: one JSON object a packet, descriptors beside it.
 
 A body over `INLINE_LIMIT` bytes travels in a sealed memory file whose descriptor comes last, so that
 a packet never meets the socket's send buffer limit.
@@ -32,7 +32,7 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
     carried = list(fds)
     extra = -1
     if len(body) > INLINE_LIMIT:
-        extra = os.memfd_create("keeper-message", os.MFD_CLOEXEC)
+        extra = os.memfd_create("message", os.MFD_CLOEXEC)
         carried.append(extra)
     try:
         if extra >= 0:

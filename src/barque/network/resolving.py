@@ -1,0 +1,48 @@
+"""What a server of names must know of each container's namespace, and how it is told."""
+
+from typing import NamedTuple, Protocol
+
+ADDRESS = "127.0.0.11"
+"""Where every container in a user-defined network finds its server of names."""
+
+
+class Upstream(NamedTuple):
+    """A server that unknown names are asked of; `from_host`: ask out of the host's network namespace.
+
+    Servers on the host's own loopback addresses can be reached from there alone.
+    """
+
+    address: str
+    from_host: bool
+
+
+class ServedNamespace(NamedTuple):
+    """One container's network namespace that names are to be served in.
+
+    `netns_path` opens the namespace and is valid while `serve` runs; the server keeps what it opened.
+    What a name means there is `names.lookup(name, container_id)`. `forward` is false where all of the
+    container's networks are internal: unknown names are then asked only of servers with `from_host`.
+    """
+
+    container_id: str
+    netns_path: str
+    upstreams: tuple[Upstream, ...]
+    forward: bool = True
+    ipv6: bool = False
+    options: tuple[str, ...] = ()
+
+
+class NameServer(Protocol):
+    """Serves names on ADDRESS inside namespaces; the manager calls it from one thread."""
+
+    def serve(self, space: ServedNamespace) -> None:
+        """Begin to serve, or take note of changed values of a namespace that is served already.
+
+        Raises:
+            OSError: the namespace cannot be entered or the address is taken.
+        """
+        ...
+
+    def stop(self, container_id: str) -> None:
+        """Stop serving a container's namespace; fine where it is not served."""
+        ...

@@ -197,7 +197,7 @@ def _fill_host(engine: "Engine", host: Json) -> None:
         if host.get(key) is None and not host["Privileged"]:
             from barque.engine import spec
 
-            host[key] = list(spec.MASKED_PATHS if key == "MaskedPaths" else spec.READONLY_PATHS)
+            host[key] = spec.masked_paths() if key == "MaskedPaths" else list(spec.READONLY_PATHS)
             if ("systempaths=unconfined") in (host.get("SecurityOpt") or []):
                 host[key] = []
         elif host.get(key) is None:
@@ -261,7 +261,7 @@ def _hostname(engine: "Engine", container_id: str, host: Json) -> str:
     kind, _, ref = host["NetworkMode"].partition(":")
     if kind == "container":
         return str(engine.find(ref).config.get("Hostname") or "")
-    if kind == "host" or host.get("UTSMode") == "host":
+    if kind == "host":
         return os.uname().nodename
     return container_id[:SHORT_LENGTH]
 

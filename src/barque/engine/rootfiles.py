@@ -1,6 +1,7 @@
 """Reading small files of a container's root before it runs."""
 
 import os
+import stat
 from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError
@@ -47,7 +48,7 @@ def _in_layers(folders: Sequence[str], name: str) -> str | None:
     for folder in folders:
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_NO_SYMLINKS)
+            fd = open_in_root(root, name, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)
         except FileNotFoundError:
             if _opaque(root):
                 return None
@@ -75,20 +76,21 @@ def _opaque(root: int) -> bool:
 
 def _read(root: int, name: str) -> str:
     try:
-        fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
+        fd = open_in_root(root, name, os.O_PATH)
     except OSError:
         return ""
     return _text(fd) or ""
 
 
-def _text(fd: int) -> str | None:
-    import stat
-
+def _text(place: int) -> str | None:
+    """Return the text of a regular file, None for all else: opening a device of an image would act on the host's."""
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(place)
+        if not stat.S_ISREG(found.st_mode):
             return None
-        if os.fstat(fd).st_size > _LARGEST:
+        if found.st_size > _LARGEST:
             raise InvalidInputError("the container's passwd or group file is too large")
-        return os.read(fd, _LARGEST).decode(errors="replace")
+        with open(f"/proc/self/fd/{place}", "rb") as file:
+            return file.read(_LARGEST).decode(errors="replace")
     finally:
-        os.close(fd)
+        os.close(place)

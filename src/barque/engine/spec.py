@@ -1,5 +1,6 @@
 """From a container's configuration to config.json, with Docker's defaults. Pure but for looking at devices."""
 
+import glob
 import posixpath
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ MASKED_PATHS = (
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 INIT_PATH = "/sbin/docker-init"
+_THROTTLES = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
 
 
 class Surroundings(NamedTuple):
@@ -49,6 +51,11 @@ class Surroundings(NamedTuple):
     cgroup_namespace: str = "private"
 
 
+def masked_paths() -> list[str]:
+    """Return the paths that are hidden by default: with them the counters that tell of other users' work."""
+    return [*MASKED_PATHS, *sorted(glob.glob(_THROTTLES))]
+
+
 def build(config: Json, host: Json, path: str, args: list[str], around: Surroundings) -> Json:
     """Return config.json without its resources.
 
@@ -59,8 +66,8 @@ def build(config: Json, host: Json, path: str, args: list[str], around: Surround
     linux: Json = {
         "cgroupsPath": "",
         "namespaces": _namespaces(host, around),
-        "maskedPaths": [] if privileged else _paths(host, "MaskedPaths", MASKED_PATHS),
-        "readonlyPaths": [] if privileged else _paths(host, "ReadonlyPaths", READONLY_PATHS),
+        "maskedPaths": [] if privileged else _paths(host, "MaskedPaths", masked_paths()),
+        "readonlyPaths": [] if privileged else _paths(host, "ReadonlyPaths", list(READONLY_PATHS)),
         "sysctl": _sysctls(host),
         "devices": [],
         "rootfsPropagation": _root_propagation(around.points),
@@ -83,7 +90,7 @@ def build(config: Json, host: Json, path: str, args: list[str], around: Surround
     return spec
 
 
-def _paths(host: Json, key: str, default: tuple[str, ...]) -> list[str]:
+def _paths(host: Json, key: str, default: list[str]) -> list[str]:
     value = host.get(key)
     for option in host.get("SecurityOpt") or []:
         if parse_security_option(option) == ("systempaths", "unconfined"):
@@ -241,14 +248,14 @@ def _mounts(host: Json, around: Surroundings) -> list[Json]:
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
     ]  # fmt: skip
     ipc = host.get("IpcMode") or ""
-    if around.shm_source:
-        found.append(_mount("/dev/shm", "bind", around.shm_source, "rbind", "rprivate"))
-    elif ipc != "none":
+    if not around.shm_source and ipc != "none":
         found.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
     taken = {point["Destination"] for point in around.points} | set(host.get("Tmpfs") or {})
     found = [mount for mount in found if mount["destination"] not in taken]
     own: list[Json] = [_mount(target, "bind", source, "rbind", "rprivate")
                        for source, target in around.etc_files if target not in taken]  # fmt: skip
+    if around.shm_source and "/dev/shm" not in taken:
+        own.append(_mount("/dev/shm", "bind", around.shm_source, "rbind", "rprivate"))
     if host.get("Init") and around.init_source:
         own.append(_mount(INIT_PATH, "bind", around.init_source, "bind", "ro"))
     for point in around.points:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from barque.kernel import caps, limits, process, seccomp
 from barque.runtime.channel import LISTENER, StepError, errno_text
-from barque.runtime.root import Context
+from barque.runtime.root import Context, is_null
 
 NEW_LISTENER = 8
 """SECCOMP_FILTER_FLAG_NEW_LISTENER: attaching returns the descriptor of a listener."""
@@ -143,18 +143,43 @@ class Identity(NamedTuple):
 
 def _own_stdio(uid: int, gid: int) -> None:
     """Give the program's user its stdio, so that /dev/stdout can be opened again."""
-    null = os.makedev(1, 3)
     for fd in (0, 1, 2):
         try:
+            if is_null(fd):
+                _own_null(fd)
+                continue
             status = os.fstat(fd)
-            device = stat.S_ISCHR(status.st_mode)
-            if (status.st_uid, status.st_gid) == (uid, gid) or (device and status.st_rdev == null):
+            if (status.st_uid, status.st_gid) == (uid, gid):
                 continue
             # A terminal stays with the group of terminals.
-            os.fchown(fd, uid, -1 if device else gid)
+            os.fchown(fd, uid, -1 if stat.S_ISCHR(status.st_mode) else gid)
         except OSError:
             # Files of the caller on read-only or foreign file systems keep their owner.
             continue
+
+
+def _own_null(fd: int) -> None:
+    """Put the container's null device where the caller's is, whose mode its root could change for the host.
+
+    Where the container has none, input is at its end at once.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        own = os.open("/dev/null", os.O_RDWR | flags)
+    except OSError:
+        own = -1
+    try:
+        if own >= 0 and is_null(own):
+            os.set_blocking(own, True)
+            os.dup2(own, fd)
+        elif fd == 0:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            os.close(write)
+            os.dup2(read, fd)
+            os.close(read)
+    finally:
+        if own >= 0:
+            os.close(own)
 
 
 def _write_label(fd: int, label: bytes, name: str) -> None:

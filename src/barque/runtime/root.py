@@ -133,7 +133,10 @@ def bind(
 
 
 def mask(context: Context, path: str) -> None:
-    """Hide `path`: a read-only empty tmpfs over a folder, /dev/null over a file.
+    """Hide `path`: a read-only empty tmpfs over a folder, the null device over a file.
+
+    The device is the container's own: through the host's, mounted to be written, root of the container could
+    change the mode and the owner of the host's /dev/null.
 
     Raises:
         StepError: the kernel refuses.
@@ -145,11 +148,29 @@ def mask(context: Context, path: str) -> None:
         if is_folder(fd):
             km.mount("tmpfs", fd, "tmpfs", km.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
         else:
-            km.mount("/dev/null", fd, None, km.MS_BIND)
+            _cover_file(context.root, fd)
     except OSError as error:
         raise StepError(f"can't mask path {path!r}: {error}", error.errno or 0) from None
     finally:
         os.close(fd)
+
+
+def _cover_file(root: int, target: int) -> None:
+    null = open_existing(root, "/dev/null")
+    try:
+        if null >= 0 and is_null(null):
+            km.mount(km.fd_path(null), target, None, km.MS_BIND)
+        else:
+            bind("/dev/null", target, km.MountAttr(set=km.MOUNT_ATTR_RDONLY), recursive=False)
+    finally:
+        if null >= 0:
+            os.close(null)
+
+
+def is_null(fd: int) -> bool:
+    """Say whether the descriptor is of the null device."""
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
 
 
 def make_readonly(context: Context, path: str) -> None:

@@ -37,10 +37,10 @@ _MOUNT: Schema = {
     "Type": "str", "Source": "str", "Target": "str", "ReadOnly": "bool", "Consistency": "str",
     "BindOptions": {
         "Propagation": "str", "NonRecursive": "bool", "CreateMountpoint": "bool", "ReadOnlyNonRecursive": "bool",
-        "ReadOnlyForceRecursive": "bool",
+        "ReadOnlyForceRecursive": "bool", "IdMap": "str",
     },
     "VolumeOptions": {
-        "NoCopy": "bool", "Labels": {"*": "str"}, "Subpath": "str",
+        "NoCopy": "bool", "Labels": {"*": "str"}, "Subpath": "str", "IdMap": "str",
         "DriverConfig": {"Name": "str", "Options": {"*": "str"}},
     },
     "ImageOptions": {"Subpath": "str"},

@@ -134,6 +134,17 @@ COMMANDS: dict[str, Command] = {
     "system events": Command("events:events", "[OPTIONS]", (0, 0), "Get real time events from the server"),
     "system info": Command("info:info", "[OPTIONS]", (0, 0), "Display system-wide information"),
     "system prune": Command("prune:system", "[OPTIONS]", (0, 0), "Remove unused data"),
+    "volume export": Command(
+        "volumes:export", "[OPTIONS] VOLUME", (1, 1), "Save a volume's files as a tar archive or an image"
+    ),
+    "volume import": Command(
+        "volumes:restore",
+        "[OPTIONS] VOLUME [file|-]",
+        (1, 2),
+        "Unpack a tar archive or an image's files into a volume",
+    ),
+    "volume rename": Command("volumes:rename", "VOLUME NEW_NAME", (2, 2), "Rename a volume that nobody uses"),
+    "volume update": Command("volumes:update", "[OPTIONS] VOLUME", (1, 1), "Update a volume (cluster volumes only)"),
     "volume create": Command("volumes:create", "[OPTIONS] [VOLUME]", (0, 1), "Create a volume"),
     "volume inspect": Command(
         "inspect:volumes",
@@ -171,6 +182,8 @@ ALIASES = {
     "image remove": "image rm",
     "network list": "network ls",
     "network remove": "network rm",
+    "volume backup": "volume export",
+    "volume restore": "volume import",
     "volume list": "volume ls",
     "volume remove": "volume rm",
     "ps": "container ls",

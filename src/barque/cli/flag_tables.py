@@ -9,6 +9,7 @@ t timeout int Seconds to wait before the container is killed
 - time! int Seconds to wait before the container is killed
 """
 _PRUNE = """
+- dry-run bool Only say what would be removed
 - filter filter Choose by conditions (e.g. "until=<timestamp>")
 f force bool Do not ask for confirmation
 """
@@ -187,6 +188,16 @@ o opt map=map[] Set driver options
 - topology-required list Topology that a cluster volume needs
 - type string=block Access type of a cluster volume ("mount", "block")
 """,
+    "volume export": """
+- image string Make an image of the files, under this name
+o output string Write to a file, instead of STDOUT
+""",
+    "volume import": """
+- clear bool Empty the volume first
+- image string Take the files of this image
+""",
+    "volume rename": "",
+    "volume update": "- availability string=active Availability of a cluster volume (\"active\", \"pause\", \"drain\")",
     "volume rm": "f force bool Force the removal of one or more volumes",
     "volume prune": "a all bool Remove all unused volumes, not just anonymous ones" + _PRUNE,
     "network ls": f"""

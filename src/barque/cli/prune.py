@@ -10,7 +10,7 @@ from barque.cli.verb import Invocation
 
 def confirm(call: Invocation, warning: str) -> bool:
     """Ask the user unless -f was given."""
-    if call.options["force"]:
+    if call.options["force"] or call.options["dry-run"]:
         return True
     print(f"{warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
     answer = sys.stdin.readline().strip().lower()
@@ -27,6 +27,13 @@ def _filters(call: Invocation, extra: dict[str, str] | None = None) -> str | Non
     return json.dumps(filters, separators=(",", ":")) if filters else None
 
 
+def _asked(call: Invocation, extra: dict[str, str] | None = None) -> dict[str, Any]:
+    asked: dict[str, Any] = {"filters": _filters(call, extra)}
+    if call.options["dry-run"]:
+        asked["dry-run"] = True
+    return asked
+
+
 def _report(heading: str, names: list[str], space: int | None) -> None:
     if names:
         print(heading)
@@ -39,7 +46,7 @@ def containers(call: Invocation) -> int:
     """Remove stopped containers."""
     if not confirm(call, "WARNING! This will remove all stopped containers."):
         return 0
-    answer = call.api.post("/containers/prune", filters=_filters(call))
+    answer = call.api.post("/containers/prune", **_asked(call))
     _report("Deleted Containers:", answer.get("ContainersDeleted") or [], answer.get("SpaceReclaimed", 0))
     return 0
 
@@ -57,7 +64,7 @@ def images(call: Invocation) -> int:
 
 def _prune_images(call: Invocation, everything: bool, filters: str | None = None) -> dict[str, Any]:
     filters = filters or _filters(call, {"dangling": "false" if everything else "true"})
-    return dict(call.api.post("/images/prune", filters=filters))
+    return dict(call.api.post("/images/prune", **{**_asked(call), "filters": filters}))
 
 
 def _image_lines(answer: dict[str, Any]) -> list[str]:
@@ -75,7 +82,7 @@ def volumes(call: Invocation) -> int:
     what = "all" if everything else "anonymous"
     if not confirm(call, f"WARNING! This will remove {what} local volumes not used by at least one container."):
         return 0
-    answer = call.api.post("/volumes/prune", filters=_filters(call, {"all": "true"} if everything else None))
+    answer = call.api.post("/volumes/prune", **_asked(call, {"all": "true"} if everything else None))
     _report("Deleted Volumes:", answer.get("VolumesDeleted") or [], answer.get("SpaceReclaimed", 0))
     return 0
 
@@ -84,7 +91,7 @@ def networks(call: Invocation) -> int:
     """Remove unused networks."""
     if not confirm(call, "WARNING! This will remove all custom networks not used by at least one container."):
         return 0
-    answer = call.api.post("/networks/prune", filters=_filters(call))
+    answer = call.api.post("/networks/prune", **_asked(call))
     _report("Deleted Networks:", answer.get("NetworksDeleted") or [], None)
     return 0
 
@@ -97,13 +104,13 @@ def system(call: Invocation) -> int:
     if not confirm(call, _system_warning(call)):
         return 0
     space = 0
-    answer = call.api.post("/containers/prune", filters=_filters(call))
+    answer = call.api.post("/containers/prune", **_asked(call))
     _report("Deleted Containers:", answer.get("ContainersDeleted") or [], None)
     space += answer.get("SpaceReclaimed", 0)
-    answer = call.api.post("/networks/prune", filters=_filters(call))
+    answer = call.api.post("/networks/prune", **_asked(call))
     _report("Deleted Networks:", answer.get("NetworksDeleted") or [], None)
     if options["volumes"]:
-        answer = call.api.post("/volumes/prune", filters=_filters(call))
+        answer = call.api.post("/volumes/prune", **_asked(call))
         _report("Deleted Volumes:", answer.get("VolumesDeleted") or [], None)
         space += answer.get("SpaceReclaimed", 0)
     answer = _prune_images(call, options["all"])

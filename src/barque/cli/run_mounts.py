@@ -26,14 +26,22 @@ def parse_mount(text: str) -> dict[str, Any]:
         key, equals, value = field.partition("=")
         key = key.lower()
         if not equals:
-            if key not in _BOOLEAN:
+            if key == "idmap":
+                value = "owner"
+            elif key not in _BOOLEAN:
                 raise ValueError(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
+            else:
+                value = "true"
         kind = key.partition("-")[0]
         if "-" in key and kind in _SECTIONS:
             used.add(kind)
         _set(mount, key, value, field)
     _check(mount, used)
+    idmap = mount.pop("idmap", "")
+    if idmap:
+        if mount["Type"] not in ("bind", "volume"):
+            raise ValueError(f"cannot mix 'idmap' with mount type '{mount['Type']}'")
+        mount.setdefault(_SECTIONS[mount["Type"]], {})["IdMap"] = idmap
     return mount
 
 
@@ -70,6 +78,8 @@ def _set(mount: dict[str, Any], key: str, value: str, field: str) -> None:
         _set_bind(mount.setdefault("BindOptions", {}), key, value, field)
     elif key.startswith("volume-"):
         _set_volume(mount.setdefault("VolumeOptions", {}), key, value, field)
+    elif key == "idmap":
+        mount["idmap"] = value
     elif key == "image-subpath":
         mount.setdefault("ImageOptions", {})["Subpath"] = value
     elif key == "tmpfs-size":

@@ -1,4 +1,4 @@
-"""`volume ls`, `create` and `rm`."""
+"""The `volume` verbs but prune and inspect."""
 
 import sys
 from typing import Any
@@ -100,3 +100,92 @@ def rm(call: Invocation) -> int:
         return name
 
     return for_each(call.words, act)
+
+
+def rename(call: Invocation) -> int:
+    """Give a volume another name."""
+    old, new = call.words
+    call.api.post(f"/volumes/{quote(old)}/rename", name=new)
+    return 0
+
+
+def update(call: Invocation) -> int:
+    """Refuse what only cluster volumes have, in the engine's words."""
+    call.api.call("PUT", f"/volumes/{quote(call.words[0])}", parameters={"version": 0}, json_body={})
+    return 0
+
+
+def export(call: Invocation) -> int:
+    """Write a volume's files as a tar to a file, to standard output, or as an image."""
+    name, target, image = call.words[0], call.options["output"], call.options["image"]
+    if image and target:
+        raise InvalidInputError("conflicting options: --output and --image")
+    response = call.api.send("GET", f"/volumes/{quote(name)}/archive")
+    try:
+        if image:
+            return _export_image(call, image, response)
+        if not target and sys.stdout.isatty():
+            raise InvalidInputError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        _write(response, target)
+    finally:
+        response.close()
+    return 0
+
+
+def _write(response: Any, target: str) -> None:
+    import os
+
+    from barque.cli.session import write_all
+
+    if not target:
+        for piece in response.chunks():
+            write_all(1, piece)
+        return
+    temporary = f"{target}.part"
+    try:
+        with open(temporary, "wb") as file:
+            for piece in response.chunks():
+                file.write(piece)
+        os.rename(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _export_image(call: Invocation, image: str, archive: Any) -> int:
+    from barque.client.api import Api
+
+    repo, _, tag = image.partition(":") if "/" not in image.rpartition(":")[2] else (image, "", "")
+    other = Api(call.api.endpoint, call.api.tls, call.api.prefix.removeprefix("/v"))
+    response = other.send(
+        "POST", "/images/create", parameters={"fromSrc": "-", "repo": repo, "tag": tag},
+        headers={"Content-Type": "application/x-tar"}, body=archive.chunks(),
+    )  # fmt: skip
+    for message in response.json_stream():
+        if message.get("error"):
+            raise InvalidInputError(message["error"])
+        if message.get("status"):
+            print(message["status"])
+    response.close()
+    return 0
+
+
+def restore(call: Invocation) -> int:
+    """Unpack a tar or an image's files into a volume, which is made where it is missing."""
+    name, source, image = call.words[0], call.words[1] if len(call.words) > 1 else "-", call.options["image"]
+    if image and len(call.words) > 1:
+        raise InvalidInputError("conflicting options: a file and --image")
+    call.api.post("/volumes/create", {"Name": name})
+    path = f"/volumes/{quote(name)}/archive"
+    clear = {"clear": call.options["clear"]}
+    if image:
+        call.api.call("PUT", path, parameters={**clear, "image": image})
+        return 0
+    file = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115
+    with file:
+        pieces = iter(lambda: file.read(1 << 20), b"")
+        call.api.send(
+            "PUT", path, parameters=clear, headers={"Content-Type": "application/x-tar"}, body=pieces
+        ).close()  # fmt: skip
+    return 0

@@ -194,19 +194,21 @@ class Containers:
         """Change limits and the restart policy; return {"Warnings"}."""
         return await updating.update(self._engine, self._engine.find(ref), changes)
 
-    async def prune(self, filters: Filters) -> Json:
-        """Remove stopped containers."""
+    async def prune(self, filters: Filters, *, dry_run: bool = False) -> Json:
+        """Remove stopped containers, or only say which."""
         engine = self._engine
         removed, won = [], 0
         for container in views.prunable(engine, filters):
             size = await asyncio.to_thread(tree_size, engine.snapshots.layer_dir(container.id))
             try:
-                await removal.remove(engine, container, force=False, volumes=False)
+                if not dry_run:
+                    await removal.remove(engine, container, force=False, volumes=False)
             except BarqueError:
                 continue
             removed.append(container.id)
             won += size
-        engine.events.publish("container", "prune", "", {"reclaimed": str(won)})
+        if not dry_run:
+            engine.events.publish("container", "prune", "", {"reclaimed": str(won)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": won}
 
     async def commit(

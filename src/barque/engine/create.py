@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import mount_points
+from barque.engine import container_mounts, mount_points
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -17,7 +17,6 @@ from barque.images.model import Image
 from barque.kernel.caps import CAP_SYS_RESOURCE
 from barque.network.ports import parse_requests
 from barque.oci import platform as platforms
-from barque.storage.mounts import mounted
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -231,9 +230,6 @@ async def _make(
     engine: "Engine", container_id: str, name: str, image: Image, config: Json, host: Json, networking: Json
 ) -> Container:
     points = mount_points.collect(config, host, lambda ref: engine.find(ref).row["mounts"])
-    for point in points:
-        if point["Type"] == "volume" and host["VolumeDriver"] and not point["Source"]:
-            point["Driver"] = host["VolumeDriver"]
     if not config.get("Hostname"):
         config["Hostname"] = _hostname(engine, container_id, host)
     command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
@@ -241,7 +237,7 @@ async def _make(
     try:
         os.mkdir(folder, 0o710)
         engine.snapshots.prepare(container_id, image.top)
-        await _make_volumes(engine, container_id, points)
+        await container_mounts.make(engine, container_id, points)
     except BaseException as error:
         await asyncio.to_thread(_undo, engine, container_id)
         await engine.volumes.drop_anonymous([p["Name"] for p in points if p["anonymous"] and p["Name"]])
@@ -264,66 +260,6 @@ def _hostname(engine: "Engine", container_id: str, host: Json) -> str:
     if kind == "host":
         return os.uname().nodename
     return container_id[:SHORT_LENGTH]
-
-
-async def _make_volumes(engine: "Engine", container_id: str, points: list[Json]) -> None:
-    fresh = []
-    for point in points:
-        if point["Type"] == "bind" and not os.path.lexists(point["Source"]):
-            if not point["make"]:
-                raise InvalidInputError(f"invalid mount config for type \"bind\": bind source path does not exist: "
-                                        f"{point['Source']}")  # fmt: skip
-            os.makedirs(point["Source"], mode=0o755, exist_ok=True)
-        if point["Type"] != "volume":
-            continue
-        row = engine.volumes.ensure(
-            point["Name"],
-            driver=point["Driver"],
-            labels=point.get("labels") or {},
-            options=point.get("driver_options") or {},
-        )
-        point["Name"] = row["name"]
-        point["Source"] = engine.volumes.path(row["name"])
-        mount = engine.volumes.mount_of(row["name"])
-        if mount is not None:
-            point["mount"] = mount
-        elif point.get("subpath"):
-            point["Source"] = _subpath(point["Source"], point["subpath"])
-        elif point["copy"] and not os.listdir(point["Source"]):
-            fresh.append(point)
-    if fresh:
-        await asyncio.to_thread(_copy_up, engine, container_id, fresh)
-
-
-def _subpath(source: str, subpath: str) -> str:
-    parts = subpath.split("/")
-    if subpath.startswith("/") or ".." in parts:
-        raise InvalidInputError(
-            'invalid mount config for type "volume": subpath must be a relative path within the volume'
-        )
-    return f"{source}/{subpath}"
-
-
-def _copy_up(engine: "Engine", container_id: str, points: list[Json]) -> None:
-    """Fill empty volumes with what the image has at their places."""
-    from barque.kernel.openat2 import open_in_root
-    from barque.runtime.copy_up import copy_tree
-
-    with mounted(engine.snapshots.mounts(container_id)) as root:
-        for point in points:
-            try:
-                source = open_in_root(root, point["Destination"], os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                continue
-            target = os.open(point["Source"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                copy_tree(source, target)
-                found = os.fstat(source)
-                os.fchown(target, found.st_uid, found.st_gid)
-                os.fchmod(target, found.st_mode & 0o7777)
-            finally:
-                os.close(source)
-                os.close(target)
 
 
 def _undo(engine: "Engine", container_id: str) -> None:

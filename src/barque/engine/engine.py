@@ -22,6 +22,7 @@ from barque.engine.port_proxy import PortProxy
 from barque.engine.seccomp import SeccompPrograms
 from barque.engine.state import Database
 from barque.engine.system import System
+from barque.engine.volume_plugins import SOCKET_FOLDERS, Plugins
 from barque.engine.volumes import Volumes
 from barque.images.model import Image
 from barque.images.store import open_store
@@ -83,7 +84,12 @@ class Engine:
         self.snapshots = DirectorySnapshotter(f"{config.data_root}/snapshots")
         self.image_store = open_store(config.data_root, self.snapshots)
         self.images = Images(self.image_store, self._images_in_use, self.events.publish)
-        self.volumes = Volumes(f"{config.data_root}/volumes", self.database, self.events, self._volumes_in_use, now_ns)
+        self.plugins = Plugins((*SOCKET_FOLDERS, f"{config.exec_root}/plugins"))
+        self.volumes = Volumes(
+            f"{config.data_root}/volumes", self.database, self.events, self._volumes_in_use, now_ns, self.plugins
+        )
+        self.volumes.content = self.image_store.content
+        self.volumes.layers_of = lambda ref: self.snapshots.mounts(self.image_store.resolve(ref).top)
         self.network = NetworkManager(config.data_root, config.exec_root, config.network)
         self.network.proxy = PortProxy()
         self.network.open()
@@ -286,12 +292,15 @@ class Engine:
         return [e for e in container.exec_ids if self.execs.is_running(e)]
 
     def _images_in_use(self) -> list[Json]:
-        return [
-            {"id": c.id, "image_id": c.row["image"], "running": c.is_running} for c in self.containers_by_id.values()
-        ]
+        found = []
+        for container in self.containers_by_id.values():
+            mounted = [point["image"] for point in container.row["mounts"] if point["Type"] == "image"]
+            for image in [container.row["image"], *mounted]:
+                found.append({"id": container.id, "image_id": image, "running": container.is_running})
+        return found
 
     def _volumes_in_use(self) -> list[tuple[str, set[str]]]:
-        return [(c.id, {p["Name"] for p in c.row["mounts"] if p["Name"]}) for c in self.containers_by_id.values()]
+        return [(c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"}) for c in self.containers_by_id.values()]
 
     # The keeper's news.
 

@@ -88,8 +88,8 @@ class Images:
             lambda: removal.remove(self.store, ref, force=force, prune=not noprune, users=users)
         )
 
-    async def prune(self, filters: Filters) -> Json:
-        """Remove dangling images, or with dangling=false all that no container uses."""
+    async def prune(self, filters: Filters, *, dry_run: bool = False) -> Json:
+        """Remove dangling images, or with dangling=false all that no container uses; or only say which."""
         chosen = dict(filters)
         dangling = chosen.pop("dangling", ["true"])
         unknown = set(chosen) - {"label", "label!", "until"}
@@ -103,10 +103,13 @@ class Images:
 
         def work() -> tuple[Jsons, int]:
             unused = views.select(self.store, chosen, everything=True)
+            if dry_run:
+                return removal.would_prune(self.store, unused, users)
             return removal.prune(self.store, unused, users)
 
         rows, won = await asyncio.to_thread(work)
-        self._publish("image", "prune", "", {"reclaimed": str(won)})
+        if not dry_run:
+            self._publish("image", "prune", "", {"reclaimed": str(won)})
         return {"ImagesDeleted": rows or None, "SpaceReclaimed": won}
 
     async def load(self, read: Callable[[], Any], *, quiet: bool, platforms: Strings) -> AsyncIterator[Json]:

@@ -12,6 +12,7 @@ from barque.base.ids import is_full_id
 from barque.engine import health, removal
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
+from barque.kernel import mount as km
 from barque.runtime.cgroups import open_manager
 from barque.storage.snapshots import ACTIVE
 
@@ -38,6 +39,10 @@ async def reconcile(engine: "Engine") -> None:
         if container.is_running:
             container.started.set()
             health.start(engine, container)
+    await engine.volumes.restore_users(
+        (c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"})
+        for c in engine.containers_by_id.values() if c.is_running
+    )  # fmt: skip
     _sweep(engine)
 
 
@@ -108,6 +113,7 @@ def _sweep(engine: "Engine") -> None:
     for folder in (f"{engine.config.data_root}/containers", f"{engine.config.exec_root}/containers"):
         for name in os.listdir(folder):
             if is_full_id(name) and name not in known:
+                km.unmount_below(f"{folder}/{name}")
                 shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
 

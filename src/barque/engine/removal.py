@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from barque.base.errors import BarqueError, ConflictError
 from barque.engine import waiting
 from barque.engine.container import Container
+from barque.kernel import mount as km
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -79,6 +80,8 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
 
 
 def _clear(folder: str) -> None:
+    # What is still mounted inside would lose its files.
+    km.unmount_below(folder)
     try:
         for name in os.listdir(folder):
             path = f"{folder}/{name}"

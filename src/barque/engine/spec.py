@@ -278,15 +278,17 @@ def _mount(target: str, kind: str, source: str, *options: str) -> Json:
 def _mount_of_point(point: Json) -> Json:
     if point["Type"] == "tmpfs":
         return _tmpfs(point["Destination"], point.get("tmpfs") or "")
-    if point.get("mount"):
-        how = point["mount"]
-        words = [word for word in (how.get("o") or "").split(",") if word]
-        if not point["RW"]:
-            words.append("ro")
-        return _mount(point["Destination"], how.get("type") or "none", how["device"], *words)
-    kind = "bind" if point.get("non_recursive") else "rbind"
-    options = [kind, *([] if point["RW"] else ["ro"]), point.get("Propagation") or "rprivate"]
-    return _mount(point["Destination"], "bind", point["Source"], *options)
+    deep = not point.get("non_recursive")
+    options = ["rbind" if deep else "bind"]
+    if not point["RW"]:
+        # What is mounted below a read-only bind is read-only too, unless the user wants it otherwise.
+        options += ["ro", "rro"] if deep and not point.get("shallow_ro") else ["ro"]
+    made = _mount(point["Destination"], "bind", point.get("path") or point["Source"], *options,
+                  point.get("Propagation") or "rprivate")  # fmt: skip
+    if point.get("maps"):
+        made["options"].append("idmap")
+        made["uidMappings"], made["gidMappings"] = point["maps"]
+    return made
 
 
 def _tmpfs(target: str, options: str) -> Json:

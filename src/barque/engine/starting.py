@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
-from barque.engine import health, resources, spec
+from barque.engine import container_mounts, health, resources, spec
 from barque.engine.checks import parse_size
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
@@ -56,7 +56,12 @@ async def start(engine: "Engine", container: Container) -> None:
     """
     host = container.host
     endpoint_fd = _connect(engine, container)
-    surroundings = _surroundings(engine, container)
+    try:
+        points = await container_mounts.prepare(engine, container)
+        surroundings = _surroundings(engine, container, points)
+    except BaseException:
+        clean(engine, container)
+        raise
     made = spec.build(container.config, host, container.row["path"], container.row["args"], surroundings)
     runtime = engine.runtime_path(host.get("Runtime") or "")
     limits = resources.resources(host)
@@ -96,6 +101,7 @@ async def start(engine: "Engine", container: Container) -> None:
     except BaseException:
         clean(engine, container)
         raise
+    container_mounts.release_places(engine, container.id)
     state = container.state
     state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
                  finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
@@ -142,7 +148,7 @@ def _connect(engine: "Engine", container: Container) -> int | None:
     return container.endpoint.netns_fd
 
 
-def _surroundings(engine: "Engine", container: Container) -> spec.Surroundings:
+def _surroundings(engine: "Engine", container: Container, points: list[Json]) -> spec.Surroundings:
     host, config = container.host, container.config
     joined: dict[str, int] = {}
     for key, kind in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
@@ -156,13 +162,14 @@ def _surroundings(engine: "Engine", container: Container) -> spec.Surroundings:
         user = user_of_snapshot(engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())
     except InvalidInputError as error:
         raise StartError(str(error)) from error
+    container_mounts.add_id_maps(points, (user.uid, user.gid))
     init = find_init(engine.config.init_path) if host.get("Init") else ""
     return spec.Surroundings(
         container_id=container.id,
         hostname=str(config.get("Hostname") or ""),
         user=user,
         etc_files=_etc_files(engine, container),
-        points=tuple(_ready_points(container)),
+        points=tuple(points),
         joined=joined,
         network_path="",
         shm_source=_shm(engine, container),
@@ -173,19 +180,6 @@ def _surroundings(engine: "Engine", container: Container) -> spec.Surroundings:
         no_new_privileges=engine.config.no_new_privileges,
         cgroup_namespace=str(host.get("CgroupnsMode") or engine.cgroupns_mode),
     )
-
-
-def _ready_points(container: Container) -> list[Json]:
-    points: list[Json] = container.row["mounts"]
-    for point in points:
-        if point["Type"] != "bind" or os.path.lexists(point["Source"]):
-            continue
-        if not point["make"]:
-            raise InvalidInputError(
-                f'invalid mount config for type "bind": bind source path does not exist: {point["Source"]}'
-            )
-        os.makedirs(point["Source"], exist_ok=True)
-    return points
 
 
 def find_init(wanted: str) -> str:
@@ -221,6 +215,8 @@ def _shm(engine: "Engine", container: Container) -> str:
 
 def clean(engine: "Engine", container: Container) -> None:
     """Take back what a start made on the host."""
+    container_mounts.release_places(engine, container.id)
+    container_mounts.release_volumes(engine, container)
     if container.host.get("IpcMode") == "shareable":
         path = f"{engine.bundle(container.id)}/shm"
         if os.path.ismount(path):

@@ -63,6 +63,23 @@ def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> 
         return rows, max(0, before - store.layers_size())
 
 
+def would_prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> tuple[list[Json], int]:
+    """Return what `prune` would, and change nothing."""
+    rows: list[Json] = []
+    used = {u.image_id for u in users}
+    gone: set[str] = set()
+    with store.changing:
+        for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
+            if chosen.id in used or any(child not in gone for child in store.children(chosen.id)):
+                continue
+            gone.add(chosen.id)
+            rows += [{"Untagged": parse(name).familiar} for name in (*chosen.names, *chosen.digests)]
+            rows.append({"Deleted": chosen.id})
+        kept = {layer for image in store.images() if image.id not in gone for layer in image.chain}
+        free = {layer for image in store.images() for layer in image.chain} - kept
+        return rows + [{"Deleted": layer} for layer in sorted(free)], sum(store.layer_size(layer) for layer in free)
+
+
 def _untag_one(
     store: ImageStore,
     image: Image,

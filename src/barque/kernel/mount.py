@@ -123,6 +123,31 @@ def umount(target: str | bytes, flags: int = 0) -> None:
         raise libc.fail("umount2", target)
 
 
+def mounts_below(path: str) -> list[str]:
+    """Return the mount points at or below path in this mount namespace, the innermost first."""
+    real = os.path.realpath(path)
+    found = []
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            raw = line.split(b" ", 5)[4]
+            # The kernel writes blanks and backslashes of a path as octal numbers.
+            point = os.fsdecode(raw.decode("unicode_escape").encode("latin-1") if b"\\" in raw else raw)
+            if point == real or point.startswith(real + "/"):
+                found.append(point)
+    found.reverse()
+    return found
+
+
+def unmount_below(path: str) -> None:
+    """Detach every mount at or below path, so that removing the folder removes nothing of theirs.
+
+    Raises:
+        KernelError: one cannot be detached.
+    """
+    for point in mounts_below(path):
+        umount(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """Make another mount the root of this mount namespace.
 

@@ -71,6 +71,34 @@ def private_root(steps: Sequence[Step], binds: Sequence[Bind] = ()) -> Iterator[
         thread.join()
 
 
+def mount_at(steps: Sequence[Step], target: str) -> None:
+    """Mount steps over each other at target, in this mount namespace.
+
+    A thread with a working folder of its own does it, since relative paths start at a step's folder.
+
+    Raises:
+        KernelError: a mount was refused.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if _libc.unshare(ctypes.c_int(_CLONE_FS)) != 0:
+                raise KernelError(ctypes.get_errno(), "unshare")
+            for kind, source, options, cwd in steps:
+                if cwd:
+                    os.chdir(cwd)
+                _mount_step(kind, source, options, target)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="mount-at", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
 def _mount_all(steps: Sequence[Step], binds: Sequence[Bind]) -> int:
     if _libc.unshare(ctypes.c_int(_CLONE_FS | _CLONE_NEWNS)) != 0:
         raise KernelError(ctypes.get_errno(), "unshare")

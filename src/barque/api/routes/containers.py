@@ -158,7 +158,7 @@ async def changes(call: Call) -> web.StreamResponse:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove stopped containers."""
-    return answer(await call.backend.containers.prune(call.filters()))
+    return answer(await call.backend.containers.prune(call.filters(), dry_run=call.flag("dry-run")))
 
 
 async def commit(call: Call) -> web.StreamResponse:

@@ -74,7 +74,7 @@ async def remove(call: Call) -> web.StreamResponse:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove unused images."""
-    return answer(await call.backend.images.prune(call.filters()))
+    return answer(await call.backend.images.prune(call.filters(), dry_run=call.flag("dry-run")))
 
 
 async def load(call: Call) -> web.StreamResponse:

@@ -1,10 +1,11 @@
-"""Volumes."""
+"""Volumes; renaming, export and import are ours, Docker has no such paths."""
 
 from aiohttp import web
 
 from barque.api import checks
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
+from barque.api.streams import send_chunks
 from barque.base.errors import UnavailableError
 
 
@@ -13,6 +14,9 @@ def add(table: Table) -> None:
     table.add("GET", "/volumes", list_)
     table.add("POST", "/volumes/create", create)
     table.add("POST", "/volumes/prune", prune)
+    table.add("POST", "/volumes/{name}/rename", rename)
+    table.add("GET", "/volumes/{name}/archive", export)
+    table.add("PUT", "/volumes/{name}/archive", restore)
     table.add("GET", "/volumes/{name}", inspect)
     table.add("PUT", "/volumes/{name}", update)
     table.add("DELETE", "/volumes/{name}", remove)
@@ -50,4 +54,22 @@ async def prune(call: Call) -> web.StreamResponse:
     filters = call.filters()
     if call.version < (1, 42):
         filters.setdefault("all", ["true"])
-    return answer(await call.backend.volumes.prune(filters))
+    return answer(await call.backend.volumes.prune(filters, dry_run=call.flag("dry-run")))
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    """Give a volume another name."""
+    return answer(await call.backend.volumes.rename(call.params["name"], call.text("name")))
+
+
+async def export(call: Call) -> web.StreamResponse:
+    """Send a volume's files as a tar."""
+    return await send_chunks(call, await call.backend.volumes.export(call.params["name"]), "application/x-tar")
+
+
+async def restore(call: Call) -> web.StreamResponse:
+    """Unpack a tar or an image into a volume."""
+    await call.backend.volumes.restore(
+        call.params["name"], call.reader(), image=call.text("image"), clear=call.flag("clear")
+    )
+    return nothing(200)

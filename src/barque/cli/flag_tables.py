@@ -14,7 +14,47 @@ _PRUNE = """
 f force bool Do not ask for confirmation
 """
 
+_REGISTRY = """
+- config string Configuration file: a JSON object of these flags and of secrets
+- root string=/var/lib/barque-registry Folder to keep the content in
+- s3-bucket string Bucket of an S3-compatible object store to keep the content in
+- s3-endpoint string URL of the object store
+- s3-prefix string Prefix of all keys in the bucket
+- s3-region string Region of the bucket
+- log-level string=info Level of the log on standard error (debug, info, warn, error)
+"""
+
 TABLES = {
+    "registry serve": f"""{_REGISTRY}- addr list Address to listen on (host:port, default 127.0.0.1:5000)
+- absolute-urls bool Answer with whole URLs instead of paths
+- gc-grace duration=1h0m0s How long content that nothing refers to stays
+- gc-interval duration=1h0m0s How often garbage is collected (0: never)
+- gc-untagged bool Collect manifests without a tag, too
+- htpasswd string File of users with bcrypt hashes (htpasswd -B)
+- idle-timeout duration=1m0s How long a client may send or take nothing
+- max-blob-size bytes Refuse bigger blobs
+- max-requests int=1000 Requests answered at a time
+- metrics-addr string Address for /metrics (Prometheus) and /healthz
+- no-delete bool Refuse to delete
+- page-size int=1000 Most entries of one answer of a listing
+- proxy string URL of a registry to cache
+- proxy-ca string Certificates that sign the cached registry's
+- proxy-password-file string File with the password at the cached registry
+- proxy-ttl duration=168h0m0s How long cached content stays that nobody asks for (0: for ever)
+- proxy-user string User at the cached registry
+- read-only bool Refuse all changes
+- realm string=Registry Realm of Basic authentication
+- sparse-manifests bool Take manifests that refer to missing content
+- tls-cert string Certificate to serve TLS with
+- tls-client-ca string Demand client certificates signed by these
+- tls-key string Key of the certificate
+- token-issuer string Issuer that tokens must have
+- token-key list File of keys that sign tokens (PEM or JWKS)
+- token-realm string URL of the token server; turns Bearer authentication on
+- token-service string Audience that tokens must have
+- upload-expiry duration=168h0m0s How long an interrupted upload stays
+""",
+
     "container ls": f"""
 a all bool Show all containers (else only running ones)
 f filter filter Show what meets the conditions

@@ -80,7 +80,7 @@ def _default(flag: Flag) -> Any:
     if flag.kind in ("int", "uint", "uint16", "int64"):
         return int(flag.default or 0)
     if flag.kind in ("bytes", "decimal", "duration"):
-        return int(flag.default or 0)
+        return _value(flag, flag.default) if flag.default else 0
     return flag.default
 
 

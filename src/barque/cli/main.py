@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from barque.base.errors import BarqueError
-from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, Command, find
+from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, Command, find
 from barque.cli.flags import Flag, Options, UsageError, parse, read_table
 
 GLOBALS = """
@@ -197,6 +197,8 @@ def _call(command: Command, path: str, typed: str, options: Options, rest: list[
     module, _, function = command.code.partition(":")
     verb = getattr(import_module(f"barque.cli.{module}"), function)
     try:
+        if path in LOCAL:
+            return int(verb(options) or 0)
         api = open_api(global_options)
         return int(verb(Invocation(api, typed, options, rest, global_options)) or 0)
     except ExitError as end:

@@ -30,7 +30,7 @@ def _default_note(flag: Flag) -> str:
     if flag.default in ("", "0", "false") and flag.kind not in ("duration",):
         return ""
     if flag.kind == "duration":
-        return " (default 0s)"
+        return f" (default {flag.default or '0s'})"
     if flag.kind == "string":
         return f' (default "{flag.default}")'
     return f" (default {flag.default})"

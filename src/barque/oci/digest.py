@@ -1,4 +1,8 @@
-"""Digests: `sha256:` and 64 hexadecimal digits; chain ids of layers."""
+"""Digests: an algorithm, a colon and hexadecimal digits; chain ids of layers.
+
+Images are named by sha256 alone; content may also be named by sha512, the other algorithm that the
+image specification registers.
+"""
 
 import hashlib
 import re
@@ -6,7 +10,12 @@ from collections.abc import Iterable
 
 from barque.base.errors import InvalidInputError
 
+SHA256 = "sha256"
+ALGORITHMS = {SHA256: 64, "sha512": 128}
+"""Registered algorithms and the number of their hexadecimal digits."""
+
 _FORM = re.compile(r"sha256:[0-9a-f]{64}")
+_ANY = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
 
 
 def of(data: bytes) -> str:
@@ -23,6 +32,17 @@ def check(text: object) -> str:
     if not isinstance(text, str) or not _FORM.fullmatch(text):
         raise InvalidInputError(f"invalid digest: {text!r}")
     return text
+
+
+def split(text: str) -> tuple[str, str]:
+    """Return the algorithm and the digits of a digest of any registered algorithm.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if not isinstance(text, str) or not _ANY.fullmatch(text):
+        raise InvalidInputError(f"invalid digest: {text!r}")
+    return text[:6], text[7:]
 
 
 def chain_ids(diff_ids: Iterable[str]) -> list[str]:

@@ -1,25 +1,38 @@
-"""The content store: immutable blobs named by their sha256 digest.
+"""The content store: immutable blobs named by their digest.
 
-    <root>/blobs/sha256/<hex>    whole, verified blobs, read-only
-    <root>/ingest/<random>       blobs being written; emptied when the store opens
+    <root>/blobs/<algorithm>/<hex>   whole, verified blobs, read-only
+    <root>/ingest/<random>           blobs being written; emptied when the store opens
+    <root>/ingest/keep-<name>        blobs whose writing goes on later (see `writer`)
 
 A blob appears by rename after its bytes are on disk, so a reader or a crash never sees half of one.
 Layer tars are kept uncompressed: the blob's digest is the layer's diffID, and what a layer was made
 of comes back byte for byte when it is saved.
+
+Garbage is collected beside readers and writers. A reader's open file outlives the removal of its
+name. A writer holds a lease (`lease`) from before its first blob until what refers to the blobs is
+durable: leased blobs stay, and `collect` looks at the leases before it asks what is referred to.
 """
 
 import hashlib
 import os
 import queue
+import re
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import BinaryIO, NamedTuple
 
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder
 from barque.oci import digest as digests
+from barque.storage.unfinished import CHUNK, Writer
 
-CHUNK = 1 << 20
+__all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Lease", "Writer"]
+
+KEPT = "keep-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
 class Blob(NamedTuple):
@@ -29,20 +42,34 @@ class Blob(NamedTuple):
     size: int
 
 
-class ContentStore:
-    """Blobs by digest below one folder; safe to use from several threads."""
+_CURRENT: ContextVar[tuple["Lease", ...]] = ContextVar("leases", default=())
 
-    def __init__(self, root: str) -> None:
-        self._blobs = f"{root}/blobs/sha256"
+
+class ContentStore:
+    """Blobs by digest below one folder; safe to use from several threads.
+
+    Args:
+        root: the folder.
+        shared: other processes use the folder too, so unfinished blobs are not known to be nobody's.
+    """
+
+    def __init__(self, root: str, *, shared: bool = False) -> None:
+        self._root = f"{root}/blobs"
         self._ingest = f"{root}/ingest"
-        os.makedirs(self._blobs, mode=0o711, exist_ok=True)
+        self._lock = threading.Lock()
+        self._leases: set[Lease] = set()
+        self._collections: list[set[str]] = []
+        for algorithm in digests.ALGORITHMS:
+            os.makedirs(f"{self._root}/{algorithm}", mode=0o711, exist_ok=True)
         os.makedirs(self._ingest, mode=0o700, exist_ok=True)
-        for name in os.listdir(self._ingest):
-            os.unlink(f"{self._ingest}/{name}")
+        for name in () if shared else os.listdir(self._ingest):
+            if not name.startswith(KEPT):
+                os.unlink(f"{self._ingest}/{name}")
 
     def path(self, digest: str) -> str:
         """Return where the blob lies or would lie."""
-        return f"{self._blobs}/{digests.check(digest)[7:]}"
+        algorithm, digits = digests.split(digest)
+        return f"{self._root}/{algorithm}/{digits}"
 
     def has(self, digest: str) -> bool:
         """Tell whether the blob is here."""
@@ -95,15 +122,16 @@ class ContentStore:
 
         Args:
             chunks: the bytes; hashed in a second thread while the next are made.
-            expected: the digest they must have, empty if unknown.
+            expected: the digest they must have, empty if unknown: it is a sha256 then.
 
         Raises:
             InvalidInputError: the digest differs from expected.
             OSError: the disk is full or read-only; nothing is left behind.
         """
+        algorithm = digests.split(expected)[0] if expected else digests.SHA256
         name = f"{self._ingest}/{os.urandom(8).hex()}"
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        hasher = _Hasher()
+        hasher = _Hasher(algorithm)
         try:
             size = 0
             try:
@@ -113,7 +141,7 @@ class ContentStore:
                     view = memoryview(chunk)
                     while view:
                         view = view[os.write(fd, view) :]
-                found = "sha256:" + hasher.finish()
+                found = f"{algorithm}:{hasher.finish()}"
                 if expected and found != expected:
                     raise InvalidInputError(f"unexpected digest: got {found}, wanted {expected} ({size} bytes)")
                 os.fchmod(fd, 0o444)
@@ -121,12 +149,113 @@ class ContentStore:
             finally:
                 hasher.stop()
                 os.close(fd)
-            os.rename(name, self.path(found))
+            self._appear(name, found)
         except BaseException:
             os.unlink(name)
             raise
-        fsync_folder(self._blobs)
         return Blob(found, size)
+
+    def _appear(self, name: str, digest: str) -> None:
+        path = self.path(digest)
+        with self._lock:
+            # Whoever collects garbage sees the lease no later than the blob.
+            self._hold(digest, [lease for lease in _CURRENT.get() if lease in self._leases])
+            os.rename(name, path)
+        fsync_folder(os.path.dirname(path))
+
+    def writer(self, name: str) -> Writer:
+        """Open a blob whose writing may go on later, even in another process, where it stopped.
+
+        Args:
+            name: a word that the writers of one blob share.
+
+        Raises:
+            InvalidInputError: the name is no plain word.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidInputError(f"invalid name of an unfinished blob: {name!r}")
+        return Writer(f"{self._ingest}/{KEPT}{name}", self._appear)
+
+    def unfinished(self) -> Iterator[tuple[str, int, float]]:
+        """Yield name, size in bytes and last change (seconds since the epoch) of what `writer` keeps."""
+        with os.scandir(self._ingest) as entries:
+            for entry in entries:
+                if not entry.name.startswith(KEPT):
+                    continue
+                try:
+                    found = entry.stat()
+                except FileNotFoundError:
+                    continue
+                yield entry.name[len(KEPT) :], found.st_size, found.st_mtime
+
+    def unfinished_size(self, name: str) -> int | None:
+        """Return how many bytes of an unfinished blob are here, None if there is none of this name."""
+        try:
+            return os.stat(f"{self._ingest}/{KEPT}{name}").st_size
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def forget_unfinished(self, name: str) -> bool:
+        """Remove an unfinished blob; tell whether there was one."""
+        try:
+            os.unlink(f"{self._ingest}/{KEPT}{name}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextmanager
+    def lease(self) -> Iterator["Lease"]:
+        """Keep blobs from the collector that arrive, or are asked for by `Lease.has`, meanwhile.
+
+        Blobs that the code inside stores belong to the lease, also those of `asyncio.to_thread`.
+        """
+        lease = Lease(self)
+        with self._lock:
+            self._leases.add(lease)
+        token = _CURRENT.set((*_CURRENT.get(), lease))
+        try:
+            yield lease
+        finally:
+            _CURRENT.reset(token)
+            with self._lock:
+                self._leases.discard(lease)
+
+    def _hold(self, digest: str, leases: Iterable["Lease"]) -> None:
+        for lease in leases:
+            lease.held.add(digest)
+            for seen in self._collections:
+                seen.add(digest)
+
+    def collect(self, referred: Callable[[], set[str]], *, older_than_s: float = 0) -> list[Blob]:
+        """Remove blobs that nobody refers to and no lease holds; return them.
+
+        Args:
+            referred: returns the digests that are referred to; called once, after a look at the leases.
+            older_than_s: blobs that are younger stay.
+        """
+        with self._lock:
+            # What is held at any time from here on stays: its row may be written after the look at the rows.
+            held = {digest for lease in self._leases for digest in lease.held}
+            self._collections.append(held)
+        try:
+            keep = referred()
+            return [blob for blob in list(self.walk()) if self._collect(blob.digest, keep, held, older_than_s)]
+        finally:
+            with self._lock:
+                self._collections = [seen for seen in self._collections if seen is not held]
+
+    def _collect(self, digest: str, keep: set[str], held: set[str], older_than_s: float) -> bool:
+        if digest in keep:
+            return False
+        path = self.path(digest)
+        with self._lock:
+            try:
+                if digest in held or (older_than_s and os.stat(path).st_mtime > time.time() - older_than_s):
+                    return False
+                os.unlink(path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def put(self, data: bytes) -> str:
         """Store data as one blob and return its digest."""
@@ -141,16 +270,40 @@ class ContentStore:
 
     def walk(self) -> Iterator[Blob]:
         """Yield every blob."""
-        with os.scandir(self._blobs) as entries:
-            for entry in entries:
-                yield Blob(f"sha256:{entry.name}", entry.stat().st_size)
+        for algorithm, digits in digests.ALGORITHMS.items():
+            with os.scandir(f"{self._root}/{algorithm}") as entries:
+                for entry in entries:
+                    if len(entry.name) != digits:
+                        continue
+                    try:
+                        yield Blob(f"{algorithm}:{entry.name}", entry.stat().st_size)
+                    except FileNotFoundError:
+                        continue
+
+
+class Lease:
+    """Blobs that stay although nothing durable refers to them yet; see ContentStore.lease."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+        self.held: set[str] = set()
+
+    def hold(self, digest: str) -> None:
+        """Keep the blob, whether it is here or will come."""
+        with self._store._lock:
+            self._store._hold(digest, [self])
+
+    def has(self, digest: str) -> bool:
+        """Tell whether the blob is here; if so it stays as long as the lease."""
+        self.hold(digest)
+        return self._store.has(digest)
 
 
 class _Hasher:
-    """A sha256 that is fed in a thread of its own, at most a few chunks behind."""
+    """A hash that is fed in a thread of its own, at most a few chunks behind."""
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+    def __init__(self, algorithm: str) -> None:
+        self._hash = hashlib.new(algorithm)
         self._queue: queue.Queue[bytes | memoryview | None] | None = None
         self._thread: threading.Thread | None = None
 
@@ -161,7 +314,7 @@ class _Hasher:
             return
         if self._queue is None:
             self._queue = queue.Queue(8)
-            self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
             self._thread.start()
         self._queue.put(chunk)
 

@@ -9,9 +9,9 @@ import socket
 import threading
 
 import pytest
-from registry_process import registry
 
 from barque.oci import media
+from registry_process import registry
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -48,7 +48,7 @@ def digest(data):
 
 
 def push_blob(call, name, data):
-    status, headers, body = call("POST", f"/v2/{name}/blobs/uploads/?digest={digest(data)}", data)
+    status, _headers, body = call("POST", f"/v2/{name}/blobs/uploads/?digest={digest(data)}", data)
     assert status == 201, body
     return {"digest": digest(data), "size": len(data)}
 
@@ -229,7 +229,7 @@ def test_other_methods_and_paths_are_refused(call):
 
 
 def test_a_blob_may_be_too_big(call):
-    status, headers, _ = call("POST", "/v2/big/blobs/uploads/")
+    _status, headers, _ = call("POST", "/v2/big/blobs/uploads/")
     where = headers["Location"]
     call.connection.putrequest("PATCH", where)
     call.connection.putheader("Content-Length", str(1 << 40))

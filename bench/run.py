@@ -1,112 +1,29 @@
 """Times whole commands on Barque, and on Docker and Podman where they are installed, interleaved.
 
-Each engine gets roots of its own; dockerd runs in a network namespace of its own so that the machine's
-firewall stays as it is. Prints medians and their ratios to Docker.
+Prints medians and their ratios to Docker. All engines run in network namespaces of their own, so that the
+machine's firewall and bridges stay as they are.
 
-    python bench/run.py [--rounds 15] [--only run,exec,wide,memory,ps]
+    python bench/run.py [--rounds 15] [--only run,exec,wide,ps,memory,logs]
 """
 
 import argparse
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from peers import Peer, barque_peers, docker_peer, podman_peer
 
-from conftest import EngineUnderTest, busybox_tar
+from barque.kernel import namespaces, process
+from conftest import busybox_tar, isolate_network
 
 Timing = dict[str, list[float]]
-
-
-class Peer:
-    """An engine to be timed: its name, the words before a verb, and its environment."""
-
-    def __init__(self, name: str, words: list[str], environment: dict[str, str]) -> None:
-        self.name = name
-        self.words = words
-        self.environment = environment
-        self.end: Callable[[], None] = lambda: None
-
-    def run(self, *arguments: str, data: bytes | None = None) -> str:
-        """Run a verb; return what it printed."""
-        result = subprocess.run(
-            [*self.words, *arguments], env=self.environment, input=data, capture_output=True, timeout=300
-        )
-        if result.returncode:
-            raise RuntimeError(f"{self.name} {arguments}: {result.stderr.decode()[-400:]}")
-        return result.stdout.decode().strip()
-
-    def seconds(self, *arguments: str) -> float:
-        """Return how long the whole command takes, in seconds."""
-        started = time.perf_counter()
-        self.run(*arguments)
-        return time.perf_counter() - started
-
-
-def barque_peers(root: Path) -> list[Peer]:
-    """Start Barque; return it as driven by its own command and by the docker command."""
-    engine = EngineUnderTest(root)
-    engine.start()
-    own = Peer("barque", [sys.executable, "-m", "barque"], engine.environment)
-    script = Path(sys.executable).with_name("barque")
-    if script.exists():
-        own.words = [str(script)]
-    own.end = engine.stop
-    peers = [own]
-    if shutil.which("docker"):
-        peers.append(Peer("docker->barque", ["docker"], engine.environment))
-    return peers
-
-
-def docker_peer(root: Path) -> Peer | None:
-    """Start dockerd in a network namespace of its own; None where it is not installed or does not start."""
-    if not shutil.which("dockerd") or not shutil.which("docker"):
-        return None
-    host = f"unix://{root}/docker.sock"
-    log = (root / "dockerd.log").open("wb")
-    process = subprocess.Popen(
-        ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec dockerd "$@"', "dockerd", "-H", host,
-         "--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "--pidfile", f"{root}/pid"],
-        stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    peer = Peer("docker", ["docker"], {**os.environ, "DOCKER_HOST": host})
-
-    def end() -> None:
-        process.terminate()
-        process.wait(30)
-
-    peer.end = end
-    deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            peer.run("version")
-            return peer
-        except RuntimeError:
-            time.sleep(0.2)
-    print(f"dockerd did not start: {(root / 'dockerd.log').read_text()[-300:]}", file=sys.stderr)
-    end()
-    return None
-
-
-def podman_peer(root: Path) -> Peer | None:
-    """Return Podman on roots of its own; None where it is not installed."""
-    if not shutil.which("podman"):
-        return None
-    words = ["podman", "--root", f"{root}/storage", "--runroot", f"{root}/run", "--cgroup-manager", "cgroupfs",
-             "--events-backend", "file", "--tmpdir", f"{root}/tmp"]  # fmt: skip
-    peer = Peer("podman", words, dict(os.environ))
-    try:
-        peer.run("info")
-    except RuntimeError as error:
-        print(f"podman does not run here: {error}", file=sys.stderr)
-        return None
-    return peer
+_ALL = "run,exec,wide,ps,memory,logs"
 
 
 def interleaved(peers: list[Peer], rounds: int, *arguments: str) -> Timing:
@@ -120,63 +37,132 @@ def interleaved(peers: list[Peer], rounds: int, *arguments: str) -> Timing:
     return timing
 
 
-def report(title: str, timing: Timing) -> None:
-    """Print medians in ms and their ratios to Docker."""
+def report(title: str, timing: Timing, unit: str = "ms", scale: float = 1000) -> None:
+    """Print medians and their ratios to Docker."""
     print(f"\n{title}")
     docker = statistics.median(timing["docker"]) if timing.get("docker") else None
     for name, values in timing.items():
-        if not values:
-            continue
-        median = statistics.median(values)
-        ratio = f"  {median / docker:6.2f} of docker" if docker else ""
-        print(f"  {name:16} {median * 1000:10.1f} ms{ratio}")
+        if values:
+            median = statistics.median(values)
+            ratio = f"  {median / docker:7.3f} of docker" if docker else ""
+            print(f"  {name:16} {median * scale:10.1f} {unit}{ratio}", flush=True)
+
+
+def idle(peer: Peer, count: int, name: str, width: int = 8) -> None:
+    """Start `count` containers that sleep, `width` at a time."""
+    line = " ".join(peer.line("run", "-d", "--name", f"{name}-N", "busybox", "sleep", "100000"))
+    subprocess.run(
+        ["sh", "-c", f"seq {count} | xargs -P {width} -I N {line}"],
+        env=peer.environment, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def remove(peer: Peer, count: int, name: str) -> None:
+    """Remove the containers that `idle` or a loop of creates made."""
+    peer.run("rm", "-f", *[f"{name}-{number}" for number in range(1, count + 1)])
 
 
 def bench_wide(peers: list[Peer]) -> Timing:
-    """Time 50 detached runs, eight at a time."""
+    """Time 50 detached runs, eight at a time, three times over."""
+    timing: Timing = {peer.name: [] for peer in peers}
+    for _ in range(3):
+        for peer in peers:
+            started = time.perf_counter()
+            idle(peer, 50, "wide")
+            timing[peer.name].append(time.perf_counter() - started)
+            remove(peer, 50, "wide")
+    return timing
+
+
+def bench_memory(peers: list[Peer]) -> None:
+    """Print what the engines' processes take with no and with 50 idle containers, the payload not counted."""
+    total: Timing = {}
+    growth: Timing = {}
+    for peer in peers:
+        before = peer.memory()
+        idle(peer, 50, "idle")
+        after = peer.memory()
+        total[peer.name] = [after]
+        growth[peer.name] = [after - before]
+        remove(peer, 50, "idle")
+    report("memory of the engine with 50 idle containers", total, "MB", 1e-6)
+    report("memory that 50 idle containers add", growth, "MB", 1e-6)
+
+
+def bench_logs(peers: list[Peer]) -> Timing:
+    """Time a container that writes 1 GB in lines of 100 bytes, until it has ended."""
+    line = "x" * 99
     timing: Timing = {}
     for peer in peers:
+        command = f"yes {line} | head -c 1000000000"
         started = time.perf_counter()
-        words = " ".join(peer.words)
-        subprocess.run(
-            ["sh", "-c", f"seq 50 | xargs -P 8 -I N {words} run -d --name wide-N busybox sleep 1000"],
-            env=peer.environment, check=True, capture_output=True,
-        )  # fmt: skip
+        peer.run("run", "-d", "--name", "writer", "busybox", "sh", "-c", command)
+        peer.run("wait", "writer")
         timing[peer.name] = [time.perf_counter() - started]
-        peer.run("rm", "-f", *[f"wide-{number}" for number in range(1, 51)])
+        peer.run("rm", "-f", "writer")
     return timing
+
+
+def bench_ps(peers: list[Peer], rounds: int) -> None:
+    """Time the list of 100 containers by the command, and through the API where there is a socket."""
+    for peer in peers:
+        for number in range(1, 101):
+            peer.run("create", "--name", f"listed-{number}", "busybox", "true")
+    report("ps -a of 100 containers", interleaved(peers, rounds, "ps", "-a"))
+    timing: Timing = {}
+    with_socket = [peer for peer in peers if peer.socket]
+    for _ in range(rounds * 3):
+        for peer in with_socket:
+            timing.setdefault(peer.name, []).append(peer.get_seconds("/containers/json?all=1"))
+    report("GET /containers/json of 100 containers", timing)
+    for peer in peers:
+        remove(peer, 100, "listed")
+
+
+def leave_unified_tree() -> None:
+    """Unmount a cgroup v2 tree beside a v1 one, for ourselves alone: crun, and so Podman, refuses such a machine."""
+    if Path("/sys/fs/cgroup/unified/cgroup.controllers").exists():
+        namespaces.unshare(process.CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
 
 
 def main() -> None:
     """Run the chosen benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="run,exec,wide,ps")
+    parser.add_argument("--only", default=_ALL)
     options = parser.parse_args()
     chosen = options.only.split(",")
+    isolate_network()
+    leave_unified_tree()
     root = Path(tempfile.mkdtemp(prefix="bqbench", dir="/var/tmp"))
     for name in ("barque", "docker", "podman"):
         (root / name).mkdir()
     peers = barque_peers(root / "barque")
     peers += [peer for peer in (docker_peer(root / "docker"), podman_peer(root / "podman")) if peer]
+    engines = [peer for peer in peers if peer.name != "docker->barque"]
     image = busybox_tar()
+    print(f"{os.cpu_count()} processors, kernel {os.uname().release}, {socket.gethostname()}, Python {sys.version.split()[0]}")
     try:
-        for peer in peers:
-            if peer.name != "docker->barque":
-                peer.run("import", "-", "busybox:latest", data=image)
+        for peer in engines:
+            peer.run("import", "-", "busybox:latest", data=image)
         if "run" in chosen:
             report("run --rm busybox true", interleaved(peers, options.rounds, "run", "--rm", "busybox", "true"))
         if "exec" in chosen:
-            names = [peer for peer in peers if peer.name != "docker->barque"]
-            for peer in names:
+            for peer in engines:
                 peer.run("run", "-d", "--name", "target", "busybox", "sleep", "1000")
             report("exec true", interleaved(peers, options.rounds, "exec", "target", "true"))
-            for peer in names:
+            for peer in engines:
                 peer.run("rm", "-f", "target")
         if "wide" in chosen:
             report("50 x run -d, eight at a time", bench_wide(peers))
         if "ps" in chosen:
-            report("ps -a", interleaved(peers, options.rounds, "ps", "-a"))
+            bench_ps(engines, options.rounds)
+        if "memory" in chosen:
+            bench_memory(engines)
+        if "logs" in chosen:
+            report("1 GB of log lines", bench_logs(engines))
     finally:
         for peer in reversed(peers):
             peer.end()

@@ -26,12 +26,17 @@ _APPLETS = ["sh", "ls", "cat", "echo", "true", "false", "sleep", "id", "env", "m
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Move the whole run into a network namespace of its own, so that the host's bridges, rules and routes stay alone."""
+    """Move the whole run into a network namespace of its own."""
     if os.geteuid() == 0:
-        namespaces.unshare(process.CLONE_NEWNET)
-        with socket.socket() as any_socket:
-            up = struct.pack("16sH14x", b"lo", _IFF_UP)
-            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, up)
+        isolate_network()
+
+
+def isolate_network() -> None:
+    """Enter a network namespace with nothing but loopback: the host's bridges, rules and routes stay alone."""
+    namespaces.unshare(process.CLONE_NEWNET)
+    with socket.socket() as any_socket:
+        up = struct.pack("16sH14x", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, up)
 
 
 def needs_root() -> None:

@@ -1,7 +1,8 @@
 """`attach` and `start`."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any
 
 from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.cli.running import attach_streams, begin_wait, wait_result, wait_with_signals, watch_signals
@@ -9,6 +10,10 @@ from barque.cli.session import Ends, Session, resize
 from barque.cli.verb import Invocation, for_each
 from barque.client.api import quote
 from barque.client.http import ApiError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def attach(call: Invocation) -> int:

@@ -1,9 +1,9 @@
 """All commands: where each one's code lives, its usage line, and the names it goes by."""
 
-from typing import NamedTuple
+from barque.base.record import Record
 
 
-class Command(NamedTuple):
+class Command(Record):
     """One command.
 
     `places` counts its positional words: least and most (-1: any number). `code` is

@@ -1,13 +1,18 @@
 """Which engine the command talks to, and starting one where none answers."""
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import Any
 
 from barque.base.errors import InvalidInputError, UnavailableError
 from barque.cli.flags import Options
 from barque.client.api import Api
 from barque.client.endpoint import DEFAULT_HOST, Endpoint, TlsFiles, connect, parse_host
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 START_SECONDS = 15
 

@@ -1,13 +1,18 @@
 """Verbs that act on containers by name and print little."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any
 
 from barque.base.errors import InvalidInputError
 from barque.cli.tables import align
 from barque.cli.verb import Invocation, for_each
 from barque.client.api import quote
 from barque.client.http import ApiError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _path(name: str, verb: str = "") -> str:

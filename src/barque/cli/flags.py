@@ -6,10 +6,17 @@ that starts with `list` or `map` (or is one of REPEATED) may be given several ti
 split at commas too. A name that ends with `!` is known but not shown in the help text.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from barque.base.errors import InvalidInputError
+from barque.base.record import Record
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Validators = dict[str, Callable[[str], Any]]
 
 REPEATED = ("list", "map", "filter", "strings", "ulimit", "mount", "network", "gpu-request")
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -20,7 +27,7 @@ class UsageError(InvalidInputError):
     """The command line is wrong; `usage` asks for the usage line behind the message."""
 
 
-class Flag(NamedTuple):
+class Flag(Record):
     """One line of a table."""
 
     short: str
@@ -49,9 +56,6 @@ def read_table(table: str) -> list[Flag]:
         hidden = name.endswith("!")
         flags.append(Flag("" if short == "-" else short, name.rstrip("!"), kind, default, text, hidden))
     return flags
-
-
-Validators = dict[str, Callable[[str], Any]]
 
 
 class Options:

@@ -1,9 +1,13 @@
 """The functions of `--format` templates, and how Go prints, counts and compares values."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 from barque.cli.go_lexer import TemplateError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 def go_print(value: Any) -> str:

@@ -1,13 +1,17 @@
 """Words of a Go template: text outside of {{ }}, and the tokens inside."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+from barque.base.record import Record
 
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 class TemplateError(ValueError):
     """A template cannot be parsed or executed."""
 
 
-class Token(NamedTuple):
+class Token(Record):
     """One token of an action; `kind` is field, variable, word, string, number, char, or the sign itself."""
 
     kind: str

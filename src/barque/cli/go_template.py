@@ -1,18 +1,23 @@
 """Go templates as `--format` takes them: parsed into nodes, executed over JSON values and row objects."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+from barque.base.record import Record
 from barque.cli.go_functions import FUNCTIONS, go_print, items_of, truth
 from barque.cli.go_lexer import TemplateError, Token, split
 
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
-class Command(NamedTuple):
+
+class Command(Record):
     """A function or value with its arguments."""
 
     words: list[Any]
 
 
-class Pipeline(NamedTuple):
+class Pipeline(Record):
     """Commands joined by |, with variables that take the result."""
 
     variables: list[str]
@@ -20,7 +25,7 @@ class Pipeline(NamedTuple):
     commands: list[Command]
 
 
-class Chain(NamedTuple):
+class Chain(Record):
     """Fields looked up on a value: `.A.B`, `$x.A`, `(pipeline).A`."""
 
     start: Any
@@ -28,13 +33,13 @@ class Chain(NamedTuple):
     text: str
 
 
-class Node(NamedTuple):
+class Node(Record):
     """A node of a template: text, action, if, with, range, break or continue."""
 
     kind: str
     value: Any
-    body: list["Node"]
-    otherwise: list["Node"]
+    body: list[Node]
+    otherwise: list[Node]
 
 
 class _StopError(Exception):

@@ -1,15 +1,21 @@
 """`inspect` of everything: containers, images, volumes, networks."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.cli.verb import Invocation
 from barque.client.api import quote
 from barque.client.http import ApiError
 
-Fetch = Callable[[str], Any]
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Fetch = Callable[[str], Any]
+
 TYPES = ("container", "image", "network", "volume")
 
 

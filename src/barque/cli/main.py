@@ -1,12 +1,17 @@
 """The entry of the `barque` command: global flags, choice of the verb, errors and exit codes."""
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import NoReturn
 
 from barque.base.errors import BarqueError
 from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, Command, find
 from barque.cli.flags import Flag, Options, UsageError, parse, read_table
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 GLOBALS = """
 - config string Folder of the client's configuration files
@@ -189,13 +194,11 @@ def _arguments(count: int) -> str:
 
 
 def _call(command: Command, path: str, typed: str, options: Options, rest: list[str], global_options: Options) -> int:
-    from importlib import import_module
-
     from barque.cli.connection import open_api
     from barque.cli.verb import Invocation
 
     module, _, function = command.code.partition(":")
-    verb = getattr(import_module(f"barque.cli.{module}"), function)
+    verb = getattr(__import__(f"barque.cli.{module}", fromlist=[function]), function)
     try:
         if path in LOCAL:
             return int(verb(options) or 0)

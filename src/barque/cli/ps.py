@@ -1,11 +1,16 @@
 """`ps` and `container ls`."""
 
+from __future__ import annotations
+
 import time
-from typing import Any
 
 from barque.cli.tables import show
 from barque.cli.units import human_duration, human_size
 from barque.cli.verb import Invocation, filters_json
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 HEADERS = {"ID": "CONTAINER ID", "RunningFor": "CREATED", "LocalVolumes": "LOCAL VOLUMES", "CreatedAt": "CREATED AT"}
 DEFAULT = "ID Image Command RunningFor Status Ports Names"

@@ -1,6 +1,6 @@
 """Starting a container that the user stays with."""
 
-from typing import Any
+from __future__ import annotations
 
 from barque.base.errors import BarqueError
 from barque.cli.run import report_start_failure
@@ -8,6 +8,10 @@ from barque.cli.running import attach_streams, begin_wait, wait_result, wait_wit
 from barque.cli.session import Ends, Session, resize
 from barque.cli.verb import Invocation
 from barque.client.http import ApiError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def start_attached(call: Invocation, identity: str, body: dict[str, Any]) -> int:

@@ -1,9 +1,14 @@
 """`--mount` values, and which `-v` values are binds."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
 
 from barque.cli.units import parse_bytes
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")

@@ -1,12 +1,17 @@
 """The networks of a create request: NetworkMode and EndpointsConfig out of run's flags."""
 
-from typing import Any
+from __future__ import annotations
 
 from barque.base.errors import InvalidInputError
 from barque.cli.addresses import is_hardware_address
 from barque.cli.flags import Options
 
-Json = dict[str, Any]
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
 BUILT_IN = ("default", "bridge", "host", "none")
 
 

@@ -1,14 +1,19 @@
 """Published and exposed ports: `-p` and `--expose` in all their forms."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from barque.base.errors import InvalidInputError
+from barque.base.record import Record
 from barque.cli.addresses import is_ip
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-class Publication(NamedTuple):
+class Publication(Record):
     """One container port and where it is published; `host_port` "" is any free one."""
 
     port: str

@@ -1,7 +1,8 @@
 """The body of a create request out of run's flags: Config, HostConfig and NetworkingConfig."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
 
 from barque.base.errors import InvalidInputError
 from barque.cli.addresses import is_hardware_address
@@ -11,7 +12,12 @@ from barque.cli.run_mounts import split_volumes
 from barque.cli.run_networks import endpoints
 from barque.cli.run_ports import port_maps
 
-Json = dict[str, Any]
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
 
 
 def create_body(options: Options, words: list[str]) -> Json:

@@ -1,12 +1,17 @@
 """Checks and readings of single values of run's, create's and exec's flags, done as the line is parsed."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
-from typing import Any
 
 from barque.cli.addresses import is_ip
 from barque.cli.run_mounts import csv_fields, parse_mount
 from barque.cli.units import parse_bytes
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _ULIMITS = [
     "core",

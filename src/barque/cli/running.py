@@ -1,12 +1,16 @@
 """What run, start and attach share: joining a container's streams, waiting for it, passing signals on."""
 
-from typing import Any
+from __future__ import annotations
 
 from barque.base.errors import BarqueError
 from barque.cli.session import Ends, Session, resize
 from barque.cli.signals import SignalPipe
 from barque.client.api import Api
 from barque.client.http import Response
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def attach_streams(api: Api, identity: str, ends: Ends, keys: str) -> tuple[Any, bytes, str]:

@@ -1,20 +1,25 @@
 """A live connection between our standard streams and a container's or an exec's."""
 
+from __future__ import annotations
+
 import os
 import select
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError
+from barque.base.record import Record
 from barque.cli.signals import SignalPipe
-from barque.cli.terminal import DetachKeys, parse_keys, raw_mode, size
+from barque.cli.terminal import DetachKeys, RawMode, parse_keys, size
 from barque.client.api import Api
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 READ_BYTES = 1 << 16
 
 
-class Ends(NamedTuple):
+class Ends(Record):
     """What a session joins: our input or not, our outputs or not, and whether a terminal lies behind."""
 
     stdin: bool
@@ -94,15 +99,21 @@ class Session:
         Args:
             signals: signals that arrive meanwhile are handed to its handler.
         """
-        with ExitStack() as stack:
+        try:
             if self.ends.tty and self.ends.stdin:
-                stack.enter_context(raw_mode(0))
-            stack.callback(self.sock.close)
-            if self.early:
-                self._received(self.early)
-            self._loop(signals)
+                with RawMode(0):
+                    self._carry(signals)
+            else:
+                self._carry(signals)
+        finally:
+            self.sock.close()
         if self.detached:
             write_all(2, b"read escape sequence\n")
+
+    def _carry(self, signals: SignalPipe | None) -> None:
+        if self.early:
+            self._received(self.early)
+        self._loop(signals)
 
     def _loop(self, signals: SignalPipe | None) -> None:
         poller = select.poll()

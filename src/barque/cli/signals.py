@@ -1,15 +1,28 @@
 """Signals that arrive while we wait for a container: passed on to it, or telling a new terminal size."""
 
-import os
-import signal
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from __future__ import annotations
 
-NOT_FORWARDED = {
-    signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP,
-    signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
-}  # fmt: skip
+import _signal  # type: ignore[import-not-found]
+import os
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+    from typing import Any
+
+_WINDOW_CHANGE: int = _signal.SIGWINCH
+# The C module: `signal` itself makes enumerations, which costs a short command milliseconds.
+_NAMES = {
+    number: name
+    for name, number in vars(_signal).items()
+    if name.startswith("SIG") and isinstance(number, int) and "_" not in name
+    if name not in ("SIGCLD", "SIGPOLL", "SIGIOT", "SIGRTMIN", "SIGRTMAX")
+}
+_NOT_FORWARDED = (
+    "SIGCHLD", "SIGPIPE", "SIGURG", "SIGKILL", "SIGSTOP", "SIGWINCH", "SIGTTIN", "SIGTTOU",
+    "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL",
+)  # fmt: skip
 
 
 class SignalPipe:
@@ -19,24 +32,24 @@ class SignalPipe:
         self.on_resize = on_resize
         self.on_signal = on_signal
         self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "SignalPipe":
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        watched = [signal.SIGWINCH] if self.on_resize else []
+    def __enter__(self) -> SignalPipe:
+        _signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        watched = [_WINDOW_CHANGE] if self.on_resize else []
         if self.on_signal:
-            watched += [number for number in signal.Signals if number not in NOT_FORWARDED]
+            watched += [number for number, name in _NAMES.items() if name not in _NOT_FORWARDED]
         for number in watched:
-            self._before[number] = signal.signal(number, _ignore)
+            self._before[number] = _signal.signal(number, _ignore)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            if callable(handler) or isinstance(handler, signal.Handlers):
-                signal.signal(number, handler)
-        signal.set_wakeup_fd(-1)
+            if handler is not None:
+                _signal.signal(number, handler)
+        _signal.set_wakeup_fd(-1)
         os.close(self.descriptor)
         os.close(self._writer)
 
@@ -47,11 +60,11 @@ class SignalPipe:
         except BlockingIOError:
             return
         for number in numbers:
-            if number == signal.SIGWINCH:
+            if number == _WINDOW_CHANGE:
                 if self.on_resize:
                     self.on_resize()
             elif self.on_signal:
-                self.on_signal(signal.Signals(number).name)
+                self.on_signal(_NAMES[number])
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

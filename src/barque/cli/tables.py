@@ -1,11 +1,15 @@
 """Rows printed as a table, by a Go template, or as JSON: what `--format` chooses between."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from __future__ import annotations
 
 from barque.base.errors import InvalidInputError
 
-Getter = Callable[[Any], Any]
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Getter = Callable[[Any], Any]
 
 
 class Row:

@@ -1,11 +1,16 @@
 """The user's terminal: raw mode, its size, and the keys that detach."""
 
+from __future__ import annotations
+
 import os
 import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from barque.base.errors import InvalidInputError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
 _NAMED = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
@@ -28,33 +33,40 @@ def size() -> tuple[int, int]:
     return found.lines, found.columns
 
 
-@contextmanager
-def raw_mode(descriptor: int) -> Iterator[None]:
-    """Hand every key to the program unread while the context lasts; NORAW in the environment forbids it."""
-    if os.environ.get("NORAW") or not is_terminal(descriptor):
-        yield
-        return
-    before = termios.tcgetattr(descriptor)
-    mode = termios.tcgetattr(descriptor)
-    mode[0] &= ~(
-        termios.IGNBRK
-        | termios.BRKINT
-        | termios.PARMRK
-        | termios.ISTRIP
-        | termios.INLCR
-        | termios.IGNCR
-        | termios.ICRNL
-        | termios.IXON
-    )
-    mode[1] &= ~termios.OPOST
-    mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
-    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(descriptor, termios.TCSANOW, mode)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+class RawMode:
+    """Hands every key to the program unread while the context lasts; NORAW in the environment forbids it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> RawMode:
+        if os.environ.get("NORAW") or not is_terminal(self.descriptor):
+            return self
+        self._before = termios.tcgetattr(self.descriptor)
+        mode = termios.tcgetattr(self.descriptor)
+        mode[0] &= ~(
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        mode[1] &= ~termios.OPOST
+        mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self.descriptor, termios.TCSANOW, mode)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            termios.tcsetattr(self.descriptor, termios.TCSANOW, self._before)
 
 
 def parse_keys(text: str) -> bytes:

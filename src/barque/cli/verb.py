@@ -1,15 +1,20 @@
 """What a verb is given, and the loop over names that most verbs share."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
 
 from barque.base.errors import BarqueError
+from barque.base.record import Record
 from barque.cli.flags import Options
 from barque.client.api import Api
 
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Invocation(NamedTuple):
+
+class Invocation(Record):
     """One call of a verb: the engine, the verb as typed, its flags, its positional words, the global flags."""
 
     api: Api
@@ -43,13 +48,13 @@ def filters_json(pairs: list[str]) -> str | None:
     """Return the `filters` parameter of name=value pairs, None where there are none."""
     if not pairs:
         return None
-    import json
+    from barque.base import jsontext
 
     filters: dict[str, dict[str, bool]] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
         filters.setdefault(name.strip().lower(), {})[value.strip()] = True
-    return json.dumps(filters, separators=(",", ":"))
+    return jsontext.dumps(filters)
 
 
 def short_id(identity: str) -> str:

@@ -1,11 +1,19 @@
 """The engine's API as a client sees it: requests with JSON in and out, streams, hijacked connections."""
 
-import os
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
+import os
+
+from barque.base import jsontext
 from barque.client.endpoint import Endpoint, TlsFiles, connect
-from barque.client.http import ApiError, Body, Response, send_request
+from barque.client.http import ApiError, Response, send_request
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from barque.client.http import Body
 
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
 
@@ -77,12 +85,10 @@ class Api:
         return response
 
     def _error(self, response: Response) -> ApiError:
-        import json
-
         text = response.read().decode("utf-8", "replace")
         self._done(response)
         try:
-            message = json.loads(text).get("message", "").strip()
+            message = jsontext.loads(text).get("message", "").strip()
         except (ValueError, AttributeError):
             message = text.strip()
         return ApiError(response.status, message or f"request returned status {response.status}")
@@ -105,9 +111,7 @@ class Api:
         """Send a request with a JSON body and return the JSON of the answer (None where empty)."""
         body = None
         if json_body is not None:
-            import json
-
-            body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            body = jsontext.dumps(json_body).encode("utf-8", "surrogateescape")
             headers = {"Content-Type": "application/json", **(headers or {})}
         response = self.send(method, path, parameters=parameters, body=body, headers=headers)
         answer = response.json()
@@ -145,10 +149,8 @@ class Api:
         headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
         body: bytes | None = None
         if json_body is not None:
-            import json
-
             headers["Content-Type"] = "application/json"
-            body = json.dumps(json_body).encode()
+            body = jsontext.dumps(json_body).encode()
         response = self.send("POST", path, parameters=parameters, body=body, headers=headers)
         return response.sock, response.buffer, response.headers.get("content-type", "")
 

@@ -1,15 +1,21 @@
 """Where an engine listens: host strings parsed, and connected sockets made of them."""
 
+from __future__ import annotations
+
 import _socket
 import os
-from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError, UnavailableError
+from barque.base.record import Record
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_HOST = "unix:///run/barque.sock"
 
 
-class TlsFiles(NamedTuple):
+class TlsFiles(Record):
     """Certificate files of a TLS client; `verify` checks the server against `ca`."""
 
     ca: str
@@ -18,7 +24,7 @@ class TlsFiles(NamedTuple):
     verify: bool
 
 
-class Endpoint(NamedTuple):
+class Endpoint(Record):
     """A parsed host string: `unix` with a path, or `tcp` with a host and a port."""
 
     kind: str

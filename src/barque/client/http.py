@@ -1,9 +1,16 @@
 """HTTP/1.1 over a connected socket: one request, its response, or the raw stream behind it."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from __future__ import annotations
 
+from barque.base import jsontext
 from barque.base.errors import BarqueError, UnavailableError
+
+TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Body = bytes | Iterable[bytes] | None
 
 HEAD_LIMIT_BYTES = 1 << 20
 READ_BYTES = 1 << 16
@@ -123,45 +130,37 @@ class Response:
 
     def json(self) -> Any:
         """Return the whole body as JSON, None where it is empty."""
-        import json
-
         body = self.read()
-        return json.loads(body) if body.strip() else None
+        return jsontext.loads(body) if body.strip() else None
 
     def json_stream(self) -> Iterator[Any]:
         """Yield each JSON value of a stream of values, as they come."""
-        import json
-
-        decoder = json.JSONDecoder()
         pending = b""
         for piece in self.chunks():
             pending += piece
             *lines, pending = pending.split(b"\n")
             for line in lines:
-                yield from _values(decoder, line.decode("utf-8", "replace"))
+                yield from _values(line.decode("utf-8", "replace"))
             if pending.endswith(b"}"):
                 try:
-                    value = decoder.decode(pending.decode("utf-8", "replace").strip())
+                    value = jsontext.loads(pending.decode("utf-8", "replace"))
                 except ValueError:
                     continue
                 pending = b""
                 yield value
-        yield from _values(decoder, pending.decode("utf-8", "replace"))
+        yield from _values(pending.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Close the connection."""
         self.sock.close()
 
 
-def _values(decoder: Any, text: str) -> Iterator[Any]:
+def _values(text: str) -> Iterator[Any]:
     text = text.strip()
     while text:
-        value, end = decoder.raw_decode(text)
+        value, end = jsontext.raw_decode(text)
         yield value
         text = text[end:].lstrip()
-
-
-Body = bytes | Iterable[bytes] | None
 
 
 def send_request(sock: Any, method: str, target: str, headers: dict[str, str], body: Body) -> None:

@@ -76,7 +76,8 @@ async def start(engine: "Engine", container: Container) -> None:
     bundle = engine.bundle(container.id)
     os.makedirs(f"{bundle}/rootfs", mode=0o710, exist_ok=True)
     with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
-        json.dump(made, file, separators=(",", ":"))
+        # dumps encodes in C, dump in Python.
+        file.write(json.dumps(made, separators=(",", ":")))
     size = host.get("ConsoleSize") or [0, 0]
     container.exited.clear()
     engine.early_exits.pop(container.id, None)

@@ -7,9 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,71 +19,14 @@ pytestmark = [
 ]
 
 
-class Runtime:
-    """The command with a root and a bundle of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bundle = folder / "bundle"
-        self.id = f"test-{uuid.uuid4().hex[:12]}"
-        rootfs = self.bundle / "rootfs"
-        for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
-            (rootfs / name).mkdir(parents=True)
-        shutil.copy("/bin/busybox", rootfs / "bin" / "busybox")
-        for applet in ("sh", "cat", "echo", "sleep", "id", "ls", "true", "kill", "tty"):
-            (rootfs / "bin" / applet).symlink_to("busybox")
-        assert self.run("spec", "-b", str(self.bundle)).returncode == 0
-        self.change(lambda config: config["process"].update(terminal=False))
-
-    def change(self, edit: Any) -> None:
-        path = self.bundle / "config.json"
-        config = json.loads(path.read_text())
-        edit(config)
-        path.write_text(json.dumps(config))
-
-    def command(self, *arguments: str) -> None:
-        self.change(lambda config: config["process"].update(args=list(arguments)))
-
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30, **options}
-        words = [sys.executable, "-m", "barque.runtime.command.main", "--root", str(self.folder / "root")]
-        return subprocess.run([*words, *arguments], check=False, **settings)
-
-    def start(self, *arguments: str) -> None:
-        """Create and start a detached container."""
-        self.command(*arguments)
-        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-        made = self.run("create", "-b", str(self.bundle), self.id, capture_output=False, **streams)
-        assert made.returncode == 0
-        assert self.run("start", self.id).returncode == 0
-
-    def status(self) -> str:
-        return str(json.loads(self.run("state", self.id).stdout)["status"])
-
-    def wait_status(self, wanted: str) -> None:
-        deadline = time.monotonic() + 10
-        while self.status() != wanted:
-            assert time.monotonic() < deadline, (wanted, self.status())
-            time.sleep(0.01)
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    made = Runtime(tmp_path)
-    yield made
-    made.run("delete", "-f", made.id)
-    left = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
-    assert not left
-
-
-def test_run_gives_output_and_exit_code_and_leaves_nothing(runtime: Runtime) -> None:
+def test_run_gives_output_and_exit_code_and_leaves_nothing(runtime: Any) -> None:
     runtime.command("sh", "-c", "echo out; echo err >&2; exit 7")
     result = runtime.run("run", "-b", str(runtime.bundle), runtime.id)
     assert (result.returncode, result.stdout, result.stderr) == (7, "out\n", "err\n")
     assert runtime.run("list", "-q").stdout == ""
 
 
-def test_a_container_goes_through_its_states(runtime: Runtime) -> None:
+def test_a_container_goes_through_its_states(runtime: Any) -> None:
     runtime.command("sleep", "1000")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
     pid_file = runtime.folder / "pid"
@@ -111,7 +51,7 @@ def test_a_container_goes_through_its_states(runtime: Runtime) -> None:
     assert "does not exist" in runtime.run("state", runtime.id).stderr
 
 
-def test_exec_joins_with_its_own_user_directory_and_environment(runtime: Runtime) -> None:
+def test_exec_joins_with_its_own_user_directory_and_environment(runtime: Any) -> None:
     runtime.start("sleep", "1000")
     script = 'echo "$(id -u):$(id -g) $PWD $KEY"; exit 5'
     arguments = ("exec", "--user", "33:44", "--cwd", "/tmp", "-e", "KEY=value", runtime.id, "sh", "-c", script)
@@ -122,7 +62,7 @@ def test_exec_joins_with_its_own_user_directory_and_environment(runtime: Runtime
     assert 'exec: "nosuch": executable file not found in $PATH' in missing.stderr.replace('\\"', '"')
 
 
-def test_update_changes_the_kernels_limits(runtime: Runtime) -> None:
+def test_update_changes_the_kernels_limits(runtime: Any) -> None:
     runtime.start("sleep", "1000")
     assert runtime.run("update", "--pids-limit", "21", runtime.id).returncode == 0
     stats = json.loads(runtime.run("events", "--stats", runtime.id).stdout)
@@ -132,7 +72,7 @@ def test_update_changes_the_kernels_limits(runtime: Runtime) -> None:
     assert "--pids-limit" in wrong.stderr
 
 
-def test_a_terminal_goes_over_the_console_socket(runtime: Runtime) -> None:
+def test_a_terminal_goes_over_the_console_socket(runtime: Any) -> None:
     runtime.change(lambda config: config["process"].update(terminal=True))
     runtime.command("tty")
     path = str(runtime.folder / "console")
@@ -167,7 +107,7 @@ def test_a_terminal_goes_over_the_console_socket(runtime: Runtime) -> None:
         (lambda config: config["linux"].update(resources={"cpu": {"cpus": "9999"}}), "cpuset.cpus"),
     ],
 )
-def test_a_wrong_configuration_is_named_and_leaves_nothing(runtime: Runtime, edit: Any, words: str) -> None:
+def test_a_wrong_configuration_is_named_and_leaves_nothing(runtime: Any, edit: Any, words: str) -> None:
     runtime.command("true")
     runtime.change(edit)
     log = runtime.folder / "log"
@@ -178,14 +118,14 @@ def test_a_wrong_configuration_is_named_and_leaves_nothing(runtime: Runtime, edi
     assert runtime.run("list", "-q").stdout == ""
 
 
-def test_unknown_options_and_ids_are_refused(runtime: Runtime) -> None:
+def test_unknown_options_and_ids_are_refused(runtime: Any) -> None:
     assert "flag provided but not defined: --nosuch" in runtime.run("run", "--nosuch", "x").stderr
-    assert "invalid container ID format" in runtime.run("state", "../x").stderr
+    assert "invalid character" in runtime.run("state", "../x").stderr
     assert "unknown command" in runtime.run("frobnicate").stderr
     assert runtime.run("--systemd-cgroup", "list").returncode == 1
 
 
-def test_features_are_json_that_names_what_there_is(runtime: Runtime) -> None:
+def test_features_are_json_that_names_what_there_is(runtime: Any) -> None:
     features = json.loads(runtime.run("features").stdout)
     assert features["linux"]["seccomp"]["enabled"]
     assert "rbind" in features["mountOptions"]
@@ -193,7 +133,7 @@ def test_features_are_json_that_names_what_there_is(runtime: Runtime) -> None:
 
 
 @pytest.mark.conformance
-def test_podman_runs_a_container_with_it(runtime: Runtime) -> None:
+def test_podman_runs_a_container_with_it(runtime: Any) -> None:
     if shutil.which("podman") is None:
         pytest.skip("podman is not installed")
     wrapper = runtime.folder / "barque-runtime"

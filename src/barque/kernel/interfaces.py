@@ -1,4 +1,4 @@
-"""The oldest way to bring an interface up: one ioctl, no netlink."""
+"""Interfaces without netlink: which names they can have; the oldest way to bring one up, an ioctl."""
 
 import fcntl
 import socket
@@ -7,6 +7,14 @@ import struct
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+_MAX_NAME = 15
+
+
+def is_name(name: str) -> bool:
+    """Tell whether an interface can have this name."""
+    raw = name.encode()
+    strange = any(letter in "/:" or letter.isspace() for letter in name)
+    return 0 < len(raw) <= _MAX_NAME and name not in (".", "..") and not strange
 
 
 def bring_up(name: str) -> None:

@@ -253,6 +253,13 @@ def compile_profile(profile: Json) -> bytes:
     return program
 
 
+def unknown_calls(profile: Json) -> list[str]:
+    """Return the names in a profile's rules that no architecture of ours has a call of."""
+    known = set().union(*(numbers(table) for _, table in _AUDIT.values()))
+    named = [name for rule in profile.get("syscalls") or [] for name in rule.get("names") or []]
+    return [name for name in dict.fromkeys(named) if name not in known]
+
+
 def flag_bits(names: list[str]) -> int:
     """Return the bits of a profile's flags.
 

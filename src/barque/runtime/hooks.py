@@ -31,20 +31,35 @@ def run_all(hooks: list[dict[str, Any]], kind: str, oci_state: dict[str, Any]) -
     Raises:
         StepError: for the first that cannot start, fails, or outlives its timeout.
     """
-    if not hooks:
-        return
-    stdin = json.dumps(oci_state).encode()
+    stdin, outputs = _streams(oci_state) if hooks else (b"", [])
+    for number, hook in enumerate(hooks):
+        try:
+            _run(hook, stdin, outputs)
+        except StepError as error:
+            raise StepError(f"error running {kind} hook #{number}: {error}", error.errno) from None
+
+
+def run_each(hooks: list[dict[str, Any]], kind: str, oci_state: dict[str, Any]) -> list[str]:
+    """Run all `hooks` whatever becomes of each; return a sentence for each that failed."""
+    stdin, outputs = _streams(oci_state) if hooks else (b"", [])
+    failures = []
+    for hook in hooks:
+        try:
+            _run(hook, stdin, outputs)
+        except StepError as error:
+            failures.append(f"{kind} hook failed with {str(error).replace('exit status', 'exit code')}: {hook['path']}")
+    return failures
+
+
+def _streams(oci_state: dict[str, Any]) -> tuple[bytes, list[tuple[str, int]]]:
+    """Return what hooks read, and the files that take what they write."""
     annotations = oci_state.get("annotations") or {}
     outputs = [
         (annotations[f"run.oci.hooks.{name}"], fd)
         for name, fd in (("stdout", 1), ("stderr", 2))
         if annotations.get(f"run.oci.hooks.{name}")
     ]
-    for number, hook in enumerate(hooks):
-        try:
-            _run(hook, stdin, outputs)
-        except StepError as error:
-            raise StepError(f"error running {kind} hook #{number}: {error}", error.errno) from None
+    return json.dumps(oci_state).encode(), outputs
 
 
 def _run(hook: dict[str, Any], stdin: bytes, outputs: list[tuple[str, int]]) -> None:

@@ -84,16 +84,16 @@ def _arrange_descriptors(plan: Plan, channel: Channel) -> Channel:
     for number in plan.own_fds:
         # Steps know these by number: the launcher keeps them above what is handed on.
         own.add(number)
-    handed = [_above(number, free) for number in plan.keep_fds]
+    handed = {3 + index: _above(number, free) for index, number in enumerate(plan.keep_fds) if number >= 0}
     if plan.stdio is not None:
         raised = [_above(number, free) for number in plan.stdio]
         for target, number in enumerate(raised):
             os.dup2(number, target)
             os.close(number)
-    for index, number in enumerate(handed):
-        os.dup2(number, 3 + index)
+    for target, number in handed.items():
+        os.dup2(number, target)
         os.close(number)
-    process.close_all_but(own | set(range(3, free)))
+    process.close_all_but(own | handed.keys())
     return Channel(fd)
 
 
@@ -108,19 +108,27 @@ def _exec(plan: Plan, context: Context) -> None:
         env = [*env, f"HOME={identity.home_of(plan.identity.uid)}"]
         program = process.prepare_program(plan.args, env)
     path = identity.find_program(plan.args[0], env)
-    _seal(len(plan.keep_fds))
+    _seal(plan.keep_fds)
+    # A filter's listener goes to the parent, which is gone once a container is created and waits for `start`.
+    early = plan.hold and bool(plan.identity.seccomp_flags & identity.NEW_LISTENER)
+    if early:
+        plan.identity.finish(context)
     if plan.hold:
         _hold(plan, context.channel)
     _reset_signals(plan.ignored_signals)
-    plan.identity.finish(context)
+    if not early:
+        plan.identity.finish(context)
     context.channel.send(messages.EXEC)
     error = process.exec_prepared(path, program)
     raise StepError(f"exec {os.fsdecode(path)}: {errno_text(error.errno)}", error.errno or 0)
 
 
-def _seal(kept: int) -> None:
+def _seal(kept: tuple[int, ...]) -> None:
     """Mark everything that is not meant for the program close-on-exec."""
-    process.close_range(3 + kept, process.MAX_FD, process.CLOSE_RANGE_CLOEXEC)
+    process.close_range(3 + len(kept), process.MAX_FD, process.CLOSE_RANGE_CLOEXEC)
+    for target, number in enumerate(kept, 3):
+        if number < 0:
+            process.close_range(target, target, process.CLOSE_RANGE_CLOEXEC)
 
 
 def _hold(plan: Plan, channel: Channel) -> None:

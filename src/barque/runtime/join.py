@@ -4,6 +4,7 @@ The process is a direct child of the caller, which alone learns its exit status.
 namespace in which the container's first process differs from the caller, and its cgroup.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -24,8 +25,9 @@ class JoinRequest(NamedTuple):
     """What to run, and in which container.
 
     `pid` and `pidfd` are of the container's first process (`pidfd` -1: it is opened here),
-    `process` is an OCI process. `seccomp` is a compiled program, `seccomp_flags` bits of
-    SECCOMP_FILTER_FLAG_*. `cgroup` is where the process is put; None leaves it in the caller's.
+    `process` is an OCI process. `seccomp` is a compiled program, `profile` the `linux.seccomp`
+    object it came from and `state` the container's, both for a filter that asks a listener.
+    `cgroup` is where the process is put; None leaves it in the caller's.
     """
 
     pid: int
@@ -33,7 +35,8 @@ class JoinRequest(NamedTuple):
     pidfd: int = -1
     stdio: tuple[int, int, int] = (0, 1, 2)
     seccomp: bytes | None = None
-    seccomp_flags: int = 0
+    profile: dict[str, Any] | None = None
+    state: dict[str, Any] | None = None
     cgroup: Any = None
     keep_fds: tuple[int, ...] = ()
     container_id: str = ""
@@ -80,6 +83,13 @@ def join(request: JoinRequest) -> Child:
         os.close(opened)
     cgroup_fd = request.cgroup.dir_fd() if request.cgroup is not None else -1
     try:
+        return _join(request, pidfd, cgroup_fd)
+    except KernelError as error:
+        if cgroup_fd < 0 or error.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
+            raise
+        # The container hands its limits on to cgroups below, and moved its processes there.
+        os.close(cgroup_fd)
+        cgroup_fd = request.cgroup.dir_fd_beside(request.pid)
         return _join(request, pidfd, cgroup_fd)
     finally:
         os.close(pidfd)
@@ -152,7 +162,8 @@ def _compile(request: JoinRequest, pidfd: int, flags: int, in_cgroup: bool) -> i
     if oci.get("terminal"):
         steps.append(plan.console_step(oci, mount_console=False))
     steps += process_steps(oci)
-    identity, warnings = plan.make_identity(oci, request.seccomp, request.seccomp_flags, label, label_name)
+    flag_bits = plan.seccomp_flags(request.profile) if request.seccomp is not None else 0
+    identity, warnings = plan.make_identity(oci, request.seccomp, flag_bits, label, label_name)
     env = process.unique_env(oci.get("env") or [])
     return init.Plan(
         tuple(steps),
@@ -174,10 +185,12 @@ def _compile(request: JoinRequest, pidfd: int, flags: int, in_cgroup: bool) -> i
 class _Server:
     """What the parent does when a joining process asks."""
 
-    __slots__ = ("oci",)
+    __slots__ = ("oci", "profile", "state")
 
     def __init__(self, request: JoinRequest) -> None:
         self.oci = request.process
+        self.profile = request.profile or {}
+        self.state = request.state or {}
 
     def __call__(self, child: Child, request: str) -> str:
         """Serve one request.
@@ -192,6 +205,8 @@ class _Server:
             warning = set_oom_score(child.pid, self.oci["oomScoreAdj"])
             if warning:
                 child.warnings.append(warning)
+        elif request == "listener":
+            launch.pass_listener(child, self.profile, self.state)
         else:
             raise StepError(f"unknown request: {request}")
         return ""

@@ -40,8 +40,8 @@ class LaunchRequest(NamedTuple):
     unless the process has a terminal. `namespace_fds` win over paths in `spec`. `seccomp` is a
     compiled program. `cgroup` exists already. With `hold` the child stops right before exec
     until `release`, or, with `hold_fd` (a FIFO opened O_RDWR), until somebody writes a byte to
-    it. `keep_fds` become 3 and up. Without `pivot` the root is moved over / and entered by
-    chroot.
+    it. `keep_fds` become 3 and up, -1 among them a closed one. Without `pivot` the root is moved
+    over / and entered by chroot.
     """
 
     spec: dict[str, Any]
@@ -265,35 +265,40 @@ class Server:
                 child.warnings.append(warning)
         elif request == "time":
             _write_offsets(child.pid, self.offsets)
+        elif request == "devices":
+            _move_devices(child.pid, self.spec["linux"]["netDevices"])
         elif request == "listener":
-            self._pass_listener(child)
+            pass_listener(child, self.spec["linux"]["seccomp"], self._state(child, "creating"))
         return ""
-
-    def _pass_listener(self, child: Child) -> None:
-        seccomp = self.spec["linux"]["seccomp"]
-        state = {
-            # The version of this message, not of the specification around it.
-            "ociVersion": "0.2.0",
-            "fds": ["seccompFd"],
-            "pid": child.pid,
-            "metadata": seccomp.get("listenerMetadata") or "",
-            "state": self._state(child, "creating"),
-        }
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-            try:
-                end.connect(seccomp["listenerPath"])
-                socket.send_fds(end, [json.dumps(state).encode()], [child.listener_fd])
-            except OSError as error:
-                # Nobody answers the filter's questions: the child would wait for ever.
-                process.pidfd_send_signal(child.pidfd, 9)
-                raise StepError(
-                    f"seccomp listener {seccomp['listenerPath']}: {errno_text(error.errno)}",
-                    error.errno or 0,
-                ) from None
 
     def _state(self, child: Child, status: str) -> dict[str, Any]:
         annotations = self.spec.get("annotations")
         return hooks.state(self.container_id, self.bundle, status, child.pid, annotations)
+
+
+def pass_listener(child: Child, profile: dict[str, Any], container: dict[str, Any]) -> None:
+    """Hand a filter's listener to who listens on the profile's `listenerPath`.
+
+    Raises:
+        StepError: nobody does; the process, which would wait for ever, is killed.
+    """
+    state = {
+        # The version of this message, not of the specification around it.
+        "ociVersion": "0.2.0",
+        "fds": ["seccompFd"],
+        "pid": child.pid,
+        "metadata": profile.get("listenerMetadata") or "",
+        "state": container,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        try:
+            end.connect(profile["listenerPath"])
+            socket.send_fds(end, [json.dumps(state).encode()], [child.listener_fd])
+        except OSError as error:
+            process.pidfd_send_signal(child.pidfd, 9)
+            raise StepError(
+                f"seccomp listener {profile['listenerPath']}: {errno_text(error.errno)}", error.errno or 0
+            ) from None
 
 
 def set_rlimits(child: Child, oci: dict[str, Any]) -> None:
@@ -306,6 +311,22 @@ def set_rlimits(child: Child, oci: dict[str, Any]) -> None:
         warning = limits.set_rlimit_clamped(child.pid, value["type"], value["soft"], value["hard"])
         if warning:
             child.warnings.append(warning)
+
+
+def _move_devices(pid: int, devices: dict[str, Any]) -> None:
+    from barque.kernel.netlink.moving import move
+
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for name, wanted in devices.items():
+            try:
+                move(name, (wanted or {}).get("name") or name, netns)
+            except OSError as error:
+                raise StepError(
+                    f"cannot move network device {name}: {errno_text(error.errno)}", error.errno or 0
+                ) from None
+    finally:
+        os.close(netns)
 
 
 def _write_offsets(pid: int, offsets: str) -> None:

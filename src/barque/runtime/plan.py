@@ -24,6 +24,7 @@ from barque.runtime.settings import (
     LoopbackUp,
     MaskPaths,
     Names,
+    NetDevices,
     OomScore,
     ReadonlyPaths,
     Session,
@@ -70,9 +71,6 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
     """
     process = spec.get("process") or {}
     linux = spec.get("linux") or {}
-    for key in ("netDevices", "intelRdt"):
-        if linux.get(key):
-            raise StepError(f"linux.{key} is not supported")
     steps: list[Step] = [Session()]
     if scene.new_keyring:
         steps.append(Keyring(f"_ses.{scene.container_id}"))
@@ -87,7 +85,7 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
         domain = linux["personality"]["domain"]
         steps.append(Scheduling(None, None, limits.PERSONALITIES[domain]))
     steps += process_steps(process)
-    identity, warnings = make_identity(process, scene.seccomp, _seccomp_flags(spec), label, label_name)
+    identity, warnings = make_identity(process, scene.seccomp, seccomp_flags(linux.get("seccomp")), label, label_name)
     if (spec.get("annotations") or {}).get(_KEEP_GROUPS) == "1":
         identity = identity._replace(groups=None)
     return steps, identity, warnings
@@ -98,6 +96,8 @@ def _settings(spec: dict[str, Any], scene: Scene) -> list[Step]:
     steps: list[Step] = []
     if "network" in scene.new:
         steps.append(LoopbackUp())
+    if (spec.get("linux") or {}).get("netDevices"):
+        steps.append(NetDevices())
     if spec.get("hostname") or spec.get("domainname"):
         if "uts" not in scene.new | scene.joined:
             raise StepError("unable to set hostname without a private UTS namespace")
@@ -296,8 +296,9 @@ def make_identity(
     return identity, warnings
 
 
-def _seccomp_flags(spec: dict[str, Any]) -> int:
-    seccomp = (spec.get("linux") or {}).get("seccomp") or {}
+def seccomp_flags(profile: dict[str, Any] | None) -> int:
+    """Return the flags to attach a `linux.seccomp` object's filter with."""
+    seccomp = profile or {}
     flags = 0
     for word in seccomp.get("flags") or []:
         flags |= SECCOMP_FLAGS[word]

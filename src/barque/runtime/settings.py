@@ -49,6 +49,18 @@ class LoopbackUp(NamedTuple):
         bring_up("lo")
 
 
+class NetDevices(NamedTuple):
+    """Take over interfaces of the host's network namespace, which only the parent can hand out."""
+
+    def describe(self) -> str:
+        """Say what the step does."""
+        return "move network devices"
+
+    def run(self, context: Context) -> None:
+        """Do it."""
+        context.channel.ask("devices")
+
+
 class Names(NamedTuple):
     """Set host and domain name."""
 

@@ -9,6 +9,8 @@ import os
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.kernel import caps
+from barque.kernel.interfaces import is_name as is_interface_name
 from barque.kernel.limits import IO_CLASSES, POLICIES, RLIMITS, SCHEDULER_FLAGS
 
 OCI_VERSION = "1.2.0"
@@ -80,6 +82,7 @@ _LINUX = {
     "mountLabel": str, "personality": {"domain": str, "flags": _STRINGS},
     "timeOffsets": ("map", {"secs": int, "nanosecs": int}),
     "intelRdt": {"closID": str, "l3CacheSchema": str, "memBwSchema": str},
+    "netDevices": ("map", {"name": str}),
 }  # fmt: skip
 _CONFIG = {
     "ociVersion": str, "root": {"path": str, "readonly": bool}, "process": _PROCESS, "hostname": str,
@@ -197,6 +200,10 @@ def validate_process(process: Any, where: str = "process") -> None:
         _range(gid, 0, _ID_MAX, f"{where}.user.additionalGids")
     _range(user.get("umask"), 0, 0o777, f"{where}.user.umask")
     _range(process.get("oomScoreAdj"), -1000, 1000, f"{where}.oomScoreAdj")
+    for kind, names in (process.get("capabilities") or {}).items():
+        for name in names or []:
+            if name.upper() not in caps.NUMBERS:
+                raise InvalidInputError(f"{where}.capabilities.{kind}: unknown capability {name!r}")
     _rlimits(process.get("rlimits") or [], where)
     _scheduling(process, where)
 
@@ -263,6 +270,7 @@ def _needs(config: dict[str, Any], linux: dict[str, Any], kinds: set[str]) -> No
     for clock in linux.get("timeOffsets") or {}:
         if clock not in ("monotonic", "boottime"):
             raise InvalidInputError(f"linux.timeOffsets: unknown clock {clock!r}")
+    _net_devices(linux.get("netDevices") or {}, kinds)
     propagation = linux.get("rootfsPropagation")
     if propagation and propagation not in PROPAGATIONS:
         raise InvalidInputError(f"linux.rootfsPropagation: unknown propagation {propagation!r}")
@@ -272,6 +280,17 @@ def _needs(config: dict[str, Any], linux: dict[str, Any], kinds: set[str]) -> No
                 if entry.get(key) is None:
                     raise InvalidInputError(f"linux.{name}: {key} is missing")
                 _range(entry[key], 0, _ID_MAX, f"linux.{name}.{key}")
+
+
+def _net_devices(devices: dict[str, Any], kinds: set[str]) -> None:
+    if devices and "network" not in kinds:
+        raise InvalidInputError("linux.netDevices: unable to move network devices without a network namespace")
+    names = [entry.get("name") or name for name, entry in devices.items()]
+    for name in [*devices, *names]:
+        if not is_interface_name(name):
+            raise InvalidInputError(f"linux.netDevices: invalid network device name {name!r}")
+    if len(set(names)) < len(names):
+        raise InvalidInputError("linux.netDevices: two devices of the same name")
 
 
 def _mounts(mounts: list[dict[str, Any]]) -> None:

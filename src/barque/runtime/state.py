@@ -19,7 +19,8 @@ from barque.base.files import write_atomic
 from barque.runtime import cgroups
 
 Json = dict[str, Any]
-_ID = re.compile(r"[A-Za-z0-9_+.-]+")
+_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]*")
+_STRANGE = re.compile(r"[^A-Za-z0-9_+.-]")
 
 
 def check_id(container_id: str) -> None:
@@ -28,7 +29,10 @@ def check_id(container_id: str) -> None:
     Raises:
         InvalidInputError: it is empty or would leave the folder.
     """
-    if not _ID.fullmatch(container_id) or container_id in (".", ".."):
+    strange = _STRANGE.search(container_id)
+    if strange:
+        raise InvalidInputError(f"invalid character {strange[0]!r} in the container ID {container_id!r}")
+    if not _ID.fullmatch(container_id):
         raise InvalidInputError(f"invalid container ID format: {container_id!r}")
 
 

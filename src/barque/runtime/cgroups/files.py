@@ -38,6 +38,22 @@ class Cgroup(Protocol):
         """Return a descriptor for CLONE_INTO_CGROUP, owned by the caller, or -1 on version 1."""
         ...
 
+    def dir_fd_beside(self, pid: int) -> int:
+        """Return a descriptor of the cgroup of a process that moved itself further down, -1 on version 1."""
+        ...
+
+    def below(self, path: str) -> "Cgroup":
+        """Return an existing cgroup below this one, for a process to be put in.
+
+        Raises:
+            CgroupError: there is none, or the path would leave this cgroup.
+        """
+        ...
+
+    def bring_back(self, pid: int) -> None:
+        """Move a process in that somebody moved to a freezer of his own, where no SIGKILL reaches it."""
+        ...
+
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
     def is_frozen(self) -> bool: ...
@@ -48,6 +64,18 @@ class Cgroup(Protocol):
     def delete(self) -> bool:
         """Remove the cgroup and those below it; False while processes are left in it."""
         ...
+
+
+def parts_below(path: str) -> list[str]:
+    """Return the parts of a path below a cgroup.
+
+    Raises:
+        CgroupError: it would leave the cgroup.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in path:
+        raise CgroupError(errno.EINVAL, f"cgroup path `{path}`: `..` components are not allowed")
+    return parts
 
 
 def read(path: str) -> str:

@@ -10,6 +10,7 @@ from barque.runtime.cgroups.files import (
     CgroupError,
     Resources,
     device_rule,
+    parts_below,
     processes_below,
     read,
     read_int,
@@ -227,6 +228,41 @@ class CgroupV1:
     def dir_fd(self) -> int:
         """Return -1: version 1 has no CLONE_INTO_CGROUP."""
         return -1
+
+    def dir_fd_beside(self, pid: int) -> int:
+        """Return -1: version 1 has no CLONE_INTO_CGROUP."""
+        return -1
+
+    def below(self, path: str) -> "CgroupV1":
+        """Return a cgroup below this one: `controllers:path` for some hierarchies, a path for those that have it.
+
+        Raises:
+            CgroupError: no hierarchy has it, or the path would leave this cgroup.
+        """
+        names, colon, wanted = path.rpartition(":")
+        parts = parts_below(wanted)
+        points = {self._mounts.get(name) for name in names.split(",")} if colon else set(self._mounts.values())
+        found = CgroupV1(self.path, self._mounts)
+        folders = {point + self.path: f"{point + self.path}/{'/'.join(parts)}" for point in points if point}
+        there = {old: new for old, new in folders.items() if os.path.isdir(new)}
+        if not there or (colon and None in points):
+            raise CgroupError(errno.ENOENT, f"no cgroup `{path}` below {self.path}")
+        found._tasks = [f"{there.get(folder, folder)}/tasks".encode() for folder in self._folders]
+        return found
+
+    def bring_back(self, pid: int) -> None:
+        """Move a process to this cgroup's freezer: the kernel thaws what it attaches to a thawed one."""
+        folder = self.folder("freezer")
+        if folder is None:
+            return
+        try:
+            placed = read(f"/proc/{pid}/cgroup")
+            if not any(line.partition(":")[2] == f"freezer:{self.path}" for line in placed.splitlines()):
+                write(f"{folder}/cgroup.procs", pid)
+        except OSError as error:
+            # The process has ended meanwhile, or its cgroup was taken away.
+            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
+                raise
 
     def _freezer(self) -> str:
         folder = self.folder("freezer")

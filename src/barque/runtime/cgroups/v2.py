@@ -13,6 +13,7 @@ from barque.runtime.cgroups.files import (
     CgroupError,
     Resources,
     device_rule,
+    parts_below,
     processes_below,
     read,
     read_int,
@@ -225,6 +226,28 @@ class CgroupV2:
     def dir_fd(self) -> int:
         """Return a descriptor of the folder, the caller's to close."""
         return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def dir_fd_beside(self, pid: int) -> int:
+        """Return a descriptor of the cgroup that a process is in, when that is below this one.
+
+        Raises:
+            CgroupError: it is elsewhere.
+        """
+        for line in read(f"/proc/{pid}/cgroup").splitlines():
+            path = line.removeprefix("0::")
+            if path != line and f"{path}/".startswith(f"{self.path}/"):
+                return os.open(self._root + path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        raise CgroupError(errno.EBUSY, f"process {pid} is not below cgroup {self.path}")
+
+    def below(self, path: str) -> "CgroupV2":
+        """Return an existing cgroup below this one (see files.Cgroup)."""
+        found = CgroupV2("/".join([self.path, *parts_below(path.removeprefix(":"))]), self._root)
+        if not found.exists():
+            raise CgroupError(errno.ENOENT, f"no cgroup `{path}` below {self.path}")
+        return found
+
+    def bring_back(self, pid: int) -> None:
+        """Do nothing: a frozen process of version 2 ends at once when it is killed."""
 
     def _wait_frozen(self, wanted: int) -> None:
         deadline = time.monotonic() + _FREEZE_TIMEOUT_S

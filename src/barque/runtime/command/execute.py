@@ -11,7 +11,8 @@ from barque.runtime import spec as configs
 from barque.runtime.channel import StepError
 from barque.runtime.child import Failed, Pending
 from barque.runtime.command import terminal
-from barque.runtime.command.lifecycle import Options, RuntimeContext, extra_fds, filter_of, follow
+from barque.runtime.command.context import Options, RuntimeContext
+from barque.runtime.command.making import extra_fds, filter_of, follow
 from barque.runtime.join import JoinRequest, join
 from barque.runtime.state import Container
 
@@ -84,10 +85,16 @@ def execute(context: RuntimeContext, container_id: str, command: list[str], opti
     wanted = process_of(container, command, options)
     detach = bool(options.get("detach"))
     terminal.check_console(bool(wanted.get("terminal")), detach, options.get("console_socket") or "")
+    group = container.cgroup()
+    if options.get("cgroup"):
+        if group is None:
+            raise ConflictError(f"container {container_id} has no cgroup")
+        group = group.below(options["cgroup"])
     kernel_process.set_child_subreaper()
+    profile = (container.config.get("linux") or {}).get("seccomp")
     child = join(JoinRequest(
-        pid=container.pid, process=wanted, seccomp=filter_of((container.config.get("linux") or {}).get("seccomp")),
-        cgroup=container.cgroup(), keep_fds=extra_fds(options), container_id=container.id,
+        pid=container.pid, process=wanted, seccomp=filter_of(profile, container.config), profile=profile,
+        state=container.oci_state(), cgroup=group, keep_fds=extra_fds(options), container_id=container.id,
     ))  # fmt: skip
     outcome = follow(child)
     if isinstance(outcome, Failed):

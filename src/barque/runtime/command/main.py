@@ -1,16 +1,14 @@
 """Entry of `barque runtime`: global options, the verb, errors to stderr or to the log."""
 
-import json
 import os
 import sys
-import time
 from typing import Any
 
 import barque
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.kernel import process
 from barque.runtime.channel import StepError
-from barque.runtime.command.lifecycle import RuntimeContext
+from barque.runtime.command.context import Log, RuntimeContext
 from barque.runtime.command.options import GLOBAL, VERBS, Parsed, parse
 
 DEFAULT_ROOT = "/run/barque-runtime"
@@ -30,14 +28,15 @@ def main(argv: list[str] | None = None) -> int:
         if options.get("help") or not words:
             from barque.runtime.command.queries import print_usage
 
-            print_usage(sorted(VERBS))
+            print_usage()
             return 0 if options.get("help") else 1
         context = _context(options)
         if words[0] in _ENTER_CONTAINERS:
             _protect(arguments)
         return _dispatch(context, words[0], words[1:])
     except (BarqueError, StepError, OSError) as error:
-        _report(options, str(error))
+        log = Log(options.get("log") or "", options.get("log_format") or "")
+        log.write("error", str(error))
         return 1
 
 
@@ -56,11 +55,16 @@ def _context(options: dict[str, Any]) -> RuntimeContext:
     manager = options.get("cgroup_manager") or ("systemd" if options.get("systemd_cgroup") else "cgroupfs")
     if manager not in ("cgroupfs", "disabled"):
         raise InvalidInputError(f"cgroup manager {manager!r} is not supported: use cgroupfs or disabled")
+    form = options.get("log_format") or "text"
+    if form not in ("text", "json"):
+        raise InvalidInputError(f"unknown log-format {form!r}: use text or json")
+    log = Log(options.get("log") or "", form)
+    log.check()
     root = options.get("root")
     if not root:
         runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
         root = f"{runtime_dir}/barque-runtime" if os.geteuid() and runtime_dir else DEFAULT_ROOT
-    return RuntimeContext(os.path.abspath(root), with_cgroups=manager != "disabled")
+    return RuntimeContext(os.path.abspath(root), with_cgroups=manager != "disabled", log=log)
 
 
 def _dispatch(context: RuntimeContext, verb: str, arguments: list[str]) -> int:
@@ -68,6 +72,11 @@ def _dispatch(context: RuntimeContext, verb: str, arguments: list[str]) -> int:
     if table is None:
         raise InvalidInputError(f"unknown command {verb!r}")
     parsed = parse(table, arguments)
+    if parsed.options.get("help"):
+        from barque.runtime.command.queries import print_verb_usage
+
+        print_verb_usage(verb)
+        return 0
     if verb in _NO_ID:
         if parsed.words:
             raise InvalidInputError(f"{verb} takes no arguments")
@@ -110,14 +119,19 @@ def _on_container(context: RuntimeContext, verb: str, container_id: str, rest: l
         if verb == "state":
             return queries.show_state(context, container_id)
         return queries.show_events(context, container_id, parsed.options)
+    options = parsed.options
+    if verb in ("create", "run"):
+        from barque.runtime.command import making
+
+        make = making.create if verb == "create" else making.run
+        return make(context, container_id, options)
+    if verb == "update":
+        from barque.runtime.command import updating
+
+        return updating.update(context, container_id, options)
     from barque.runtime.command import lifecycle
 
-    options = parsed.options
     match verb:
-        case "create":
-            return lifecycle.create(context, container_id, options)
-        case "run":
-            return lifecycle.run(context, container_id, options)
         case "start":
             return lifecycle.start(context, container_id)
         case "kill":
@@ -126,26 +140,8 @@ def _on_container(context: RuntimeContext, verb: str, container_id: str, rest: l
             return lifecycle.delete(context, container_id, options)
         case "pause":
             return lifecycle.pause(context, container_id)
-        case "update":
-            return lifecycle.update(context, container_id, options)
         case _:
             return lifecycle.resume(context, container_id)
-
-
-def _report(options: dict[str, Any], message: str) -> None:
-    """Say what went wrong on stderr, and in the log that another engine reads."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if options.get("log_format") == "json":
-        line = json.dumps({"level": "error", "msg": message, "time": stamp})
-    else:
-        line = f'time="{stamp}" level=error msg={json.dumps(message)}'
-    if options.get("log"):
-        try:
-            with open(options["log"], "a", encoding="utf-8") as log:
-                log.write(line + "\n")
-        except OSError as error:
-            print(f"cannot write {options['log']}: {error.strerror}", file=sys.stderr)
-    print(message if options.get("log") else line, file=sys.stderr)
 
 
 if __name__ == "__main__":

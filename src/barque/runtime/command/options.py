@@ -18,9 +18,9 @@ class Option(NamedTuple):
 
 
 def _table(text: str) -> dict[str, Option]:
-    """Return options from words: `b,bundle=` takes a value, `e,env=*` many, `d,detach` none."""
+    """Return options from words: `b,bundle=` takes a value, `e,env=*` many, `d,detach` none; all take --help."""
     table: dict[str, Option] = {}
-    for word in text.split():
+    for word in [*text.split(), "h,help"]:
         kind = MANY if word.endswith("=*") else VALUE if word.endswith("=") else FLAG
         names = word.rstrip("*").rstrip("=").split(",")
         option = Option(names[-1].replace("-", "_"), kind)
@@ -30,7 +30,7 @@ def _table(text: str) -> dict[str, Option]:
 
 
 GLOBAL = _table(
-    "root= log= log-format= log-level= debug systemd-cgroup rootless= cgroup-manager= criu= v,version h,help"
+    "root= log= log-format= log-level= debug systemd-cgroup rootless= cgroup-manager= criu= v,version"
 )
 _START = "b,bundle= f,config= console-socket= pid-file= no-pivot no-new-keyring no-subreaper preserve-fds= keep"
 VERBS: dict[str, dict[str, Option]] = {
@@ -58,6 +58,11 @@ VERBS: dict[str, dict[str, Option]] = {
     "features": _table(""),
     "spec": _table("b,bundle= rootless"),
 }
+
+
+ARGUMENTS = {"exec": "CONTAINER COMMAND [ARGUMENT...]", "ps": "CONTAINER [PS OPTION...]", "kill": "CONTAINER [SIGNAL]",
+             "list": "", "features": "", "spec": ""}  # fmt: skip
+"""The words after a verb's options, where they are not one container's id."""
 
 
 class Parsed(NamedTuple):

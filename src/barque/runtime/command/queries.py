@@ -3,14 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from typing import Any
 
 from barque.base.errors import ConflictError, InvalidInputError
 from barque.kernel import caps, seccomp
 from barque.runtime import mount_options, spec as configs
-from barque.runtime.command.lifecycle import Options, RuntimeContext
+from barque.runtime.command.context import Options, RuntimeContext
+from barque.runtime.command.options import ARGUMENTS, FLAG, GLOBAL, MANY, VALUE, VERBS, Option
 from barque.runtime.state import Container, load_all
 
 
@@ -159,8 +159,26 @@ def write_spec(options: Options) -> int:
     return 0
 
 
-def print_usage(verbs: list[str]) -> None:
-    """Print the list of commands."""
-    print("Usage: barque runtime [global options] COMMAND [options] CONTAINER\n\nCommands:", file=sys.stdout)
-    for verb in verbs:
+def print_usage() -> None:
+    """Print the list of commands and the global options."""
+    print("Usage: barque runtime [OPTION...] COMMAND [OPTION...] CONTAINER\n\nCommands:")
+    for verb in sorted(VERBS):
         print(f"  {verb}")
+    _print_options(GLOBAL)
+
+
+def print_verb_usage(verb: str) -> None:
+    """Print how one command is called."""
+    words = f"Usage: barque runtime [OPTION...] {verb} {ARGUMENTS.get(verb, 'CONTAINER')}"
+    print(words.rstrip())
+    _print_options(VERBS[verb])
+
+
+def _print_options(table: dict[str, Option]) -> None:
+    names: dict[Option, list[str]] = {}
+    for name, option in table.items():
+        names.setdefault(option, []).append(name)
+    print("\nOptions:")
+    for option, spellings in names.items():
+        value = {FLAG: "", VALUE: " VALUE", MANY: " VALUE (may be given again)"}[option.kind]
+        print(f"  {', '.join(spellings)}{value}")

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import ConflictError
+from barque.base.errors import ConflictError, NotFoundError
 from barque.engine import pausing
 from barque.engine.container import Container
 from barque.oci.reference import parse
@@ -31,6 +31,7 @@ async def commit(
 
     Raises:
         ConflictError: the container is being removed.
+        NotFoundError: its image is gone.
         InvalidInputError: the name or a change is wrong.
     """
     if container.status in ("removing", "dead"):
@@ -39,8 +40,10 @@ async def commit(
     own = {key: value for key, value in container.config.items() if key not in _NOT_OF_IMAGES}
     own.update((key, value) for key, value in (config or {}).items() if value and key not in _NOT_OF_IMAGES)
     parent = engine.image_of(container)
+    if parent is None:
+        raise NotFoundError(f"No such image: {container.row['image']}: the container's image was removed")
     frozen = pause and container.status == "running"
-    command = " ".join([container.row["path"], *container.row["args"]])
+    command = " ".join(container.config.get("Cmd") or [])
     if frozen:
         try:
             await pausing.pause(engine, container)

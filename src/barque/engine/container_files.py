@@ -22,8 +22,7 @@ Json = dict[str, Any]
 
 async def changes(engine: "Engine", container: Container) -> list[Json]:
     """Return what the container changed in its image."""
-    found = await asyncio.to_thread(archives.changes, engine.snapshots, container.id)
-    return without_mount_points(found)
+    return await asyncio.to_thread(archives.changes, engine.snapshots, container.id)
 
 
 def export(engine: "Engine", container: Container) -> AsyncIterator[bytes]:
@@ -105,15 +104,6 @@ async def put(
     except NotFoundError as error:
         raise _missing(container, path) from error
     engine.publish(container, "extract-to-dir")
-
-
-def without_mount_points(found: list[Json]) -> list[Json]:
-    """Leave out the files of /etc that the engine mounts over, and /etc where nothing else in it changed."""
-    hidden = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
-    kept = [change for change in found if not (change["Path"] in hidden and change["Kind"] == 1)]
-    if len(kept) < len(found) and not any(change["Path"].startswith("/etc/") for change in kept):
-        kept = [change for change in kept if change["Path"] != "/etc"]
-    return kept
 
 
 def _missing(container: Container, path: str) -> NotFoundError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import container_mounts, mount_points
+from barque.engine import container_mounts, init_layer, mount_points
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -236,7 +236,7 @@ async def _make(
     folder = engine.folder(container_id)
     try:
         os.mkdir(folder, 0o710)
-        engine.snapshots.prepare(container_id, image.top)
+        await init_layer.prepare(engine, container_id, image.top)
         await container_mounts.make(engine, container_id, points)
     except BaseException as error:
         await asyncio.to_thread(_undo, engine, container_id)

@@ -63,6 +63,7 @@ class Engine:
         self.containers = Containers(self)
         self.system = System(self)
         self.seccomp = SeccompPrograms(config.seccomp_profile)
+        self.init_layer_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting_events: list[Json] | None = []
         self._resolver: tuple[float, files.Resolver] | None = None

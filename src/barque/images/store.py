@@ -19,7 +19,7 @@ from barque.oci import digest as digests, platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
-from barque.storage.snapshots import Snapshotter, tree_usage
+from barque.storage.snapshots import Snapshotter, init_layer_name, tree_usage
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _SCHEMA = """
@@ -350,6 +350,7 @@ class ImageStore:
             if chain in kept:
                 break
             try:
+                self._remove_init_layer(chain)
                 self.snapshots.remove(chain)
             except ConflictError:
                 # A container still stands on it: it goes when the store opens next.
@@ -361,6 +362,12 @@ class ImageStore:
         for diff_id in set(image.diff_ids) - blobs:
             self.content.remove(diff_id)
         return gone
+
+    def _remove_init_layer(self, chain: str) -> None:
+        try:
+            self.snapshots.remove(init_layer_name(chain))
+        except NotFoundError:
+            return
 
     def _read(self) -> None:
         rows = self._database.execute("SELECT id, parent, size, tagged_ns FROM image").fetchall()

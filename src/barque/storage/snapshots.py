@@ -19,6 +19,11 @@ VIEW = "view"
 COMMITTED = "committed"
 
 
+def init_layer_name(top: str) -> str:
+    """Return the name of the committed snapshot that lies between an image's uppermost layer and its containers."""
+    return f"init-{top}"
+
+
 class Mount(NamedTuple):
     """One mount(2): relative paths in source and options start at cwd."""
 

@@ -27,7 +27,7 @@ CT_STATE, CT_STATUS = 0, 2
 CT_ESTABLISHED_RELATED = 0x6
 CT_STATUS_DNAT = 0x20
 
-META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 6, 7, 15, 16
+META_OIF, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 5, 6, 7, 15, 16
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 2, 3, 6
@@ -150,6 +150,25 @@ def payload(base: int, offset: int, size: int, register: int) -> bytes:
         codec.be32(3, offset),
         codec.be32(4, size),
     )
+
+
+def write_payload(base: int, offset: int, size: int, register: int, checksum_offset: int) -> bytes:
+    """Overwrite bytes of a header with a register's, and mend the checksum at an offset of the same header."""
+    return _expression(
+        "payload",
+        codec.be32(5, register),
+        codec.be32(2, base),
+        codec.be32(3, offset),
+        codec.be32(4, size),
+        codec.be32(6, 1),
+        codec.be32(7, checksum_offset),
+        codec.be32(8, 0),
+    )
+
+
+def load(register: int, data: bytes) -> bytes:
+    """Put bytes into a register."""
+    return _expression("immediate", codec.be32(1, register), codec.nested(2, codec.attribute(1, data)))
 
 
 def compare(register: int, data: bytes, *, equal: bool = True) -> bytes:

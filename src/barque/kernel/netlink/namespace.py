@@ -13,6 +13,7 @@ from barque.kernel.netlink.connection import Connection
 
 _CLONE_NEWNET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
+_SIOCGSKNS = 0x894C
 _IPV6 = "/proc/sys/net/ipv6/conf"
 
 
@@ -80,12 +81,34 @@ def inside(path: str) -> Iterator[None]:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _away():
-            if libc.setns(fd, _CLONE_NEWNET) != 0:
-                raise libc.fail("setns", path)
+        with entered(fd):
             yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """Run the body in the network namespace of a descriptor.
+
+    Raises:
+        KernelError: no right to enter.
+    """
+    with _away():
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            raise libc.fail("setns", "network namespace")
+        yield
+
+
+def of_socket(fd: int) -> int:
+    """Return a new descriptor of the network namespace that a socket lives in.
+
+    Raises:
+        OSError: no right to.
+    """
+    import fcntl
+
+    return fcntl.ioctl(fd, _SIOCGSKNS)
 
 
 def _prepare(connection: Connection, *, ipv6: bool) -> None:

@@ -1,0 +1,237 @@
+"""The daemon's side of the name server: it starts the process, tells it names, and minds it.
+
+All that was told is remembered here, so that a process that died is replaced and told all again.
+Every method takes well under a millisecond; nothing waits for the process.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from barque.kernel import packets
+from barque.network.dns.listeners import open_listeners
+from barque.network.names import Entry
+from barque.network.resolving import ServedNamespace
+
+log = logging.getLogger(__name__)
+
+_SEND_TIMEOUT_S = 2
+_STATUS_TIMEOUT_S = 2
+_REST_S = (0.0, 0.1, 0.5, 2.0, 5.0)
+
+Json = dict[str, Any]
+
+
+class NameService:
+    """Names for containers; `folder` holds the socket of the process."""
+
+    def __init__(self, folder: str, boot: Sequence[str] | None = None) -> None:
+        """Take over a process that an earlier daemon left; none is started yet."""
+        boot_file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+        self._boot = list(boot or [sys.executable, "-I", "-S", boot_file])
+        self._path = f"{folder}/dns.sock"
+        self._lock = threading.RLock()
+        self._entries: dict[str, Entry] = {}
+        self._orders: dict[str, list[str]] = {}
+        self._served: dict[str, tuple[int, ServedNamespace]] = {}
+        self._known: set[str] = set()
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._take_over()
+
+    @property
+    def pid(self) -> int:
+        """Return the pid of the process, 0 where none was started by this daemon."""
+        return self._process.pid if self._process is not None else 0
+
+    def add(self, entry: Entry) -> None:
+        """Make an endpoint's names known."""
+        with self._lock:
+            self._entries[entry.endpoint_id] = entry
+            self._tell({"op": "add", "entry": _entry_row(entry)})
+
+    def remove(self, endpoint_id: str) -> None:
+        """Forget an endpoint's names; unknown ones are fine."""
+        with self._lock:
+            if self._entries.pop(endpoint_id, None) is not None:
+                self._tell({"op": "remove", "endpoint": endpoint_id})
+
+    def order(self, container_id: str, endpoint_ids: Sequence[str]) -> None:
+        """Set the order in which a container's networks are asked."""
+        with self._lock:
+            self._orders[container_id] = [*endpoint_ids]
+            self._tell({"op": "order", "id": container_id, "endpoints": [*endpoint_ids]})
+
+    def serve(self, space: ServedNamespace) -> None:
+        """Answer at 127.0.0.11 in a container's network namespace; or change how, where it is served already.
+
+        Raises:
+            OSError: the namespace is gone, or the kernel refused sockets there.
+        """
+        name = space.container_id
+        with self._lock:
+            known = name in self._served or name in self._known
+            if self._socket is None:
+                self._start()
+                known = False
+            fd = self._served[name][0] if name in self._served else os.open(space.netns_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if known:
+                    self._tell({"op": "serve", "id": name, "settings": _settings_row(space)})
+                else:
+                    self._open(fd, space)
+            except BaseException:
+                if name not in self._served:
+                    os.close(fd)
+                raise
+            self._served[name] = fd, space
+
+    def stop(self, container_id: str) -> None:
+        """Stop serving a container; unknown ones are fine."""
+        with self._lock:
+            self._known.discard(container_id)
+            self._orders.pop(container_id, None)
+            fd, _ = self._served.pop(container_id, (-1, None))
+            if fd >= 0:
+                os.close(fd)
+                self._tell({"op": "end", "id": container_id})
+
+    def settle(self) -> None:
+        """Let the process forget what an earlier daemon told it and this one did not."""
+        with self._lock:
+            self._known.clear()
+            self._tell({"op": "settle", "ids": [*self._served], "endpoints": [*self._entries]})
+
+    def close(self) -> None:
+        """Leave; the process goes on while it serves anybody."""
+        with self._lock:
+            self._closed = True
+            if not self._served:
+                self._tell({"op": "quit"})
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+        if not self._served and self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    def _take_over(self) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            made.settimeout(_STATUS_TIMEOUT_S)
+            made.connect(self._path)
+            packets.send(made, {"op": "status"})
+            message, _ = packets.receive(made)
+            self._known = set((message or {})["ids"])
+        except FileNotFoundError:
+            made.close()
+            return
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("the name server of an earlier daemon does not answer and is replaced: %s", error)
+            made.close()
+            return
+        self._use(made)
+
+    def _use(self, made: socket.socket) -> None:
+        made.settimeout(None)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0))
+        self._socket = made
+        threading.Thread(target=self._mind, args=(made,), name="name-server", daemon=True).start()
+
+    def _start(self) -> None:
+        """Start a process and tell it all."""
+        self._known.clear()
+        temporary = f"{self._path}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
+            listener.bind(temporary)
+            os.chmod(temporary, 0o600)
+            listener.listen(4)
+            os.rename(temporary, self._path)
+            self._process = subprocess.Popen(
+                [*self._boot, self._path, str(listener.fileno())],
+                stdin=subprocess.DEVNULL, stdout=2, pass_fds=[listener.fileno()], start_new_session=True, cwd="/",
+            )  # fmt: skip
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        made.connect(self._path)
+        self._use(made)
+        for entry in self._entries.values():
+            self._tell({"op": "add", "entry": _entry_row(entry)})
+        for container_id, endpoints in self._orders.items():
+            self._tell({"op": "order", "id": container_id, "endpoints": endpoints})
+        for fd, space in self._served.values():
+            try:
+                self._open(fd, space)
+            except OSError as error:
+                log.warning("container %s has no name server any more: %s", space.container_id, error)
+
+    def _open(self, fd: int, space: ServedNamespace) -> None:
+        udp, tcp = open_listeners(fd)
+        with udp, tcp:
+            message = {"op": "serve", "id": space.container_id, "settings": _settings_row(space)}
+            self._tell(message, [udp.fileno(), tcp.fileno()])
+
+    def _tell(self, message: Json, fds: Sequence[int] = ()) -> None:
+        """Send a message; where that fails the process is replaced, and the next one told all."""
+        if self._socket is None:
+            return
+        try:
+            packets.send(self._socket, message, fds)
+        except OSError as error:
+            log.warning("the name server does not listen: %s", error)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _mind(self, mine: socket.socket) -> None:
+        """Wait for the end of the process, and replace it."""
+        with contextlib.suppress(OSError, ValueError):
+            while packets.receive(mine)[0] is not None:
+                pass
+        with self._lock:
+            mine.close()
+            if self._socket is mine:
+                self._socket = None
+            if self._closed:
+                return
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        for attempt in itertools.count():
+            time.sleep(_REST_S[min(attempt, len(_REST_S) - 1)])
+            with self._lock:
+                if self._closed or self._socket is not None or not self._served:
+                    return
+                log.warning("the name server ended and is started again")
+                try:
+                    self._start()
+                except OSError as error:
+                    log.warning("the name server cannot be started: %s", error)
+                else:
+                    return
+
+
+def _entry_row(entry: Entry) -> list[Any]:
+    return [*entry[:-1], dict(entry.links)]
+
+
+def _settings_row(space: ServedNamespace) -> Json:
+    """Return what the process is told: without a way outside, only servers that are asked from within."""
+    upstreams = [item for item in space.upstreams if space.forward or not item.from_host]
+    return {
+        "upstreams": [list(item) for item in upstreams],
+        "keeps_short": any(option.startswith("ndots:") for option in space.options),
+    }

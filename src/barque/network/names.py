@@ -82,14 +82,16 @@ class Names:
     def lookup(self, name: str, container_id: str) -> Found | None:
         """Return the addresses that a name means to a container; None where no network of it knows the name.
 
-        `name.network` asks in that network alone.
+        "a.b.c" is looked for as a name in every network, then as "a.b" in network "c", then as "a" in network "b.c".
         """
         plain = name.rstrip(".").lower()
-        found = self._lookup(plain, container_id, "")
-        if found is None and "." in plain:
-            first, _, network = plain.rpartition(".")
-            found = self._lookup(first, container_id, network)
-        return found
+        dot = len(plain)
+        while dot >= 0:
+            found = self._lookup(plain[:dot], container_id, plain[dot + 1 :])
+            if found is not None:
+                return found
+            dot = plain.rfind(".", 0, dot)
+        return None
 
     def reverse(self, address: str, container_id: str) -> str | None:
         """Return `name.network` of an address in one of a container's networks."""

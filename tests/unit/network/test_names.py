@@ -66,3 +66,12 @@ def test_the_registry_agrees_with_a_list_that_is_searched(steps):
                         break
                 found = names.lookup(wanted, asker)
                 assert (set(found.ip) if found else None) == expected
+
+
+def test_names_and_networks_may_both_have_dots():
+    names = Names()
+    names.add(Entry("e", "c", "n", "my.net", ("a.b",), "10.0.0.2"))
+    for name in ("a.b", "a.b.my.net", "A.B.My.Net."):
+        assert names.lookup(name, "c") == Found(("10.0.0.2",), ())
+    for name in ("a", "a.b.net", "a.b.my", "my.net", ""):
+        assert names.lookup(name, "c") is None

@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from barque.kernel import packets
+from barque.network.dns.gate import Counter
 from barque.network.dns.listeners import open_listeners
 from barque.network.names import Entry
 from barque.network.resolving import ServedNamespace
@@ -42,8 +43,9 @@ class NameService:
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._orders: dict[str, list[str]] = {}
-        self._served: dict[str, tuple[int, ServedNamespace]] = {}
-        self._known: set[str] = set()
+        self._served: dict[str, ServedNamespace] = {}
+        # Kept open here too: what is asked while the process is replaced waits in them.
+        self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -80,36 +82,32 @@ class NameService:
         """
         name = space.container_id
         with self._lock:
-            known = name in self._served or name in self._known
+            known = name in self._sockets
+            if not known:
+                with open_path(space.netns_path) as fd:
+                    self._sockets[name] = open_listeners(fd)
+            self._served[name] = space
             if self._socket is None:
                 self._start()
-                known = False
-            fd = self._served[name][0] if name in self._served else os.open(space.netns_path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if known:
-                    self._tell({"op": "serve", "id": name, "settings": _settings_row(space)})
-                else:
-                    self._open(fd, space)
-            except BaseException:
-                if name not in self._served:
-                    os.close(fd)
-                raise
-            self._served[name] = fd, space
+            else:
+                self._tell_of(space, new=not known)
 
     def stop(self, container_id: str) -> None:
         """Stop serving a container; unknown ones are fine."""
         with self._lock:
-            self._known.discard(container_id)
             self._orders.pop(container_id, None)
-            fd, _ = self._served.pop(container_id, (-1, None))
-            if fd >= 0:
-                os.close(fd)
+            self._served.pop(container_id, None)
+            sockets = self._sockets.pop(container_id, ())
+            for sock in sockets:
+                sock.close()
+            if sockets:
                 self._tell({"op": "end", "id": container_id})
 
     def settle(self) -> None:
         """Let the process forget what an earlier daemon told it and this one did not."""
         with self._lock:
-            self._known.clear()
+            for name in [name for name in self._sockets if name not in self._served]:
+                self.stop(name)
             self._tell({"op": "settle", "ids": [*self._served], "endpoints": [*self._entries]})
 
     def close(self) -> None:
@@ -121,6 +119,9 @@ class NameService:
             if self._socket is not None:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
+            for sockets in self._sockets.values():
+                for sock in sockets:
+                    sock.close()
         if not self._served and self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2)
@@ -134,7 +135,11 @@ class NameService:
             made.connect(self._path)
             packets.send(made, {"op": "status"})
             message, _ = packets.receive(made)
-            self._known = set((message or {})["ids"])
+            for name in (message or {})["ids"]:
+                packets.send(made, {"op": "lend", "id": name})
+                _, fds = packets.receive(made)
+                udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+                self._sockets[name] = udp, tcp
         except FileNotFoundError:
             made.close()
             return
@@ -147,12 +152,15 @@ class NameService:
     def _use(self, made: socket.socket) -> None:
         made.settimeout(None)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0))
+        self._counter = Counter()
+        with contextlib.suppress(OSError):
+            packets.send(made, {"op": "share"}, [self._counter.fd])
+        self._counter.close_fd()
         self._socket = made
         threading.Thread(target=self._mind, args=(made,), name="name-server", daemon=True).start()
 
     def _start(self) -> None:
         """Start a process and tell it all."""
-        self._known.clear()
         temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -172,17 +180,12 @@ class NameService:
             self._tell({"op": "add", "entry": _entry_row(entry)})
         for container_id, endpoints in self._orders.items():
             self._tell({"op": "order", "id": container_id, "endpoints": endpoints})
-        for fd, space in self._served.values():
-            try:
-                self._open(fd, space)
-            except OSError as error:
-                log.warning("container %s has no name server any more: %s", space.container_id, error)
+        for space in self._served.values():
+            self._tell_of(space, new=True)
 
-    def _open(self, fd: int, space: ServedNamespace) -> None:
-        udp, tcp = open_listeners(fd)
-        with udp, tcp:
-            message = {"op": "serve", "id": space.container_id, "settings": _settings_row(space)}
-            self._tell(message, [udp.fileno(), tcp.fileno()])
+    def _tell_of(self, space: ServedNamespace, *, new: bool) -> None:
+        message = {"op": "serve", "id": space.container_id, "settings": _settings_row(space)}
+        self._tell(message, [sock.fileno() for sock in self._sockets[space.container_id]] if new else ())
 
     def _tell(self, message: Json, fds: Sequence[int] = ()) -> None:
         """Send a message; where that fails the process is replaced, and the next one told all."""
@@ -190,6 +193,7 @@ class NameService:
             return
         try:
             packets.send(self._socket, message, fds)
+            self._counter.sent()
         except OSError as error:
             log.warning("the name server does not listen: %s", error)
             with contextlib.suppress(OSError):
@@ -222,6 +226,16 @@ class NameService:
                     log.warning("the name server cannot be started: %s", error)
                 else:
                     return
+
+
+@contextlib.contextmanager
+def open_path(path: str) -> Iterator[int]:
+    """Give a descriptor of a path for as long as the body runs."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _entry_row(entry: Entry) -> list[Any]:

@@ -12,6 +12,7 @@ from barque.kernel.poller import Poller
 from barque.network.dns import wire
 from barque.network.dns.cache import Kept
 from barque.network.dns.forward import Asker, Forwarder
+from barque.network.dns.gate import Gate
 from barque.network.dns.local import LocalNames
 
 LONGEST_QUERY = 4096
@@ -60,14 +61,20 @@ class Responder:
 class Listening:
     """The sockets of one container."""
 
-    def __init__(self, poller: Poller, responder: Responder, udp: socket.socket, tcp: socket.socket) -> None:
-        self._poller, self._responder = poller, responder
+    def __init__(
+        self, poller: Poller, responder: Responder, gate: Gate, udp: socket.socket, tcp: socket.socket
+    ) -> None:
+        self._poller, self._responder, self._gate = poller, responder, gate
         self._udp, self._tcp = udp, tcp
         self._conversations: dict[int, _Conversation] = {}
         for sock in (udp, tcp):
             sock.setblocking(False)
         poller.watch(udp.fileno(), select.EPOLLIN, self._datagrams)
         poller.watch(tcp.fileno(), select.EPOLLIN, self._connections)
+
+    def descriptors(self) -> tuple[int, int]:
+        """Return the descriptors of the two sockets."""
+        return self._udp.fileno(), self._tcp.fileno()
 
     def close(self) -> None:
         """Close all sockets."""
@@ -85,10 +92,12 @@ class Listening:
                 conversation.close()
 
     def _datagrams(self, events: int) -> None:
-        udp, quick = self._udp, self._responder.names.quick
+        udp, quick, gate = self._udp, self._responder.names.quick, self._gate
         try:
             for _ in range(_AT_ONCE):
                 data, peer = udp.recvfrom(LONGEST_QUERY)
+                if gate.shared[:8] != gate.done:
+                    gate.pass_through()
                 known = quick(data)
                 if known is not None:
                     udp.sendto(known, peer)
@@ -119,16 +128,23 @@ class Listening:
                 continue
             made.setblocking(False)
             fd = made.fileno()
-            self._conversations[fd] = _Conversation(self._poller, self._responder, made, self._conversations.pop)
+            ended = self._conversations.pop
+            self._conversations[fd] = _Conversation(self._poller, self._responder, self._gate, made, ended)
 
 
 class _Conversation:
     """A TCP connection: questions and answers, each behind its length."""
 
     def __init__(
-        self, poller: Poller, responder: Responder, sock: socket.socket, ended: Callable[[int, None], object]
+        self,
+        poller: Poller,
+        responder: Responder,
+        gate: Gate,
+        sock: socket.socket,
+        ended: Callable[[int, None], object],
     ) -> None:
-        self._poller, self._responder, self._sock, self._ended = poller, responder, sock, ended
+        self._poller, self._responder, self._gate = poller, responder, gate
+        self._sock, self._ended = sock, ended
         self._read, self._unsent = b"", b""
         self.heard_s = time.monotonic()
         poller.watch(sock.fileno(), select.EPOLLIN, self._ready)
@@ -158,6 +174,8 @@ class _Conversation:
             self.close()
             return
         self.heard_s = time.monotonic()
+        if self._gate.shared[:8] != self._gate.done:
+            self._gate.pass_through()
         self._read += data
         while len(self._read) >= 2 and self._sock.fileno() >= 0:
             (size,) = struct.unpack_from("!H", self._read)

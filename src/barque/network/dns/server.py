@@ -2,14 +2,16 @@
 
 The daemon connects to one socket and says, in packets of JSON:
 
+    {"op": "share"} with a descriptor of the memory that it counts its further messages in (see gate.py)
     {"op": "add", "entry": [endpoint, container, network, network name, [names], ip, ip6, links]}
     {"op": "remove", "endpoint"}
     {"op": "order", "id", "endpoints": [...]}
-    {"op": "serve", "id", "settings": {...}} with two descriptors, UDP and TCP, where it is new
+    {"op": "serve", "id", "settings": {...}} with two descriptors, UDP and TCP, where they are new
     {"op": "end", "id"}
     {"op": "settle", "ids": [...], "endpoints": [...]}  forget all others
     {"op": "quit"}
-    {"op": "status"} -> {"ids": [...], "queries": ...}
+    {"op": "lend", "id"} -> {} with the two descriptors
+    {"op": "status"} -> {"ids": [...], "cached": ...}
 
 A daemon that connects anew takes the place of the one before. Without a daemon the process ends
 once it serves nobody, or once its socket's path is not its own any more.
@@ -24,6 +26,7 @@ from typing import Any
 from barque.kernel import packets
 from barque.kernel.poller import Poller
 from barque.network.dns.forward import Asker, Forwarder
+from barque.network.dns.gate import Gate
 from barque.network.dns.listening import Listening, Responder, opener_beside
 from barque.network.dns.local import CountedNames, LocalNames, Settings
 from barque.network.names import Entry
@@ -45,6 +48,7 @@ class NameServer:
         self._names = CountedNames()
         self._endpoints: set[str] = set()
         self._forwarder = Forwarder(self.poller)
+        self._gate = Gate(self._messages)
         self._served: dict[str, tuple[Listening, Responder]] = {}
         self._daemon: socket.socket | None = None
         self._alone_since_s = time.monotonic()
@@ -60,16 +64,17 @@ class NameServer:
         self._leave()
         made.setblocking(False)
         self._daemon = made
-        self.poller.watch(made.fileno(), select.EPOLLIN, self._messages)
+        self.poller.watch(made.fileno(), select.EPOLLIN, lambda events: self._messages())
 
     def _leave(self) -> None:
         if self._daemon is not None:
             self.poller.forget(self._daemon.fileno())
             self._daemon.close()
             self._daemon = None
+            self._gate.leave()
             self._alone_since_s = time.monotonic()
 
-    def _messages(self, events: int) -> None:
+    def _messages(self) -> None:
         while self._daemon is not None:
             try:
                 message, fds = packets.receive(self._daemon)
@@ -85,10 +90,14 @@ class NameServer:
                 self._act(message, fds)
             finally:
                 packets.close_all(fds)
+                if message["op"] != "share":
+                    self._gate.acted()
 
     def _act(self, message: Json, fds: list[int]) -> None:
         kind = message["op"]
-        if kind == "add":
+        if kind == "share":
+            self._gate.open(fds[0])
+        elif kind == "add":
             entry = entry_of(message["entry"])
             self._endpoints.add(entry.endpoint_id)
             self._names.add(entry)
@@ -105,6 +114,8 @@ class NameServer:
             self._settle(set(message["ids"]), set(message["endpoints"]))
         elif kind == "quit":
             self.poller.stopped = True
+        elif kind == "lend" and self._daemon is not None:
+            packets.send(self._daemon, {}, self._served[message["id"]][0].descriptors())
         elif kind == "status" and self._daemon is not None:
             packets.send(self._daemon, {"ids": [*self._served], "cached": len(self._forwarder.cache)})
 
@@ -114,7 +125,7 @@ class NameServer:
             udp, tcp = (socket.socket(fileno=fds.pop(0)) for _ in range(2))
             asker = Asker(name, opener_beside(udp))
             responder = Responder(LocalNames(self._names, name, settings), self._forwarder, asker)
-            self._served[name] = Listening(self.poller, responder, udp, tcp), responder
+            self._served[name] = Listening(self.poller, responder, self._gate, udp, tcp), responder
         elif name in self._served:
             self._served[name][1].names.settings = settings
 

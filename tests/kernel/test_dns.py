@@ -22,16 +22,17 @@ from dns_scenarios import World, address, code, silent, world
 from barque.kernel.netlink import namespace
 from barque.network.dns.client import NameService
 from barque.network.resolving import ServedNamespace
-from conftest import needs_root
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="enters network namespaces"),
+]
 
 ONE, TWO, THREE = "127.0.1.1", "127.0.1.2", "127.0.1.3"
 
 
 @pytest.fixture
 def here(tmp_path):
-    needs_root()
     with world(tmp_path) as made:
         yield made
 

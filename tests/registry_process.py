@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,9 @@ USER, PASSWORD = "jane", "s3cret:word"
 class RegistryUnderTest:
     """A running `barque registry serve`."""
 
-    def __init__(self, root: Path, *flags: str) -> None:
+    def __init__(self, root: Path, *flags: str, prefix: Sequence[str] = ()) -> None:
         self.root = root
+        self.prefix = prefix
         self.flags = flags
         self.address = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -31,7 +32,7 @@ class RegistryUnderTest:
 
     def start(self) -> "RegistryUnderTest":
         """Start it and wait until it listens; a second start takes the same address."""
-        command = [sys.executable, "-m", "barque", "registry", "serve", "--addr", self.address or "127.0.0.1:0"]
+        command = [*self.prefix, sys.executable, "-m", "barque", "registry", "serve", "--addr", self.address or "127.0.0.1:0"]
         with (self.root / "registry.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--root", str(self.root / "registry"), *self.flags], stdout=subprocess.PIPE, stderr=log
@@ -58,10 +59,10 @@ class RegistryUnderTest:
 
 
 @contextmanager
-def registry(root: Path, *flags: str) -> Iterator[RegistryUnderTest]:
-    """Give a running registry below a folder."""
+def registry(root: Path, *flags: str, prefix: Sequence[str] = ()) -> Iterator[RegistryUnderTest]:
+    """Give a running registry below a folder; prefix is a command that starts it elsewhere."""
     root.mkdir(parents=True, exist_ok=True)
-    running = RegistryUnderTest(root, *flags)
+    running = RegistryUnderTest(root, *flags, prefix=prefix)
     running.start()
     try:
         yield running

@@ -130,6 +130,7 @@ COMMANDS: dict[str, Command] = {
     "network ls": Command("networks:ls", "[OPTIONS]", (0, 0), "List networks"),
     "network prune": Command("prune:networks", "[OPTIONS]", (0, 0), "Remove all unused networks"),
     "network rm": Command("networks:rm", "NETWORK [NETWORK...]", (1, -1), "Remove one or more networks"),
+    "registry gc": Command("registry:gc", "[OPTIONS]", (0, 0), "Remove content of a registry that nothing refers to"),
     "registry serve": Command("registry:serve", "[OPTIONS]", (0, 0), "Serve a registry of images"),
     "system df": Command("disk:df", "[OPTIONS]", (0, 0), "Show disk usage"),
     "system events": Command("events:events", "[OPTIONS]", (0, 0), "Get real time events from the server"),
@@ -176,7 +177,7 @@ GROUPS = {
     "volume": "Manage volumes",
 }
 
-LOCAL = ("registry serve",)
+LOCAL = ("registry gc", "registry serve")
 """Commands that need no engine; they are given their flags alone."""
 
 ALIASES = {

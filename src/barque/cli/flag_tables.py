@@ -25,6 +25,11 @@ _REGISTRY = """
 """
 
 TABLES = {
+    "registry gc": f"""{_REGISTRY}- dry-run bool Only say what would go
+- gc-grace duration=1h0m0s How long content that nothing refers to stays
+- gc-untagged bool Collect manifests without a tag, too
+- upload-expiry duration=168h0m0s How long an interrupted upload stays
+""",
     "registry serve": f"""{_REGISTRY}- addr list Address to listen on (host:port, default 127.0.0.1:5000)
 - absolute-urls bool Answer with whole URLs instead of paths
 - gc-grace duration=1h0m0s How long content that nothing refers to stays

@@ -28,6 +28,27 @@ def serve(options: Options) -> int:
     return 0
 
 
+def gc(options: Options) -> int:
+    """Collect garbage once; safe beside running servers."""
+    import asyncio
+
+    from barque.cli.units import human_size
+    from barque.registry.config import from_values
+    from barque.registry.serve import collect
+
+    # The file is the server's, so it may hold all that the server takes.
+    config = from_values(merged("registry serve", options))
+    _log(config.log_level)
+    report = asyncio.run(collect(config, dry_run=options["dry-run"]))
+    for title, names in (("manifest", report.manifests), ("link", report.links), ("blob", report.contents)):
+        for name in names:
+            print(f"{title} {name}")
+    for upload in report.uploads:
+        print(f"upload {upload}")
+    print(f"Total reclaimed space: {human_size(report.bytes)}")
+    return 0
+
+
 def _say(addresses: list[str]) -> None:
     print("Registry listens on " + ", ".join(addresses), flush=True)
 
@@ -54,7 +75,7 @@ def merged(path: str, options: Options) -> dict[str, Any]:
     values = Options(flags).values
     if options["config"]:
         values |= _read_file(options["config"], flags)
-    values |= {name: options[name] for name in options.changed}
+    values |= {name: options[name] for name in options.changed if name in values}
     return values
 
 

@@ -84,14 +84,19 @@ def from_values(values: dict[str, Any]) -> Config:
         tls_key=values["tls-key"],
         tls_client_ca=values["tls-client-ca"],
         upstream=upstream,
-        collecting=Collecting(
-            interval_s=values["gc-interval"] / 1e9,
-            grace_s=values["gc-grace"] / 1e9,
-            upload_expiry_s=values["upload-expiry"] / 1e9,
-            untagged=values["gc-untagged"],
-        ),
+        collecting=collecting_of(values),
         settings=_settings(values, upstream),
         log_level=values["log-level"],
+    )
+
+
+def collecting_of(values: dict[str, Any]) -> Collecting:
+    """Return when garbage goes."""
+    return Collecting(
+        interval_s=values["gc-interval"] / 1e9,
+        grace_s=values["gc-grace"] / 1e9,
+        upload_expiry_s=values["upload-expiry"] / 1e9,
+        untagged=values["gc-untagged"],
     )
 
 

@@ -20,6 +20,7 @@ from barque.registry.storage import CHUNK, BlobInfo, Entry, Storage, UploadInfo
 from barque.storage.content import ContentStore, Writer
 
 _RUNNING_MAX = 1000
+_TRIES = 100
 
 
 def open_directory(root: str) -> Storage:
@@ -57,9 +58,16 @@ class DirectoryRecords:
 
     def _put(self, path: str, value: bytes) -> None:
         folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            self._make_folders(folder)
-        write_atomic(path, value)
+        for _ in range(_TRIES):
+            if not os.path.isdir(folder):
+                self._make_folders(folder)
+            try:
+                write_atomic(path, value)
+                return
+            except FileNotFoundError:
+                # Another request deleted the folder's last record, and the folder with it.
+                continue
+        raise OSError(f"the folder {folder} vanishes again and again")
 
     def _make_folders(self, folder: str) -> None:
         above = os.path.dirname(folder)
@@ -67,18 +75,32 @@ class DirectoryRecords:
             self._make_folders(above)
         try:
             os.mkdir(folder, 0o755)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             return
         fsync_folder(above)
 
     async def delete(self, key: str) -> bool:
         """Remove it (see Records)."""
-        path = self._path(key)
+        return await asyncio.to_thread(self._delete, self._path(key))
+
+    def _delete(self, path: str) -> bool:
         try:
             os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        await asyncio.to_thread(fsync_folder, os.path.dirname(path))
+        folder = os.path.dirname(path)
+        while folder != self._root:
+            try:
+                os.rmdir(folder)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                break
+            folder = os.path.dirname(folder)
+        try:
+            fsync_folder(folder)
+        except FileNotFoundError:
+            pass
         return True
 
     async def touch(self, key: str) -> bool:

@@ -196,6 +196,9 @@ class Repositories:
         await self.make(name)
         for tag in tags:
             await self._records.put(f"{folder}/tags/{tag}", found.encode())
+        if await self._records.time(f"{folder}/manifests/{found}") is None:
+            # A collector took it for untagged just before it got its tag.
+            await self._records.put(f"{folder}/manifests/{found}", facts)
         return found
 
     async def _check_references(self, name: str, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.registry.auth import Everyone, Guard, Htpasswd
+from barque.registry.collect import Collector, Report, run_forever
 from barque.registry.config import Config
 from barque.registry.directory import open_directory
 from barque.registry.metrics import Metrics
@@ -46,18 +47,29 @@ async def serve(config: Config, *, ready: Callable[[list[str]], None] = lambda a
     async with AsyncExitStack() as stack:
         storage = await open_storage(config, stack)
         metrics = Metrics()
-        registry = Registry(Repositories(storage), guard_of(config), config.settings, metrics)
+        repositories = Repositories(storage)
+        registry = Registry(repositories, guard_of(config), config.settings, metrics)
         context = tls_context(config)
         addresses = []
         for host, port in config.addresses:
             addresses.append(await _listen(stack, registry.handle, host, port, context))
         if config.metrics_address:
             await _listen(stack, _metrics_handler(metrics), *config.metrics_address, None)
+        if config.collecting.interval_s and not config.settings.read_only:
+            collecting = loop.create_task(run_forever(repositories, config.collecting))
+            stack.callback(collecting.cancel)
         for address in addresses:
             log.info("listening on %s%s", address, " (TLS)" if context else "")
         ready(addresses)
         await ended.wait()
         log.info("ending; requests in progress get %d s", _DRAIN_S)
+
+
+async def collect(config: Config, *, dry_run: bool) -> Report:
+    """Collect garbage once, beside the servers that share the storage."""
+    async with AsyncExitStack() as stack:
+        storage = await open_storage(config, stack)
+        return await Collector(Repositories(storage), config.collecting, dry_run=dry_run).run()
 
 
 async def open_storage(config: Config, stack: AsyncExitStack) -> Storage:

@@ -1,0 +1,225 @@
+"""The contract of storages, and what repositories and the collector make of it."""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+
+import pytest
+
+from barque.oci import digest as digests, media
+from barque.registry import manifests
+from barque.registry.collect import Collector
+from barque.registry.config import Collecting
+from barque.registry.directory import open_directory
+from barque.registry.errors import RegistryError
+from barque.registry.repositories import Repositories
+
+NOW = Collecting(interval_s=0, grace_s=0, upload_expiry_s=3600, untagged=False)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_directory(str(tmp_path))
+
+
+@pytest.fixture
+def repositories(storage):
+    return Repositories(storage)
+
+
+async def stream(*chunks):
+    for chunk in chunks:
+        yield chunk
+
+
+async def broken(chunk):
+    yield chunk
+    raise ConnectionResetError("gone")
+
+
+async def everything(blobs):
+    return [b.digest async for b in blobs.walk()]
+
+
+async def test_records_are_read_back_listed_and_deleted(storage):
+    records = storage.records
+    assert await records.get("a/b") is None
+    for name in ("b", "a", "C", "sha256:00"):
+        await records.put(f"folder/{name}", name.encode())
+    assert await records.get("folder/a") == b"a"
+    assert [e.name for e in await records.entries("folder")] == ["C", "a", "b", "sha256:00"]
+    assert [e.name for e in await records.entries("folder", after="C", most=2)] == ["a", "b"]
+    assert await records.delete("folder/a")
+    assert not await records.delete("folder/a")
+    assert await records.entries("nowhere") == []
+
+
+async def test_records_tell_their_time_and_are_renewed(storage):
+    records = storage.records
+    before = time.time() - 2
+    await records.put("x/y", b"")
+    assert await records.touch("x/y")
+    assert not await records.touch("x/z")
+    assert before <= await records.time("x/y") <= time.time() + 2
+    assert await records.time("x/z") is None
+
+
+async def test_uploads_become_blobs(storage):
+    uploads, data = storage.uploads, os.urandom(3 << 20)
+    upload = await uploads.create()
+    assert await uploads.size(upload) == 0
+    assert await uploads.append(upload, stream(data[:10], data[10 : 1 << 20]), start=0) == 1 << 20
+    with pytest.raises(RegistryError) as caught:
+        await uploads.append(upload, stream(b"x"), start=5)
+    assert caught.value.status == 416
+    assert await uploads.append(upload, stream(data[1 << 20 :]), start=None) == len(data)
+    digest = digests.of(data)
+    assert await uploads.finish(upload, digest) == len(data)
+    assert await storage.blobs.size(digest) == len(data)
+    assert b"".join([c async for c in storage.blobs.read(digest, 5, 2_000_000)]) == data[5:2_000_000]
+    assert await uploads.size(upload) is None
+    with pytest.raises(RegistryError):
+        await uploads.append(upload, stream(b""), start=None)
+
+
+async def test_another_algorithm_and_an_empty_blob(storage):
+    for data, digest in ((b"", digests.of(b"")), (b"x", "sha512:" + hashlib.sha512(b"x").hexdigest())):
+        upload = await storage.uploads.create()
+        await storage.uploads.append(upload, stream(data), start=0)
+        await storage.uploads.finish(upload, digest)
+        assert await storage.blobs.size(digest) == len(data)
+
+
+async def test_a_wrong_digest_ends_the_upload_without_a_blob(storage):
+    upload = await storage.uploads.create()
+    await storage.uploads.append(upload, stream(b"abc"), start=0)
+    with pytest.raises(RegistryError) as caught:
+        await storage.uploads.finish(upload, digests.of(b"abd"))
+    assert caught.value.code == "DIGEST_INVALID"
+    assert await everything(storage.blobs) == []
+    assert await storage.uploads.size(upload) is None
+
+
+async def test_what_came_before_an_interruption_stays(storage):
+    upload = await storage.uploads.create()
+    with pytest.raises(ConnectionResetError):
+        await storage.uploads.append(upload, broken(b"one"), start=0)
+    assert await storage.uploads.size(upload) == 3
+    await storage.uploads.append(upload, stream(b"two"), start=3)
+    await storage.uploads.finish(upload, digests.of(b"onetwo"))
+
+
+async def test_uploads_are_cancelled_and_listed(storage):
+    upload = await storage.uploads.create()
+    assert [u.upload async for u in storage.uploads.walk()] == [upload]
+    assert await storage.uploads.cancel(upload)
+    assert not await storage.uploads.cancel(upload)
+    assert [u.upload async for u in storage.uploads.walk()] == []
+
+
+# Repositories and the collector.
+
+
+async def blob(repositories, name, data):
+    await repositories.storage.blobs.put(digests.of(data), data)
+    assert await repositories.add_blob(name, digests.of(data))
+    return {"mediaType": media.OCI_LAYER, "digest": digests.of(data), "size": len(data)}
+
+
+async def image(repositories, name, *tags, layers=(b"layer",), subject=""):
+    config = await blob(repositories, name, b"{}")
+    content = {"schemaVersion": 2, "config": config, "layers": [await blob(repositories, name, d) for d in layers]}
+    if subject:
+        content["subject"] = {"mediaType": media.OCI_MANIFEST, "digest": subject, "size": 1}
+    raw = json.dumps(content).encode()
+    parsed = manifests.parse(raw, media.OCI_MANIFEST)
+    return await repositories.put_manifest(name, raw, parsed, tags=tags, sparse=False)
+
+
+async def test_the_collector_leaves_what_is_referred_to(repositories):
+    await image(repositories, "a/b", "tag")
+    other = await image(repositories, "a", layers=(b"other",))
+    await blob(repositories, "a", b"lonely")
+    report = await Collector(repositories, NOW).run()
+    assert report.links == [f"a@{digests.of(b'lonely')}"]
+    assert report.contents == [digests.of(b"lonely")]
+    assert report.bytes == 6
+    assert (await Collector(repositories, NOW).run()).contents == []
+    await repositories.delete_manifest("a", other)
+    report = await Collector(repositories, NOW).run()
+    assert sorted(report.contents) == sorted([other, digests.of(b"other")])
+    assert await repositories.blob_size("a/b", digests.of(b"layer")) == 5
+    assert await repositories.catalog(after="", most=9) == ["a/b"]
+
+
+async def test_untagged_manifests_go_when_asked_but_not_what_tags_lead_to(repositories):
+    kept = await image(repositories, "a", "tag")
+    about = await image(repositories, "a", layers=(b"signature",), subject=kept)
+    lost = await image(repositories, "a", layers=(b"old",))
+    about_lost = await image(repositories, "a", layers=(b"old signature",), subject=lost)
+    report = await Collector(repositories, NOW._replace(untagged=True), dry_run=True).run()
+    wanted = sorted([f"a@{lost}", f"a@{about_lost}"])
+    assert sorted(report.manifests) == wanted
+    assert await repositories.resolve("a", lost)
+    assert sorted(report.contents) == sorted([lost, about_lost, digests.of(b"old"), digests.of(b"old signature")])
+    report = await Collector(repositories, NOW._replace(untagged=True)).run()
+    assert sorted(report.manifests) == wanted
+    assert await repositories.resolve("a", about)
+    with pytest.raises(RegistryError):
+        await repositories.resolve("a", lost)
+
+
+async def test_the_grace_protects_a_push_in_progress(repositories):
+    await blob(repositories, "a", b"just pushed")
+    old = await blob(repositories, "a", b"pushed long ago")
+    path = repositories.storage.records._path(f"repositories/a/blobs/{old['digest']}")
+    data = repositories.storage.blobs._content.path(old["digest"])
+    for file in (path, data):
+        os.utime(file, (1, 1))
+    # A client is told that the blob is here, so it stays.
+    await repositories.blob_size("a", old["digest"])
+    settings = NOW._replace(grace_s=3600)
+    assert (await Collector(repositories, settings).run()).links == []
+    os.utime(path, (1, 1))
+    report = await Collector(repositories, settings).run()
+    assert report.contents == [old["digest"]]
+
+
+async def test_pushes_beside_collectors_never_lose_a_blob(repositories):
+    """The collectors have no grace at all: a push may be refused then, but what it was told is true."""
+    stop = False
+
+    async def collect():
+        while not stop:
+            await Collector(repositories, NOW).run()
+
+    async def push(number):
+        data = f"layer {number % 3}".encode()
+        for _ in range(200):
+            try:
+                config, layer = await asyncio.gather(blob(repositories, "a", b"{}"), blob(repositories, "a", data))
+                raw = json.dumps({"schemaVersion": 2, "config": config, "layers": [layer], "n": number}).encode()
+                parsed = manifests.parse(raw, media.OCI_MANIFEST)
+                return await repositories.put_manifest("a", raw, parsed, tags=(f"t{number}",), sparse=False)
+            except (RegistryError, AssertionError):
+                await asyncio.sleep(0.001)
+        raise AssertionError("never got through")
+
+    collectors = [asyncio.ensure_future(collect()) for _ in range(2)]
+    pushed = await asyncio.gather(*(push(n) for n in range(12)))
+    stop = True
+    await asyncio.gather(*collectors)
+    for digest in pushed:
+        stored = await repositories.resolve("a", digest)
+        parsed = manifests.parse(await repositories.read_manifest(digest), stored.media_type)
+        for wanted in parsed.blobs:
+            assert await repositories.blob_size("a", wanted) > 0
+
+
+async def test_old_uploads_are_forgotten(repositories):
+    upload = await repositories.storage.uploads.create()
+    assert (await Collector(repositories, NOW).run()).uploads == []
+    report = await Collector(repositories, NOW._replace(upload_expiry_s=-1)).run()
+    assert report.uploads == [upload]

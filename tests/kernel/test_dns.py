@@ -9,14 +9,15 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("dns", reason="dnspython is not installed")
+sys.path.insert(0, str(Path(__file__).parent))
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from dns_scenarios import World, address, code, silent, world
 
 from barque.kernel.netlink import namespace

@@ -1,9 +1,6 @@
 import socket
 from types import SimpleNamespace
 
-import dns.flags
-import dns.message
-import dns.reversename
 import pytest
 from hypothesis import given, strategies as st
 
@@ -12,6 +9,11 @@ from barque.network.dns.cache import LONGEST_NEGATIVE_S, LONGEST_S, Cache
 from barque.network.dns.health import Health
 from barque.network.dns.local import CountedNames, LocalNames, Settings
 from barque.network.names import Entry
+
+pytest.importorskip("dns", reason="dnspython is not installed")
+import dns.flags
+import dns.message
+import dns.reversename
 
 
 def names_of(*entries, keeps_short=False):

@@ -1,16 +1,18 @@
 import ipaddress
 import struct
 
+import pytest
+from hypothesis import given, strategies as st
+
+from barque.network.dns import wire
+
+pytest.importorskip("dns", reason="dnspython is not installed")
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
 import dns.rrset
-import pytest
-from hypothesis import given, strategies as st
-
-from barque.network.dns import wire
 
 LABELS = st.lists(st.text("abcXYZ019-_", min_size=1, max_size=63), min_size=1, max_size=4)
 KINDS = st.sampled_from(["A", "AAAA", "MX", "TXT", "PTR", "SRV", "ANY", "HTTPS"])

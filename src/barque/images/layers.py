@@ -2,8 +2,11 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+from barque.base.errors import NotFoundError
+from barque.images.leases import Lease
 from barque.oci import digest as digests
 from barque.storage.archive import unpack
 from barque.storage.compression import plain
@@ -14,6 +17,12 @@ from barque.storage.snapshots import COMMITTED, Snapshotter
 _EXTRACT = "extract-"
 
 
+class _Turn:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
 class Layers:
     """Adds and removes layers; safe to use from several threads."""
 
@@ -21,15 +30,22 @@ class Layers:
         self.content = content
         self.snapshots = snapshots
         self._lock = threading.Lock()
+        self._busy: dict[str, _Turn] = {}
 
     def has(self, chain_id: str) -> bool:
         """Tell whether the layer's files are here."""
-        return any(i.name == chain_id and i.kind == COMMITTED for i in self.snapshots.walk())
+        try:
+            return self.snapshots.stat(chain_id).kind == COMMITTED
+        except NotFoundError:
+            return False
 
-    def add(self, parent: str, chunks: Iterable[bytes | memoryview], expected: str = "") -> tuple[str, str]:
+    def add(
+        self, lease: Lease, parent: str, chunks: Iterable[bytes | memoryview], expected: str = ""
+    ) -> tuple[str, str]:
         """Store a layer's tar and unpack it on the parent's chain id.
 
         Args:
+            lease: holds the layer until an image has it.
             parent: chain id of the layer below, empty for the lowest.
             chunks: the tar, perhaps compressed.
             expected: the diffID it must have, empty if unknown.
@@ -41,12 +57,37 @@ class Layers:
             InvalidInputError: broken archive or another digest.
             OSError: full or read-only disk; nothing is left behind.
         """
-        blob = self.content.ingest(plain(chunks), expected)
-        chain = digests.of(f"{parent} {blob.digest}".encode()) if parent else blob.digest
-        with self._lock:
+        blob = self.content.ingest(plain(chunks), expected, hold=lease.hold_blob)
+        return blob.digest, self.unpack(lease, parent, blob.digest)
+
+    def unpack(self, lease: Lease, parent: str, diff_id: str) -> str:
+        """Unpack a layer whose tar is here on the parent's chain id, unless it is; return its chain id.
+
+        Raises:
+            InvalidInputError: broken archive.
+            OSError: full or read-only disk; nothing is left behind.
+        """
+        chain = digests.of(f"{parent} {diff_id}".encode()) if parent else diff_id
+        lease.hold_chain(chain)
+        with self._only_one(chain):
             if not self.has(chain):
-                self._unpack(parent, chain, blob.digest)
-        return blob.digest, chain
+                self._unpack(parent, chain, diff_id)
+        return chain
+
+    @contextmanager
+    def _only_one(self, chain: str) -> Iterator[None]:
+        """Let one thread at a time unpack a layer; different layers go side by side."""
+        with self._lock:
+            users = self._busy.setdefault(chain, _Turn())
+            users.count += 1
+        try:
+            with users.lock:
+                yield
+        finally:
+            with self._lock:
+                users.count -= 1
+                if not users.count:
+                    del self._busy[chain]
 
     def _unpack(self, parent: str, chain: str, diff_id: str) -> None:
         key = _EXTRACT + os.urandom(8).hex()
@@ -63,19 +104,21 @@ class Layers:
             self.snapshots.remove(key)
             raise
 
+    def drop_unfinished(self) -> None:
+        """Remove what an interrupted unpacking left; only before the first layer is added."""
+        for info in list(self.snapshots.walk()):
+            if info.name.startswith(_EXTRACT):
+                self.snapshots.remove(info.name)
+
     def keep_only(self, chains: set[str], blobs: set[str]) -> None:
-        """Remove image layers and blobs that are not named: what an interrupted action left."""
-        with self._lock:
-            infos = list(self.snapshots.walk())
-            for info in infos:
-                if info.name.startswith(_EXTRACT):
-                    self.snapshots.remove(info.name)
-            used = {i.parent for i in infos if i.kind != COMMITTED}
-            stale = {i.name: i.parent for i in infos if i.kind == COMMITTED and i.name not in chains}
-            while leaves := [n for n in stale if n not in stale.values() and n not in used]:
-                for name in leaves:
-                    self.snapshots.remove(name)
-                    del stale[name]
+        """Remove image layers and blobs that are not named."""
+        infos = list(self.snapshots.walk())
+        used = {i.parent for i in infos if i.kind != COMMITTED}
+        stale = {i.name: i.parent for i in infos if i.kind == COMMITTED and i.name not in chains}
+        while leaves := [n for n in stale if n not in stale.values() and n not in used]:
+            for name in leaves:
+                self.snapshots.remove(name)
+                del stale[name]
         for blob in list(self.content.walk()):
             if blob.digest not in blobs:
                 self.content.remove(blob.digest)

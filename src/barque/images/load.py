@@ -179,12 +179,14 @@ class _Loader:
                 f"invalid manifest, layers length mismatch: expected {len(parts)}, got {len(diff_ids)}"
             )
         store = self._store
-        with store.collecting():
+        with store.lease() as lease:
             parent = ""
             chain = digests.chain_ids(diff_ids)
             for diff_id, layer, part in zip(diff_ids, chain, parts, strict=True):
+                lease.hold_blob(diff_id)
+                lease.hold_chain(layer)
                 if not (store.layers.has(layer) and store.content.has(diff_id)):
-                    store.add_layer(parent, pieces(part), diff_id)
+                    store.add_layer(lease, parent, pieces(part), diff_id)
                 parent = layer
             image = store.register(raw)
         names = []

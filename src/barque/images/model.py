@@ -10,6 +10,15 @@ from barque.oci import digest as digests
 Json = dict[str, Any]
 
 
+class PackedLayer(NamedTuple):
+    """A compressed form of a layer and a repository (`domain/path`) that has it."""
+
+    digest: str
+    size: int
+    media_type: str
+    repository: str
+
+
 class Image(NamedTuple):
     """An image: its id is the digest of its config's bytes."""
 

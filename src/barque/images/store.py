@@ -1,109 +1,72 @@
-"""The image store: configs, names and which layers belong to them, in SQLite."""
+"""The image store: configs, names and the layers that belong to them, made, imported, committed, removed."""
 
 import json
 import os
-import re
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
-from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
+from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.base.times import format_ns
+from barque.images.catalogue import Catalogue
 from barque.images.changes import apply_changes
 from barque.images.layers import Layers
+from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
-from barque.oci import digest as digests, platform
+from barque.oci import digest as digests, manifest as manifests, platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Snapshotter, init_layer_name, tree_usage
 
-_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS image (
-    id TEXT PRIMARY KEY, parent TEXT NOT NULL, size INTEGER NOT NULL, tagged_ns INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS name (ref TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES image(id));
-"""
-
 Publish = Callable[[str, str, str], None]
 """Told (action, image id, name) of every change."""
 
 
-class ImageStore:
+class ImageStore(Catalogue):
     """Images of one data root; blocking, safe to use from several threads."""
 
     def __init__(self, data_root: str, content: ContentStore, snapshots: Snapshotter) -> None:
+        super().__init__(data_root)
         self.layers = Layers(content, snapshots)
         self.content = content
         self.snapshots = snapshots
         self.publish: Publish = lambda action, image, name: None
-        # `changing` is held long, by those who add or remove content: between a layer's arrival and
-        # the image's row nobody may sweep it away. `lock` guards the maps, is held for moments only
-        # and taken after `changing`, so that looking an image up never waits for an import.
+        # `changing` orders those who add or remove images; it is taken before `lock`. What an action
+        # brings in before it has an image to belong to is kept by a lease.
         self.changing = threading.RLock()
-        self.lock = threading.RLock()
-        self._images: dict[str, Image] = {}
-        self._names: dict[str, str] = {}
-        if os.statvfs(data_root).f_flag & os.ST_RDONLY:
-            raise BarqueError(f"data root {data_root} is on a read-only file system")
-        self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
-        try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            self._database.close()
-            raise BarqueError(f"image database in {data_root}: {error}") from None
+        self._leases: list[Lease] = []
+        self._sizes: dict[str, int] = {}
         self._read()
 
-    def close(self) -> None:
-        """Close the database."""
+    def siblings(self, full_name: str) -> list[Image]:
+        """Return the other platforms' images of the index that a name was pulled by."""
         with self.lock:
-            self._database.close()
+            own = self._names.get(full_name, "")
+            found = {self._manifests.get(d, "") for d in self._members(self.target(full_name))}
+            return [self._images[i] for i in sorted(found - {own, ""}) if i in self._images]
 
-    def resolve(self, ref: str) -> Image:
-        """Return the image that a name, `name:tag`, `name@digest`, id or id prefix means.
-
-        Raises:
-            InvalidInputError: ref is malformed, or a prefix of several ids.
-            NotFoundError: there is none.
-        """
+    def covered(self) -> set[str]:
+        """Return the ids of images that are kept by an index only: another platform's image has the name."""
         with self.lock:
-            named = self._by_name(ref)
-            if named:
-                return self._images[named]
-            match = _HEX.fullmatch(ref)
-            if match:
-                found = [i for i in self._images if i.startswith(f"sha256:{match[1]}")]
-                if len(found) == 1:
-                    return self._images[found[0]]
-                if found:
-                    raise InvalidInputError(f"multiple IDs found with provided prefix: {ref}")
-            if re.fullmatch(r"sha256:[0-9a-f]{64}|[0-9a-f]{64}", ref):
-                raise NotFoundError(f"No such image: {ref}")
-            raise NotFoundError(f"No such image: {parse(ref).with_default_tag().familiar}")
+            members = {m for target in set(self._targets.values()) for m in self._members(target)}
+            return {i for m in members if (i := self._manifests.get(m, ""))}
 
-    def images(self) -> list[Image]:
-        """Return all images, newest first."""
-        with self.lock:
-            return sorted(self._images.values(), key=lambda i: i.created_ns, reverse=True)
-
-    def name_of(self, ref: str) -> str:
-        """Return the full name by which ref finds an image, empty where it is an id."""
-        with self.lock:
-            return self._full_name(ref)
-
-    def children(self, image_id: str) -> list[str]:
-        """Return the ids of the images made from this one."""
-        with self.lock:
-            return [i.id for i in self._images.values() if i.parent == image_id]
+    def _members(self, target: str) -> list[str]:
+        """Return the digests of the manifests in an index; none for a manifest."""
+        if not target or self._manifests.get(target, "") != "" or not self.content.has(target):
+            return []
+        parsed = manifests.parse(self.content.read(target))
+        return [m.digest for m in parsed.manifests] if isinstance(parsed, manifests.Index) else []
 
     def layer_size(self, chain_id: str) -> int:
         """Return the bytes of a layer's own files."""
-        return self.snapshots.usage(chain_id).size
+        size = self._sizes.get(chain_id)
+        if size is None:
+            size = self._sizes[chain_id] = self.snapshots.usage(chain_id).size
+        return size
 
     def tag(self, image_id: str, repo: str, tag: str) -> str:
         """Name the image; a name that another image had moves. Returns the familiar name.
@@ -119,29 +82,9 @@ class ImageStore:
         self.publish("tag", image_id, reference.familiar)
         return reference.familiar
 
-    def set_name(self, reference: Reference, image_id: str) -> None:
-        """Let a whole reference (tag or digest) mean the image, durably."""
-        now = time.time_ns()
-        with self.lock:
-            if image_id not in self._images:
-                raise NotFoundError(f"No such image: {image_id}")
-            ref = str(reference)
-            with self._transaction() as database:
-                database.execute("INSERT OR REPLACE INTO name VALUES (?, ?)", (ref, image_id))
-                database.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (now, image_id))
-            before = self._names.get(ref)
-            self._names[ref] = image_id
-            self._images[image_id] = self._images[image_id]._replace(tagged_ns=now)
-            self._refresh(image_id, before)
-
     def untag(self, full_name: str) -> None:
         """Take a full name away from its image; the image stays."""
-        with self.lock:
-            image_id = self._names[full_name]
-            with self._transaction() as database:
-                database.execute("DELETE FROM name WHERE ref = ?", (full_name,))
-            del self._names[full_name]
-            self._refresh(image_id)
+        image_id = self._remove_name(full_name)
         self.publish("untag", image_id, image_id)
 
     def delete(self, image_id: str) -> list[str]:
@@ -150,12 +93,12 @@ class ImageStore:
             image = self._images[image_id]
             if image.names or image.digests or self.children(image_id):
                 raise ConflictError(f"image {short(image_id)} has names or children")
-            with self._transaction() as database:
-                database.execute("DELETE FROM image WHERE id = ?", (image_id,))
-            del self._images[image_id]
+            blobs = {image_id, *image.diff_ids, *self._forget(image)}
             gone = self._delete_layers(image)
-            if not any(image_id in i.diff_ids for i in self._images.values()):
-                self.content.remove(image_id)
+            unused = [d for d, i in self._manifests.items() if not i and d not in self._targets.values()]
+            self._forget_manifests(unused)
+            for digest in blobs.union(unused) - self._used_blobs():
+                self.content.remove(digest)
         self.publish("delete", image_id, image_id)
         return gone
 
@@ -168,28 +111,38 @@ class ImageStore:
         """
         config = check_config(raw)
         image_id = digests.of(raw)
-        with self.changing:
-            with self.lock:
-                if image_id in self._images:
-                    return self._images[image_id]
-            chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
-            for layer in chain:
-                if not self.layers.has(layer):
-                    raise ConflictError(f"layer {layer} is missing")
-            size = sum(self.layer_size(layer) for layer in chain)
+        chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
+        with self.lock:
+            if image_id in self._images:
+                return self._images[image_id]
+        for layer in chain:
+            if not self.layers.has(layer):
+                raise ConflictError(f"layer {layer} is missing")
+        size = sum(self.layer_size(layer) for layer in chain)
+        with self.lease() as lease:
+            lease.hold_blob(image_id)
             self.content.put(raw)
             # The row promises that all files are there, so they go to disk before it.
             self.snapshots.sync()
-            with self.lock:
-                with self._transaction() as database:
-                    row = (image_id, parent, size, 0)
-                    database.execute("INSERT INTO image VALUES (?, ?, ?, ?)", row)
-                self._images[image_id] = Image(image_id, config, raw, chain, parent, size, 0)
-                return self._images[image_id]
+            with self.changing, self.lock:
+                if image_id in self._images:
+                    return self._images[image_id]
+                return self._insert(Image(image_id, config, raw, chain, parent, size, 0))
 
-    def add_layer(self, parent: str, chunks: Iterable[bytes | memoryview], expected: str = "") -> tuple[str, str]:
-        """Store and unpack a layer (see Layers.add); call it inside `collecting()`."""
-        return self.layers.add(parent, chunks, expected)
+    def keep_manifest(self, raw: bytes, image_id: str) -> str:
+        """Keep a manifest as it was pulled, of an image that is here, or an index (""); return its digest."""
+        with self.lease() as lease:
+            digest = digests.of(raw)
+            lease.hold_blob(digest)
+            self.content.put(raw)
+            self.add_manifest(digest, image_id)
+            return digest
+
+    def add_layer(
+        self, lease: Lease, parent: str, chunks: Iterable[bytes | memoryview], expected: str = ""
+    ) -> tuple[str, str]:
+        """Store and unpack a layer (see Layers.add)."""
+        return self.layers.add(lease, parent, chunks, expected)
 
     def import_tar(
         self,
@@ -217,8 +170,8 @@ class ImageStore:
         target = platform.parse(wanted) if wanted else platform.host()
         now = format_ns(time.time_ns())
         comment = message or "Imported from -"
-        with self.collecting():
-            diff_id, _ = self.add_layer("", chunks)
+        with self.lease() as lease:
+            diff_id, _ = self.add_layer(lease, "", chunks)
             config: Json = {
                 "architecture": target.architecture,
                 "comment": comment,
@@ -267,8 +220,9 @@ class ImageStore:
         run_config = apply_changes(config, changes)
         now = format_ns(time.time_ns())
         upper, lowers = self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key)
-        with self.collecting():
-            diff_id, _ = self.add_layer(parent.top if parent else "", layer_tar(upper, lowers))
+        with self.lease() as lease:
+            lease.hold_chain(parent.top if parent else "")
+            diff_id, _ = self.add_layer(lease, parent.top if parent else "", layer_tar(upper, lowers))
             made: Json = dict(parent.config) if parent else {}
             entry = {"created": now, "author": author, "created_by": created_by, "comment": comment}
             host = platform.host()
@@ -291,16 +245,55 @@ class ImageStore:
             self.tag(image.id, reference.name, reference.tag)
         return self.resolve(image.id)
 
-    def collecting(self) -> "_Collecting":
-        """Hold off removal while layers arrive; what did not become an image's is removed at the end."""
-        return _Collecting(self)
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """Hold what arrives; what did not become an image's is removed at the end."""
+        lease = Lease(self.lock)
+        with self.lock:
+            self._leases.append(lease)
+        try:
+            yield lease
+        finally:
+            with self.changing, self.lock:
+                self._leases.remove(lease)
+                self._drop_unused(lease)
+
+    def _drop_unused(self, lease: Lease) -> None:
+        used = self._used_chains()
+        for chain in self._deepest_first(lease.chains - used):
+            try:
+                self.snapshots.remove(chain)
+                self._sizes.pop(chain, None)
+            except (ConflictError, NotFoundError):
+                continue
+        for digest in lease.blobs - self._used_blobs():
+            self.content.remove(digest)
+
+    def _deepest_first(self, chains: set[str]) -> list[str]:
+        depths: dict[str, int] = {}
+        for chain in chains:
+            depth, at = 0, chain
+            while at:
+                try:
+                    at = self.snapshots.stat(at).parent
+                except NotFoundError:
+                    break
+                depth += 1
+            depths[chain] = depth
+        return sorted(chains, key=lambda c: -depths[c])
+
+    def _used_chains(self) -> set[str]:
+        used = {c for i in self._images.values() for c in i.chain}
+        return used.union(*(lease.chains for lease in self._leases))
+
+    def _used_blobs(self) -> set[str]:
+        used = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}
+        return used.union(self._manifests, *(lease.blobs for lease in self._leases))
 
     def sweep(self) -> None:
-        """Remove layers and blobs that belong to no image."""
+        """Remove layers and blobs that belong to no image and no lease."""
         with self.changing, self.lock:
-            chains = {c for i in self._images.values() for c in i.chain}
-            blobs = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}
-            self.layers.keep_only(chains, blobs)
+            self.layers.keep_only(self._used_chains(), self._used_blobs())
 
     def layers_size(self) -> int:
         """Return the bytes that all images' layers take together, shared ones once."""
@@ -308,43 +301,8 @@ class ImageStore:
             chains = {c for i in self._images.values() for c in i.chain}
         return sum(self.layer_size(c) for c in chains)
 
-    def _by_name(self, ref: str) -> str:
-        return self._names.get(self._full_name(ref), "")
-
-    def _full_name(self, ref: str) -> str:
-        try:
-            reference = parse(ref).with_default_tag()
-        except InvalidInputError:
-            # A whole id is no name, but it is a way to say which image.
-            if _HEX.fullmatch(ref):
-                return ""
-            raise
-        if reference.digest:
-            text = str(reference._replace(tag=""))
-            if text in self._names:
-                return text
-            # Local images have no manifest digest of a registry; their config's will do.
-            for name, image_id in self._names.items():
-                if image_id == reference.digest and name.startswith(reference.name + ":"):
-                    return name
-            return ""
-        return str(reference) if str(reference) in self._names else ""
-
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database)
-
-    def _refresh(self, *image_ids: str | None) -> None:
-        for image_id in image_ids:
-            if image_id is None or image_id not in self._images:
-                continue
-            refs = sorted(r for r, i in self._names.items() if i == image_id)
-            self._images[image_id] = self._images[image_id]._replace(
-                names=tuple(r for r in refs if "@" not in r),
-                digests=tuple(r for r in refs if "@" in r),
-            )
-
     def _delete_layers(self, image: Image) -> list[str]:
-        kept = {c for i in self._images.values() for c in i.chain}
+        kept = self._used_chains()
         gone = []
         for chain in reversed(image.chain):
             if chain in kept:
@@ -357,10 +315,8 @@ class ImageStore:
                 break
             except NotFoundError:
                 continue
+            self._sizes.pop(chain, None)
             gone.append(chain)
-        blobs = {d for i in self._images.values() for d in i.diff_ids}
-        for diff_id in set(image.diff_ids) - blobs:
-            self.content.remove(diff_id)
         return gone
 
     def _remove_init_layer(self, chain: str) -> None:
@@ -370,56 +326,14 @@ class ImageStore:
             return
 
     def _read(self) -> None:
-        rows = self._database.execute("SELECT id, parent, size, tagged_ns FROM image").fetchall()
-        for image_id, parent, size, tagged in rows:
+        for image_id, parent, size, tagged in self._rows():
             raw = self.content.read(image_id)
             config = check_config(raw)
             chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
             self._images[image_id] = Image(image_id, config, raw, chain, parent, size, tagged)
-        for ref, image_id in self._database.execute("SELECT ref, image FROM name"):
-            self._names[ref] = image_id
         self._refresh(*self._images)
+        self.layers.drop_unfinished()
         self.sweep()
-
-
-class _Transaction:
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> sqlite3.Connection:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise BarqueError(f"image database: {error}") from None
-        return self._database
-
-    def __exit__(self, kind: Any, error: BaseException | None, *rest: Any) -> None:
-        if kind is None:
-            try:
-                self._database.execute("COMMIT")
-                return
-            except sqlite3.Error as refused:
-                error = refused
-        if self._database.in_transaction:
-            self._database.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            # A full disk speaks through the database too.
-            raise BarqueError(f"image database: {error}") from None
-
-
-class _Collecting:
-    def __init__(self, store: ImageStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        self._store.changing.acquire()
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        try:
-            if kind is not None:
-                self._store.sweep()
-        finally:
-            self._store.changing.release()
 
 
 def container_size(snapshots: Snapshotter, key: str) -> int:

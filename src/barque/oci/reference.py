@@ -16,7 +16,7 @@ _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
 _REFERENCE = re.compile(rf"((?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)(?::({_TAG}))?(?:@({_DIGEST}))?")
 _TAG_ONLY = re.compile(_TAG)
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,11 +66,9 @@ def parse(text: str) -> Reference:
         InvalidInputError: text is not a reference; the message is Docker's.
     """
     if _HEX64.fullmatch(text):
-        raise InvalidInputError(
-            f"invalid reference format: invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
-        )
+        raise InvalidInputError(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, path = _split_domain(text)
-    bare = re.split(r"[:@]", path, maxsplit=1)[0]
+    bare = path.partition(":")[0]
     if bare.lower() != bare:
         raise InvalidInputError(f"invalid reference format: repository name ({bare}) must be lowercase")
     match = _REFERENCE.fullmatch(f"{domain}/{path}")
@@ -78,12 +76,21 @@ def parse(text: str) -> Reference:
         raise InvalidInputError("invalid reference format")
     name, tag, digest = match.groups()
     if len(name) - len(domain) - 1 > NAME_LENGTH_MAX:
-        raise InvalidInputError(
-            f"invalid reference format: repository name must not be more than {NAME_LENGTH_MAX} characters"
-        )
-    if digest and digest.startswith("sha256:") and not _SHA256.fullmatch(digest):
-        raise InvalidInputError("invalid reference format")
+        raise InvalidInputError(f"repository name must not be more than {NAME_LENGTH_MAX} characters")
+    if digest:
+        _check_digest(digest)
     return Reference(domain, name[len(domain) + 1 :], tag or "", digest or "")
+
+
+def _check_digest(text: str) -> None:
+    algorithm, _, digits = text.partition(":")
+    length = _DIGEST_LENGTHS.get(algorithm)
+    if length is None:
+        raise InvalidInputError("unsupported digest algorithm")
+    if len(digits) != length:
+        raise InvalidInputError("invalid checksum digest length")
+    if digits.lower() != digits:
+        raise InvalidInputError("invalid checksum digest format")
 
 
 def is_tag(text: str) -> bool:

@@ -1,4 +1,8 @@
-"""Undoing compression: gzip, zstd, bzip2, xz or none, told by the first bytes."""
+"""Undoing compression (gzip, zstd, bzip2, xz or none, told by the first bytes) and doing it (gzip).
+
+Output comes in pieces of bounded size whatever the input expands to, so that a small archive that
+means terabytes costs time, which its reader may end, and never memory.
+"""
 
 import bz2
 import lzma
@@ -10,6 +14,11 @@ from isal import igzip_lib, isal_zlib
 
 from barque.base.errors import InvalidInputError
 
+PIECE_BYTES = 1 << 20
+_FEED_BYTES = 1 << 18
+_ZSTD_WINDOW_MAX = 1 << 27
+_GZIP_LEVEL = 1
+
 
 class _Decoder(Protocol):
     @property
@@ -18,25 +27,20 @@ class _Decoder(Protocol):
     @property
     def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
 
-
-_ZSTD_WINDOW_MAX = 1 << 27
-
-
-def _zstd() -> _Decoder:
-    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
-    return decoder.decompressobj(read_across_frames=False)
+    def decompress(self, data: bytes | memoryview, max_length: int = -1) -> bytes: ...
 
 
 def _gzip() -> _Decoder:
-    decoder: _Decoder = isal_zlib.decompressobj(wbits=31)
+    decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     return decoder
 
 
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _KINDS: tuple[tuple[bytes, Callable[[], _Decoder]], ...] = (
     (b"\x1f\x8b", _gzip),
-    (b"\x28\xb5\x2f\xfd", _zstd),
     (b"BZh", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\0", lzma.LZMADecompressor),
 )
@@ -51,7 +55,7 @@ _ERRORS: tuple[type[BaseException], ...] = (
 
 
 def plain(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of chunks, decompressed where they are compressed.
+    """Yield the bytes of chunks, decompressed where they are compressed, in pieces of at most 1 MiB if so.
 
     Raises:
         InvalidInputError: the compressed data is broken or cut off.
@@ -62,6 +66,9 @@ def plain(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         head += chunk
         if len(head) >= 6:
             break
+    if head.startswith(_ZSTD_MAGIC):
+        yield from _zstd(head, source)
+        return
     for magic, make in _KINDS:
         if head.startswith(magic):
             yield from _decoded(head, source, make)
@@ -71,28 +78,99 @@ def plain(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     yield from source
 
 
+def is_compressed(head: bytes | memoryview) -> bool:
+    """Tell whether data that begins with head is compressed in a way that is known here."""
+    start = bytes(head[:6])
+    return start.startswith((_ZSTD_MAGIC, *(magic for magic, _ in _KINDS)))
+
+
+def gzipped(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Yield the bytes of chunks as one gzip member without a name and a time: equal input gives equal output."""
+    packer = isal_zlib.compressobj(level=_GZIP_LEVEL, wbits=31)
+    for chunk in chunks:
+        if out := packer.compress(chunk):
+            yield out
+    yield packer.flush()
+
+
 def _decoded(head: bytes, source: Iterator[bytes | memoryview], make: Callable[[], _Decoder]) -> Iterator[bytes]:
     decoder = make()
-    data: bytes | memoryview = head
+    pieces = _fed(head, source)
+    data: bytes | memoryview = next(pieces)
     while True:
         try:
-            out = decoder.decompress(bytes(data))
+            out = decoder.decompress(data, PIECE_BYTES)
         except _ERRORS as error:
             raise InvalidInputError(f"invalid compressed data: {error}") from None
         if out:
             yield out
+        data = b""
         if decoder.eof:
-            rest = decoder.unused_data or next(source, b"")
-            while not rest.strip(b"\0") if isinstance(rest, bytes) else False:
-                # Zeros after the end only fill blocks up.
-                following = next(source, None)
-                if following is None:
-                    return
-                rest = bytes(following)
-            decoder = make()
-            data = rest
-            continue
-        following = next(source, None)
+            rest = _after_member(decoder.unused_data, pieces)
+            if rest is None:
+                return
+            decoder, data = make(), rest
+        elif decoder.needs_input:
+            following = next(pieces, None)
+            if following is None:
+                raise InvalidInputError("unexpected EOF")
+            data = following
+
+
+def _after_member(rest: bytes, pieces: Iterator[bytes | memoryview]) -> bytes | None:
+    """Return what follows the end of a compressed member, None at the end; zeros only fill blocks up."""
+    while not rest.strip(b"\0"):
+        following = next(pieces, None)
         if following is None:
-            raise InvalidInputError("unexpected EOF")
-        data = following
+            return None
+        rest = bytes(following)
+    return rest
+
+
+def _fed(head: bytes, source: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the input in pieces that a decoder may copy without harm."""
+    yield from _slices(head)
+    for chunk in source:
+        yield from _slices(chunk)
+
+
+def _slices(chunk: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    if len(chunk) <= _FEED_BYTES:
+        yield chunk
+        return
+    view = memoryview(chunk)
+    for start in range(0, len(view), _FEED_BYTES):
+        yield view[start : start + _FEED_BYTES]
+
+
+class _Readable:
+    """Chunks as a file that a reader asks for bytes."""
+
+    def __init__(self, head: bytes, source: Iterator[bytes | memoryview]) -> None:
+        self._rest: bytes | memoryview = head
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._rest:
+            following = next(self._source, None)
+            if following is None:
+                return b""
+            self._rest = memoryview(following)
+        if size < 0:
+            size = len(self._rest)
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
+
+
+def _zstd(head: bytes, source: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
+    readable = _Readable(head, source)
+    reader = decoder.stream_reader(readable, read_size=_FEED_BYTES, read_across_frames=True)  # type: ignore[arg-type]
+    while True:
+        try:
+            out = reader.read(PIECE_BYTES)
+        except zstandard.ZstdError as error:
+            raise InvalidInputError(f"invalid compressed data: {error}") from None
+        if not out:
+            return
+        yield out

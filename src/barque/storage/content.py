@@ -2,7 +2,7 @@
 
     <root>/blobs/<algorithm>/<hex>   whole, verified blobs, read-only
     <root>/ingest/<random>           blobs being written; emptied when the store opens
-    <root>/ingest/keep-<name>        blobs whose writing goes on later (see `writer`)
+    <root>/ingest/keep-<name>        blobs whose writing goes on later (see `writer` and `partial`)
 
 A blob appears by rename after its bytes are on disk, so a reader or a crash never sees half of one.
 Layer tars are kept uncompressed: the blob's digest is the layer's diffID, and what a layer was made
@@ -29,9 +29,11 @@ from barque.base.files import fsync_folder
 from barque.oci import digest as digests
 from barque.storage.unfinished import CHUNK, Writer
 
-__all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Lease", "Writer"]
+__all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Hasher", "Lease", "Writer"]
 
 KEPT = "keep-"
+_PULLED = "pull-"
+_HASH_AHEAD = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -54,6 +56,7 @@ class ContentStore:
     """
 
     def __init__(self, root: str, *, shared: bool = False) -> None:
+        self.folder = root
         self._root = f"{root}/blobs"
         self._ingest = f"{root}/ingest"
         self._lock = threading.Lock()
@@ -131,7 +134,7 @@ class ContentStore:
         algorithm = digests.split(expected)[0] if expected else digests.SHA256
         name = f"{self._ingest}/{os.urandom(8).hex()}"
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        hasher = _Hasher(algorithm)
+        hasher = Hasher(algorithm)
         try:
             size = 0
             try:
@@ -202,6 +205,26 @@ class ContentStore:
         except FileNotFoundError:
             return False
         return True
+
+    def partial(self, digest: str) -> BinaryIO:
+        """Open the kept beginning of a compressed blob whose download broke off, empty where nothing is kept.
+
+        It is not verified, and whoever opens it must be the only one.
+        """
+        path = f"{self._ingest}/{KEPT}{_PULLED}{digests.check(digest)[7:]}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.fdopen(fd, "r+b", buffering=0)
+
+    def drop_partial(self, digest: str) -> None:
+        """Forget the kept beginning of a blob."""
+        self.forget_unfinished(f"{_PULLED}{digests.check(digest)[7:]}")
+
+    def drop_old_partials(self, older_than_s: float) -> None:
+        """Forget beginnings that nobody went on with for so many seconds."""
+        limit = time.time() - older_than_s
+        for name, _, changed in list(self.unfinished()):
+            if name.startswith(_PULLED) and changed < limit:
+                self.forget_unfinished(name)
 
     @contextmanager
     def lease(self) -> Iterator["Lease"]:
@@ -299,21 +322,22 @@ class Lease:
         return self._store.has(digest)
 
 
-class _Hasher:
+class Hasher:
     """A hash that is fed in a thread of its own, at most a few chunks behind."""
 
-    def __init__(self, algorithm: str) -> None:
+    def __init__(self, algorithm: str = digests.SHA256) -> None:
         self._hash = hashlib.new(algorithm)
         self._queue: queue.Queue[bytes | memoryview | None] | None = None
         self._thread: threading.Thread | None = None
 
     def update(self, chunk: bytes | memoryview) -> None:
+        """Add bytes; they must not change afterwards."""
         # A small blob is hashed at once: a thread costs more than it saves.
         if self._queue is None and len(chunk) < 1 << 16:
             self._hash.update(chunk)
             return
         if self._queue is None:
-            self._queue = queue.Queue(8)
+            self._queue = queue.Queue(_HASH_AHEAD)
             self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
             self._thread.start()
         self._queue.put(chunk)
@@ -324,10 +348,12 @@ class _Hasher:
             self._hash.update(chunk)
 
     def finish(self) -> str:
+        """Return the digest's hexadecimal digits; no more bytes may come."""
         self.stop()
         return self._hash.hexdigest()
 
     def stop(self) -> None:
+        """End the thread; to be called whatever happens."""
         if self._thread is not None and self._queue is not None:
             self._queue.put(None)
             self._thread.join()

@@ -76,6 +76,13 @@ class ImagesBackend(Protocol):
     async def disk_usage(self) -> Rows: ...
 
 
+class RegistriesBackend(Protocol):
+    """What goes to and comes from registries; `auth` is the X-Registry-Auth header's value."""
+
+    def pull(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncIterator[Json]: ...
+    def push(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncIterator[Json]: ...
+
+
 class NetworksBackend(Protocol):
     """Networks."""
 
@@ -123,6 +130,11 @@ class Backend(Protocol):
     @property
     def images(self) -> ImagesBackend:
         """Return the engine's images."""
+        ...
+
+    @property
+    def registries(self) -> RegistriesBackend:
+        """Return the engine's dealings with registries."""
         ...
 
     @property

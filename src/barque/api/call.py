@@ -89,6 +89,10 @@ class Call:
             parts.append(chunk)
         return b"".join(parts)
 
+    def auth(self) -> str:
+        """Return the credentials for a registry that came with the request, still encoded."""
+        return self.request.headers.get("X-Registry-Auth", "")
+
     def reader(self) -> ReadChunk:
         """Return a function that gives the body piece by piece."""
         content = self.request.content

@@ -9,7 +9,7 @@ from barque.engine.config import EngineConfig
 from barque.network.model import NetworkOptions
 
 RELOADED = ("labels", "live_restore", "shutdown_timeout_s", "registry_mirrors", "insecure_registries", "default_runtime",
-            "runtimes", "debug")  # fmt: skip
+            "runtimes", "debug", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts")  # fmt: skip
 
 
 def network_options(options: Options) -> NetworkOptions:
@@ -66,6 +66,13 @@ def engine_config(options: Options) -> EngineConfig:
         labels=options["label"],
         registry_mirrors=options["registry-mirror"],
         insecure_registries=options["insecure-registry"],
+        registry_certificates=options["registry-certs"],
+        http_proxy=_proxy(options, "http-proxy"),
+        https_proxy=_proxy(options, "https-proxy"),
+        no_proxy=_proxy(options, "no-proxy"),
+        max_concurrent_downloads=options["max-concurrent-downloads"],
+        max_concurrent_uploads=options["max-concurrent-uploads"],
+        max_download_attempts=options["max-download-attempts"],
         seccomp_profile=options["seccomp-profile"],
         no_new_privileges=options["no-new-privileges"],
         host_gateway_ip=options["host-gateway-ip"],
@@ -75,6 +82,12 @@ def engine_config(options: Options) -> EngineConfig:
         # A service manager that started us starts us again.
         restart_daemon="NOTIFY_SOCKET" not in os.environ and "LISTEN_FDS" not in os.environ,
     )
+
+
+def _proxy(options: Options, name: str) -> str:
+    """Return a proxy option: the flag or daemon.json first, then the environment as other programs read it."""
+    variable = name.replace("-", "_")
+    return options[name] or os.environ.get(variable.upper()) or os.environ.get(variable) or ""
 
 
 def reload(config: EngineConfig, options: Options) -> list[str]:

@@ -4,7 +4,9 @@ import json
 import os
 from typing import Any
 
+from barque.base.errors import InvalidInputError
 from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, parse_argv, size_bytes
+from barque.distribution.settings import mirrors_of
 
 Json = dict[str, Any]
 
@@ -110,6 +112,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def _known(content: Json) -> dict[str, Any]:
+    content = {**content, **_proxies(content.pop("proxies", {}))}
     unknown = [key for key in content if key not in BY_KEY and key not in UNSUPPORTED]
     if unknown:
         raise DaemonError("the following directives don't match any configuration option: " + ", ".join(unknown))
@@ -117,6 +120,12 @@ def _known(content: Json) -> dict[str, Any]:
     if refused:
         raise DaemonError("the following directives are not supported by this engine: " + ", ".join(refused))
     return {BY_KEY[key].name: _file_value(BY_KEY[key], key, value) for key, value in content.items()}
+
+
+def _proxies(value: Any) -> Json:
+    if not isinstance(value, dict) or set(value) - {"http-proxy", "https-proxy", "no-proxy"}:
+        raise DaemonError("proxies: wants http-proxy, https-proxy and no-proxy")
+    return value
 
 
 def _file_value(flag: Flag, key: str, value: Any) -> Any:
@@ -183,6 +192,7 @@ def check(values: dict[str, Any]) -> None:
             raise DaemonError(f"bad attribute format: {label}")
     _check_modes(values)
     _check_runtimes(values)
+    _check_registries(values)
 
 
 def _check_modes(values: dict[str, Any]) -> None:
@@ -199,6 +209,16 @@ def _check_modes(values: dict[str, Any]) -> None:
     for name in ("data-root", "exec-root", "pidfile"):
         if not values[name]:
             raise DaemonError(f"{name} must not be empty")
+
+
+def _check_registries(values: dict[str, Any]) -> None:
+    try:
+        mirrors_of(values["registry-mirror"])
+    except InvalidInputError as error:
+        raise DaemonError(str(error)) from None
+    for name in ("max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"):
+        if values[name] < 1:
+            raise DaemonError(f"invalid {name.replace('-', ' ')}: {values[name]}")
 
 
 def _check_runtimes(values: dict[str, Any]) -> None:

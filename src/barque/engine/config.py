@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from barque.distribution.settings import Settings, mirrors_of
 from barque.network.model import NetworkOptions
 
 Json = dict[str, Any]
@@ -38,6 +39,13 @@ class EngineConfig:
     labels: list[str] = field(default_factory=list)
     registry_mirrors: list[str] = field(default_factory=list)
     insecure_registries: list[str] = field(default_factory=list)
+    registry_certificates: list[str] = field(default_factory=lambda: ["/etc/barque/certs.d", "/etc/docker/certs.d"])
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
     seccomp_profile: str = ""
     no_new_privileges: bool = False
     host_gateway_ip: str = ""
@@ -45,3 +53,22 @@ class EngineConfig:
     debug: bool = False
     daemon_argv: list[str] = field(default_factory=list)
     restart_daemon: bool = False
+
+
+def registry_settings(config: EngineConfig) -> Settings:
+    """Return what the configuration says about registries.
+
+    Raises:
+        InvalidInputError: a mirror is no URL.
+    """
+    return Settings(
+        mirrors=mirrors_of(config.registry_mirrors),
+        insecure=config.insecure_registries,
+        certificates=config.registry_certificates,
+        http_proxy=config.http_proxy,
+        https_proxy=config.https_proxy,
+        no_proxy=config.no_proxy,
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        attempts=config.max_download_attempts,
+    )

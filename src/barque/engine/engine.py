@@ -9,7 +9,7 @@ from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine import reconcile
-from barque.engine.config import EngineConfig
+from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
 from barque.engine.containers import Containers
 from barque.engine.create import conflict
@@ -19,6 +19,7 @@ from barque.engine.images import Images
 from barque.engine.lifecycle import Lifecycle, now_ns
 from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
+from barque.engine.registries import Registries
 from barque.engine.seccomp import SeccompPrograms
 from barque.engine.state import Database
 from barque.engine.system import System
@@ -45,6 +46,7 @@ class Engine:
 
     containers: Containers
     images: Images
+    registries: Registries
     networks: Networks
     volumes: Volumes
     system: System
@@ -85,6 +87,7 @@ class Engine:
         self.snapshots = DirectorySnapshotter(f"{config.data_root}/snapshots")
         self.image_store = open_store(config.data_root, self.snapshots)
         self.images = Images(self.image_store, self._images_in_use, self.events.publish)
+        self.registries = Registries(self.image_store, lambda: registry_settings(config))
         self.plugins = Plugins((*SOCKET_FOLDERS, f"{config.exec_root}/plugins"))
         self.volumes = Volumes(
             f"{config.data_root}/volumes", self.database, self.events, self._volumes_in_use, now_ns, self.plugins

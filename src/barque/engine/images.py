@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
-from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
+from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.engine.pumps import chunks_of, stream_of
 from barque.images import load as loading, removal, save as saving, views
 from barque.images.model import Image
@@ -81,9 +81,14 @@ class Images:
 
     async def remove(self, ref: str, *, force: bool, noprune: bool, platforms: Strings) -> Jsons:
         """Remove a name or an image."""
-        if platforms:
-            self._resolve(ref, platforms[0])
         users = self._users()
+        if platforms:
+            wanted = [parsed_platform(p) for p in platforms]
+
+            def work() -> Jsons:
+                return [r for p in wanted for r in removal.remove_platform(self.store, ref, p, force=force, users=users)]
+
+            return await asyncio.to_thread(work)
         return await asyncio.to_thread(
             lambda: removal.remove(self.store, ref, force=force, prune=not noprune, users=users)
         )
@@ -169,16 +174,7 @@ class Images:
         return await asyncio.to_thread(work)
 
     def _resolve(self, ref: str, platform: str) -> Image:
-        image = self.store.resolve(ref)
-        if platform:
-            wanted = _platform(platform)
-            found = platforms_of.of_config(image.config)
-            if not platforms_of.fits(found, wanted):
-                raise NotFoundError(
-                    f"image with reference {ref} was found but its platform ({found}) "
-                    f"does not match the specified platform ({wanted})"
-                )
-        return image
+        return self.store.resolve_platform(ref, parsed_platform(platform)) if platform else self.store.resolve(ref)
 
     def _users(self) -> "Sequence[User]":
         return [User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()]
@@ -193,7 +189,7 @@ class Images:
         self._loop.call_soon_threadsafe(self._publish, "image", action, image_id, attributes)
 
 
-def _platform(text: str) -> platforms_of.Platform:
+def parsed_platform(text: str) -> platforms_of.Platform:
     """Return a platform given as text or as the API's JSON object."""
     if text.startswith("{"):
         import json

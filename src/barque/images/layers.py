@@ -57,7 +57,8 @@ class Layers:
             InvalidInputError: broken archive or another digest.
             OSError: full or read-only disk; nothing is left behind.
         """
-        blob = self.content.ingest(plain(chunks), expected, hold=lease.hold_blob)
+        blob = self.content.ingest(plain(chunks), expected)
+        lease.hold_blob(blob.digest)
         return blob.digest, self.unpack(lease, parent, blob.digest)
 
     def unpack(self, lease: Lease, parent: str, diff_id: str) -> str:

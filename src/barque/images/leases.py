@@ -5,20 +5,32 @@ leaves behind belongs to nobody, and the next one removes it when it opens the s
 """
 
 import threading
+from collections.abc import Set as AbstractSet
+
+from barque.storage.content import Lease as ContentLease
 
 
 class Lease:
-    """Blobs and layers that one action holds; safe to use from several threads."""
+    """Blobs and layers that one action holds; safe to use from several threads.
 
-    def __init__(self, lock: threading.RLock) -> None:
+    Args:
+        lock: guards what is held.
+        content: the store's own lease, which holds each blob that the action's thread stores.
+    """
+
+    def __init__(self, lock: threading.RLock, content: ContentLease) -> None:
         self._lock = lock
-        self.blobs: set[str] = set()
+        self._content = content
         self.chains: set[str] = set()
+
+    @property
+    def blobs(self) -> AbstractSet[str]:
+        """Return the digests of the blobs that are held."""
+        return frozenset(self._content.held)
 
     def hold_blob(self, digest: str) -> None:
         """Hold a blob, which need not be there yet."""
-        with self._lock:
-            self.blobs.add(digest)
+        self._content.hold(digest)
 
     def hold_chain(self, chain_id: str) -> None:
         """Hold a layer, which need not be there yet."""

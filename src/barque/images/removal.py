@@ -7,6 +7,7 @@ from barque.base.errors import ConflictError
 from barque.base.ids import short
 from barque.images.model import Image, Json
 from barque.images.store import ImageStore
+from barque.oci.platform import Platform
 from barque.oci.reference import parse
 
 
@@ -37,14 +38,57 @@ def remove(store: ImageStore, ref: str, *, force: bool, prune: bool, users: Sequ
         name = store.name_of(ref)
         rows: list[Json] = []
         using = [u for u in users if u.image_id == image.id]
+        kept_with_it = _other_platforms(store, [name] if name else [*image.names, *image.digests])
         if name:
             _untag_one(store, image, name, force=force, using=using, rows=rows, typed=ref)
         else:
             _untag_by_id(store, image, force=force, using=using, rows=rows)
         image = store.resolve(image.id)
-        if not (image.names or _pinned(image) or using or store.children(image.id)):
-            _delete(store, image, prune=prune, users=users, rows=rows)
+        for one in (image, *kept_with_it):
+            if not _needed(store, one, users):
+                _delete(store, store.resolve(one.id), prune=prune, users=users, rows=rows)
         return rows
+
+
+def remove_platform(store: ImageStore, ref: str, wanted: Platform, *, force: bool, users: Sequence[User]) -> list[Json]:
+    """Remove one platform of the image that a name means; its name stays while another platform is here.
+
+    Raises:
+        NotFoundError: no such image, or not for that platform.
+        ConflictError: containers use it.
+    """
+    with store.changing, store.lock:
+        image, name = store.resolve_platform(ref, wanted), store.name_of(ref)
+        others = [i for i in (store.resolve(ref), *store.siblings(name)) if i.id != image.id]
+        if not others:
+            return remove(store, ref, force=force, prune=True, users=users)
+        using = [u for u in users if u.image_id == image.id]
+        if using and not (force and not any(u.running for u in using)):
+            raise ConflictError(
+                f"conflict: unable to delete {short(image.id)} (must be forced) - "
+                f"container {short(using[0].id)} is using its referenced image {short(image.id)}"
+            )
+        for full in (*image.names, *image.digests):
+            if store.target(full) == store.target(name):
+                store.set_name(parse(full), others[0].id, store.target(full))
+        rows: list[Json] = []
+        image = store.resolve(image.id)
+        if not (image.names or image.digests or store.children(image.id)):
+            _delete(store, image, prune=False, users=users, rows=rows)
+        return rows
+
+
+def _other_platforms(store: ImageStore, names: Sequence[str]) -> list[Image]:
+    """Return the images that are here only because an index of these names has them."""
+    found = {i.id: i for name in names for i in store.siblings(name)}
+    return list(found.values())
+
+
+def _needed(store: ImageStore, image: Image, users: Sequence[User]) -> bool:
+    image = store.resolve(image.id)
+    if image.names or image.digests or store.children(image.id) or any(u.image_id == image.id for u in users):
+        return True
+    return image.id in store.covered()
 
 
 def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> tuple[list[Json], int]:
@@ -98,13 +142,15 @@ def _untag_one(
             f"referenced image {short(image.id)}"
         )
     store.untag(name)
-    rows.append({"Untagged": parse(name).familiar})
-    if last:
-        # Digests of the same repository go with the last tag: nobody typed them.
-        for pinned in image.digests:
-            if pinned != name:
-                store.untag(pinned)
-                rows.append({"Untagged": parse(pinned).familiar})
+    removed = parse(name)
+    rows.append({"Untagged": removed.familiar})
+    if removed.digest or any(parse(n).name == removed.name for n in image.names if n != name):
+        return
+    # Digests of a repository go with its last tag: nobody typed them.
+    for pinned in image.digests:
+        if parse(pinned).name == removed.name:
+            store.untag(pinned)
+            rows.append({"Untagged": parse(pinned).familiar})
 
 
 def _untag_by_id(store: ImageStore, image: Image, *, force: bool, using: Sequence[User], rows: list[Json]) -> None:

@@ -21,6 +21,8 @@ from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Snapshotter, init_layer_name, tree_usage
 
+_PARTIAL_KEPT_S = 7 * 24 * 3600.0
+
 Publish = Callable[[str, str, str], None]
 """Told (action, image id, name) of every change."""
 
@@ -97,7 +99,7 @@ class ImageStore(Catalogue):
             gone = self._delete_layers(image)
             unused = [d for d, i in self._manifests.items() if not i and d not in self._targets.values()]
             self._forget_manifests(unused)
-            for digest in blobs.union(unused) - self._used_blobs():
+            for digest in blobs.union(unused) - self.used_blobs():
                 self.content.remove(digest)
         self.publish("delete", image_id, image_id)
         return gone
@@ -248,25 +250,26 @@ class ImageStore(Catalogue):
     @contextmanager
     def lease(self) -> Iterator[Lease]:
         """Hold what arrives; what did not become an image's is removed at the end."""
-        lease = Lease(self.lock)
-        with self.lock:
-            self._leases.append(lease)
-        try:
-            yield lease
-        finally:
-            with self.changing, self.lock:
-                self._leases.remove(lease)
-                self._drop_unused(lease)
+        with self.content.lease() as inner:
+            lease = Lease(self.lock, inner)
+            with self.lock:
+                self._leases.append(lease)
+            try:
+                yield lease
+            finally:
+                with self.changing, self.lock:
+                    self._leases.remove(lease)
+                    self._drop_unused(lease)
 
     def _drop_unused(self, lease: Lease) -> None:
-        used = self._used_chains()
+        used = self.used_chains()
         for chain in self._deepest_first(lease.chains - used):
             try:
                 self.snapshots.remove(chain)
                 self._sizes.pop(chain, None)
             except (ConflictError, NotFoundError):
                 continue
-        for digest in lease.blobs - self._used_blobs():
+        for digest in lease.blobs - self.used_blobs():
             self.content.remove(digest)
 
     def _deepest_first(self, chains: set[str]) -> list[str]:
@@ -282,18 +285,20 @@ class ImageStore(Catalogue):
             depths[chain] = depth
         return sorted(chains, key=lambda c: -depths[c])
 
-    def _used_chains(self) -> set[str]:
+    def used_chains(self) -> set[str]:
+        """Return the chain ids of all layers that images and actions under way need."""
         used = {c for i in self._images.values() for c in i.chain}
         return used.union(*(lease.chains for lease in self._leases))
 
-    def _used_blobs(self) -> set[str]:
+    def used_blobs(self) -> set[str]:
+        """Return the digests of all blobs that images and actions under way need."""
         used = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}
         return used.union(self._manifests, *(lease.blobs for lease in self._leases))
 
     def sweep(self) -> None:
         """Remove layers and blobs that belong to no image and no lease."""
         with self.changing, self.lock:
-            self.layers.keep_only(self._used_chains(), self._used_blobs())
+            self.layers.keep_only(self.used_chains(), self.used_blobs())
 
     def layers_size(self) -> int:
         """Return the bytes that all images' layers take together, shared ones once."""
@@ -302,7 +307,7 @@ class ImageStore(Catalogue):
         return sum(self.layer_size(c) for c in chains)
 
     def _delete_layers(self, image: Image) -> list[str]:
-        kept = self._used_chains()
+        kept = self.used_chains()
         gone = []
         for chain in reversed(image.chain):
             if chain in kept:
@@ -344,4 +349,6 @@ def container_size(snapshots: Snapshotter, key: str) -> int:
 def open_store(data_root: str, snapshots: Snapshotter) -> ImageStore:
     """Open the store of a data root with its content beside it."""
     os.makedirs(data_root, mode=0o711, exist_ok=True)
-    return ImageStore(data_root, ContentStore(f"{data_root}/content"), snapshots)
+    content = ContentStore(f"{data_root}/content")
+    content.drop_old_partials(_PARTIAL_KEPT_S)
+    return ImageStore(data_root, content, snapshots)

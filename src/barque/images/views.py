@@ -29,7 +29,8 @@ def select(store: ImageStore, filters: dict[str, list[str]], *, everything: bool
             raise InvalidInputError(f"invalid filter '{name}'")
     images = store.images()
     dangling = _flag(filters, "dangling")
-    parents = {i.parent for i in images}
+    # An image of another platform belongs to the image that has their common name.
+    parents = {i.parent for i in images} | store.covered()
     if dangling is not None:
         images = [i for i in images if (not i.names and i.id not in parents) == dangling]
     elif not everything:

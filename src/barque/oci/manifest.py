@@ -57,12 +57,12 @@ def parse(raw: bytes, media_type: str = "") -> Manifest | Index:
     """
     value = _object(raw)
     kind = value.get("mediaType") or media_type.partition(";")[0].strip()
+    if not isinstance(kind, str):
+        raise InvalidInputError("invalid manifest: mediaType")
     if kind in media.SCHEMA_1 or value.get("schemaVersion") == 1:
         raise InvalidInputError(
             "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed"
         )
-    if not isinstance(kind, str):
-        raise InvalidInputError("invalid manifest: mediaType")
     if value.get("schemaVersion") != 2:
         raise InvalidInputError("unsupported manifest format")
     annotations = _texts(value.get("annotations"))
@@ -89,6 +89,12 @@ def docker_manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
         "config": config.as_json(),
         "layers": [layer.as_json() for layer in layers],
     }
+    return json.dumps(value, indent=3, ensure_ascii=False).encode()
+
+
+def docker_list(entries: list[dict[str, object]]) -> bytes:
+    """Return a manifest list with these entries, in the form that Docker writes."""
+    value = {"schemaVersion": 2, "mediaType": media.DOCKER_LIST, "manifests": entries}
     return json.dumps(value, indent=3, ensure_ascii=False).encode()
 
 

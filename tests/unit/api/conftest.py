@@ -18,6 +18,13 @@ async def each(values):
         yield value
 
 
+class FakeRegistries:
+    async def pull(self, image, tag, *, platform, auth):
+        if image == "x":
+            raise NotFoundError("pull access denied for x")
+        yield {"status": f"Pulling from {image}", "id": tag}
+
+
 class FakeContainers:
     def __init__(self):
         self.calls = []
@@ -119,7 +126,12 @@ class FakeImages:
 async def api(tmp_path):
     """Give .session (an HTTP client), .path (the socket) and .containers (the fake)."""
     backend = SimpleNamespace(
-        containers=FakeContainers(), images=FakeImages(), networks=None, volumes=None, system=FakeSystem()
+        registries=FakeRegistries(),
+        containers=FakeContainers(),
+        images=FakeImages(),
+        networks=None,
+        volumes=None,
+        system=FakeSystem(),
     )
     runner = web.ServerRunner(make_app(backend), handle_signals=False, shutdown_timeout=0.2)
     await runner.setup()

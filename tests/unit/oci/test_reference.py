@@ -1,4 +1,5 @@
 import pytest
+from hypothesis import given, strategies as st
 
 from barque.base.errors import InvalidInputError
 from barque.oci.reference import parse
@@ -52,3 +53,38 @@ def test_latest_is_added_only_where_neither_tag_nor_digest_is_given():
     assert parse("a").with_default_tag().tag == "latest"
     assert parse("a:b").with_default_tag().tag == "b"
     assert parse("a@sha256:" + "0" * 64).with_default_tag().tag == ""
+
+
+component = st.from_regex(r"[a-z0-9]+(?:(?:[._]|__|[-]+)[a-z0-9]+)*", fullmatch=True).filter(lambda c: len(c) < 40)
+domains = st.sampled_from(["localhost", "localhost:5000", "a.b", "[::1]:5000", "x:1", "A", "docker.io", "index.docker.io"])
+
+
+@given(
+    st.none() | domains,
+    st.lists(component, min_size=1, max_size=4),
+    st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True),
+    st.booleans(),
+)
+def test_every_reference_of_the_grammar_is_read_and_its_short_form_means_the_same(domain, path, tag, digest):
+    text = "/".join([*([domain] if domain else []), *path])
+    text += f":{tag}" if tag else ""
+    text += "@sha256:" + "0" * 64 if digest else ""
+    if len(path) == 1 and not domain and len(path[0]) == 64:
+        return
+    found = parse(text)
+    assert found.tag == (tag or "")
+    assert parse(str(found)) == found
+    assert parse(found.familiar) == found
+    assert len(found.familiar) <= len(str(found))
+
+
+@given(st.text(max_size=80) | st.text(alphabet="aA0./:@-_[]", max_size=80))
+def test_any_text_is_a_reference_or_refused(text):
+    try:
+        found = parse(text)
+    except InvalidInputError as error:
+        assert str(error)
+        return
+    assert parse(str(found)) == found
+    assert "/.." not in str(found)
+    assert ".." not in found.path.split("/")

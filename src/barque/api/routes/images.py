@@ -6,7 +6,7 @@ from barque.api import shapes
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.streams import send_chunks, send_messages
-from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
+from barque.base.errors import InvalidInputError, UnsupportedError
 
 
 def add(table: Table) -> None:
@@ -15,13 +15,13 @@ def add(table: Table) -> None:
     table.add("GET", "/images/search", search)
     table.add("GET", "/images/get", save, follows=True)
     table.add("POST", "/images/load", load)
-    table.add("POST", "/images/create", create)
+    table.add("POST", "/images/create", create, follows=True)
     table.add("POST", "/images/prune", prune)
     table.add("GET", "/images/{name*}/json", inspect)
     table.add("GET", "/images/{name*}/history", history)
     table.add("GET", "/images/{name*}/get", save_one, follows=True)
     table.add("POST", "/images/{name*}/tag", tag)
-    table.add("POST", "/images/{name*}/push", push)
+    table.add("POST", "/images/{name*}/push", push, follows=True)
     table.add("DELETE", "/images/{name*}", remove)
 
 
@@ -101,15 +101,12 @@ async def save_one(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Make an image out of a root file system; pulling from a registry is refused."""
-    image = call.text("fromImage")
+    """Pull an image, or make one out of a root file system."""
+    platform = call.text("platform")
+    image, source = call.text("fromImage"), call.text("fromSrc")
     if image:
-        familiar = image.removeprefix("docker.io/").removeprefix("library/")
-        raise NotFoundError(
-            f"pull access denied for {familiar}, repository does not exist or may require 'docker login': "
-            "pulling from registries is not supported"
-        )
-    source = call.text("fromSrc")
+        pulled = call.backend.registries.pull(image, call.text("tag"), platform=platform, auth=call.auth())
+        return await send_messages(call, pulled)
     if not source:
         raise InvalidInputError("neither fromImage nor fromSrc is given")
     messages = await call.backend.images.import_(
@@ -119,15 +116,16 @@ async def create(call: Call) -> web.StreamResponse:
         tag=call.text("tag"),
         message=call.text("message") or call.text("comment"),
         changes=call.texts("changes"),
-        platform=call.text("platform"),
+        platform=platform,
     )
     return await send_messages(call, messages)
 
 
 async def push(call: Call) -> web.StreamResponse:
-    """Refuse to push."""
-    await call.backend.images.inspect(call.params["name"], platform="", manifests=False)
-    raise UnsupportedError("pushing to registries is not supported")
+    """Push an image to its registry."""
+    platform = call.text("platform") if call.version >= (1, 46) else ""
+    pushed = call.backend.registries.push(call.params["name"], call.text("tag"), platform=platform, auth=call.auth())
+    return await send_messages(call, pushed)
 
 
 async def search(call: Call) -> web.StreamResponse:

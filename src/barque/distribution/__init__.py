@@ -1,0 +1,1 @@
+"""Images to and from registries: the registry client, pulling, pushing, logging in, searching."""

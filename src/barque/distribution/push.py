@@ -1,0 +1,185 @@
+"""Pushing: layers side by side, the configuration, then the manifest that makes all of it visible."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.ids import short
+from barque.distribution.credentials import Credentials
+from barque.distribution.errors import RegistryError, TransportError
+from barque.distribution.progress import Emit, Progress
+from barque.distribution.pull import first_cause
+from barque.distribution.registry import Repository, connect
+from barque.distribution.settings import Settings
+from barque.distribution.transport import Calls
+from barque.distribution.upload import LayerUpload
+from barque.images.model import Image
+from barque.images.store import ImageStore
+from barque.oci import digest as digests, manifest as manifests, media, platform as platforms
+from barque.oci.manifest import Descriptor
+from barque.oci.reference import Reference, parse
+
+
+class Pusher:
+    """One push of one name.
+
+    Args:
+        store: has the images.
+        settings: tries, how many side by side.
+        emit: takes the progress messages, from several threads.
+        calls: to call the push off.
+    """
+
+    def __init__(self, store: ImageStore, settings: Settings, emit: Emit, calls: Calls) -> None:
+        self._store = store
+        self._settings = settings
+        self._progress = Progress(emit)
+        self._calls = calls
+
+    def push(self, reference: Reference, credentials: Credentials, *, wanted: platforms.Platform | None) -> None:
+        """Push a tag, or all tags of the repository where the reference has none.
+
+        Raises:
+            BarqueError: the image is not here, or the registry refuses; the message is Docker's.
+            CancelledError: it was called off.
+        """
+        self._progress.message(f"The push refers to repository [{reference.name}]")
+        tagged = self._tagged(reference)
+        last: BarqueError | None = None
+        try:
+            for registry in connect(self._settings, reference.domain, credentials, self._calls, push=True):
+                repository = registry.repository(reference.path, domain=reference.domain, push=True)
+                for one in tagged:
+                    self._one(repository, one, wanted)
+                return
+        except TransportError as error:
+            last = error
+        raise last or NotFoundError(f"no endpoints for {reference.familiar}")
+
+    def _tagged(self, reference: Reference) -> list[Reference]:
+        known = [parse(name) for name in self._store.names()]
+        own = sorted((k for k in known if k.name == reference.name), key=str)
+        if not own:
+            raise NotFoundError(f"An image does not exist locally with the tag: {reference.familiar_name}")
+        if reference.digest:
+            raise InvalidInputError("cannot push a digest reference")
+        if reference.tag:
+            if reference not in own:
+                raise NotFoundError(f"tag does not exist: {reference.familiar}")
+            return [reference]
+        tagged = [k for k in own if k.tag]
+        if not tagged:
+            raise NotFoundError(f"no tags to push for {reference.familiar_name}")
+        return tagged
+
+    def _one(self, repository: Repository, reference: Reference, wanted: platforms.Platform | None) -> None:
+        full = str(reference)
+        with self._store.lease() as lease:
+            image = self._store.resolve_platform(full, wanted) if wanted else self._store.resolve(full)
+            siblings = [] if wanted else self._store.siblings(full)
+            for held in (image, *siblings):
+                for digest in (held.id, *held.diff_ids):
+                    lease.hold_blob(digest)
+            if siblings:
+                raw, media_type = self._index(repository, full, [image, *siblings])
+            else:
+                raw, media_type = self._image(repository, image)
+            digest = repository.put_manifest(reference.tag, raw, media_type)
+        self._progress.message(f"{reference.tag}: digest: {digest} size: {len(raw)}")
+        pinned = reference._replace(tag="", digest=digest)
+        if self._store.names().get(str(pinned)) != image.id:
+            self._store.keep_manifest(raw, "" if siblings else image.id)
+            self._store.set_name(pinned, image.id, digest)
+        self._progress.aux({"Tag": reference.tag, "Digest": digest, "Size": len(raw)})
+        self._store.publish("push", reference.familiar, reference.familiar_name)
+
+    def _index(self, repository: Repository, full: str, images: list[Image]) -> tuple[bytes, str]:
+        """Push the images of an index and return the index: the one they came with if all of it is there."""
+        old = self._store.content.read(self._store.target(full))
+        parsed = manifests.parse(old)
+        assert isinstance(parsed, manifests.Index)
+        pushed: dict[str, tuple[bytes, str]] = {i.id: self._image(repository, i) for i in images}
+        for raw, media_type in pushed.values():
+            repository.put_manifest(digests.of(raw), raw, media_type)
+        found = {digests.of(raw) for raw, _ in pushed.values()}
+        if all(entry.digest in found for entry in parsed.manifests):
+            return old, parsed.media_type
+        entries = []
+        for entry in parsed.manifests:
+            image_id = self._store.image_of_manifest(entry.digest)
+            if image_id in pushed:
+                raw, media_type = pushed[image_id]
+                entries.append(_entry(raw, media_type, entry))
+        return manifests.docker_list(entries), media.DOCKER_LIST
+
+    def _image(self, repository: Repository, image: Image) -> tuple[bytes, str]:
+        """Push an image's layers and configuration and return its manifest, in the form it was pulled if it fits."""
+        known = [(raw, m) for raw, m in self._known(image) if len(m.layers) == len(image.diff_ids)]
+        preferred = {layer.digest for _, m in known for layer in m.layers}
+        layers = self._layers(repository, image, preferred)
+        self._blob(repository, image.id, image.raw)
+        for raw, manifest in known:
+            if [layer.digest for layer in manifest.layers] == [layer.digest for layer in layers]:
+                return raw, manifest.media_type
+        config = Descriptor(media.DOCKER_CONFIG, image.id, len(image.raw))
+        return manifests.docker_manifest(config, [_docker(layer) for layer in layers]), media.DOCKER_MANIFEST
+
+    def _known(self, image: Image) -> list[tuple[bytes, manifests.Manifest]]:
+        found = []
+        for digest in self._store.manifests_of(image.id):
+            raw = self._store.content.read(digest)
+            parsed = manifests.parse(raw)
+            if isinstance(parsed, manifests.Manifest):
+                found.append((raw, parsed))
+        return found
+
+    def _layers(self, repository: Repository, image: Image, preferred: set[str]) -> list[Descriptor]:
+        wanted = list(dict.fromkeys(reversed(image.diff_ids)))
+        for number, diff_id in enumerate(wanted):
+            self._progress.step(short(diff_id), "Preparing")
+            if number >= self._settings.uploads:
+                self._progress.step(short(diff_id), "Waiting")
+        calls = repository.registry.transport.calls
+        futures: dict[str, Future[Descriptor]] = {}
+        with ThreadPoolExecutor(max(1, self._settings.uploads), "upload") as pool:
+            for diff_id in wanted:
+                upload = LayerUpload(
+                    self._store, repository, diff_id,
+                    preferred=preferred, settings=self._settings, progress=self._progress,
+                )  # fmt: skip
+                futures[diff_id] = pool.submit(upload.run)
+            try:
+                done = {diff_id: future.result() for diff_id, future in futures.items()}
+            except BaseException as error:
+                calls.cancel()
+                for future in futures.values():
+                    future.cancel()
+                raise first_cause(error, futures) from None
+        return [done[diff_id] for diff_id in image.diff_ids]
+
+    def _blob(self, repository: Repository, digest: str, data: bytes) -> None:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                if not repository.has_blob(digest):
+                    repository.start_upload().finish(digest, data)
+                return
+            except (TransportError, RegistryError) as error:
+                final = isinstance(error, RegistryError) and error.is_final
+                if final or attempt >= self._settings.attempts:
+                    raise
+                self._calls.wait(self._settings.retry_delay_s * 2 ** (attempt - 1))
+
+
+def _docker(layer: Descriptor) -> Descriptor:
+    """Return a layer's descriptor as a manifest of Docker's schema 2 may have it."""
+    known = {media.OCI_LAYER_GZIP: media.DOCKER_LAYER_GZIP, media.OCI_LAYER: media.DOCKER_LAYER}
+    return Descriptor(known.get(layer.media_type, layer.media_type), layer.digest, layer.size)
+
+
+def _entry(raw: bytes, media_type: str, old: Descriptor) -> dict[str, object]:
+    value: dict[str, object] = {"mediaType": media_type, "size": len(raw), "digest": digests.of(raw)}
+    if old.platform is not None:
+        keys = ("os", "architecture", "variant")
+        value["platform"] = {k: v for k, v in zip(keys, old.platform, strict=True) if v}
+    return value

@@ -1,0 +1,182 @@
+"""One layer to a registry: found there, mounted from a neighbour, or compressed and sent in one pass."""
+
+from collections.abc import Callable, Iterator
+
+from barque.base.errors import BarqueError
+from barque.base.ids import short
+from barque.distribution.errors import RegistryError, TransportError
+from barque.distribution.progress import Progress
+from barque.distribution.registry import Repository, Upload
+from barque.distribution.settings import Settings
+from barque.images.model import PackedLayer
+from barque.images.store import ImageStore
+from barque.oci import media
+from barque.oci.manifest import Descriptor
+from barque.storage.compression import gzipped
+from barque.storage.content import CHUNK, Hasher
+
+_LOOKED_FOR_MAX = 5
+_CHUNK_BYTES = 16 << 20
+_STREAMS_REFUSED = (400, 405, 411, 413, 416, 501)
+
+
+class LayerUpload:
+    """Brings one layer into a repository; made and used in one thread.
+
+    Args:
+        store: has the layer, and knows where it has been.
+        repository: where to.
+        diff_id: which layer.
+        preferred: digests of compressed forms to look for first: those of the manifest it was pulled by.
+        settings: tries and waits.
+        progress: is told.
+    """
+
+    def __init__(
+        self, store: ImageStore, repository: Repository, diff_id: str, *,
+        preferred: set[str], settings: Settings, progress: Progress,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._repository = repository
+        self._diff_id = diff_id
+        self._preferred = preferred
+        self._settings = settings
+        self._progress = progress
+        self._shown = short(diff_id)
+        self._calls = repository.registry.transport.calls
+
+    def run(self) -> Descriptor:
+        """Return what the manifest says of the layer once the repository has it.
+
+        Raises:
+            BarqueError: the registry refuses, or breaks off too often.
+        """
+        return self._found() or self._mounted() or self._sent()
+
+    def _forms(self, *, here: bool) -> list[PackedLayer]:
+        """Return known compressed forms, of the repository itself or of its neighbours, likeliest first."""
+        name, domain = self._repository.name, self._repository.name.partition("/")[0]
+        known = self._store.packed(self._diff_id)
+        if here:
+            own = [f for f in known if f.repository == name]
+            others = [f for f in known if f.repository != name]
+            forms = sorted(own, key=self._rank) + sorted(others, key=self._rank)
+        else:
+            near = [f for f in known if f.repository != name and f.repository.partition("/")[0] == domain]
+            forms = sorted(near, key=self._rank)
+        return forms
+
+    def _rank(self, form: PackedLayer) -> bool:
+        return form.digest not in self._preferred
+
+    def _found(self) -> Descriptor | None:
+        looked: set[str] = set()
+        for form in self._forms(here=True):
+            if form.digest in looked or len(looked) >= _LOOKED_FOR_MAX:
+                continue
+            looked.add(form.digest)
+            if self._repository.has_blob(form.digest):
+                self._progress.step(self._shown, "Layer already exists")
+                return self._remember(form)
+            self._store.forget_packed(form.digest, self._repository.name)
+        return None
+
+    def _mounted(self) -> Descriptor | None:
+        for form in self._forms(here=False)[:_LOOKED_FOR_MAX]:
+            source = form.repository.partition("/")[2]
+            try:
+                upload = self._repository.mount(form.digest, source)
+            except RegistryError:
+                # The neighbour may have become private, or have lost the blob: it is sent.
+                continue
+            if upload is None:
+                self._progress.step(self._shown, f"Mounted from {source}")
+                return self._remember(form)
+            upload.cancel()
+        return None
+
+    def _remember(self, form: PackedLayer) -> Descriptor:
+        kept = form._replace(repository=self._repository.name, media_type=form.media_type or media.DOCKER_LAYER_GZIP)
+        self._store.add_packed(self._diff_id, [kept])
+        return Descriptor(kept.media_type, kept.digest, kept.size)
+
+    def _sent(self) -> Descriptor:
+        attempt, streamed = 0, True
+        while True:
+            attempt += 1
+            try:
+                digest, size = self._send(streamed=streamed)
+                break
+            except RegistryError as error:
+                if streamed and error.status in _STREAMS_REFUSED and error.code not in ("UNAUTHORIZED", "DENIED"):
+                    # Some registries and proxies want to know each request's length.
+                    streamed, attempt = False, 0
+                    continue
+                if error.is_final or attempt >= self._settings.attempts:
+                    raise
+            except TransportError:
+                if attempt >= self._settings.attempts:
+                    raise
+            self._wait(self._settings.retry_delay_s * 2 ** (attempt - 1))
+        self._progress.step(self._shown, "Pushed")
+        return self._remember(PackedLayer(digest, size, media.DOCKER_LAYER_GZIP, self._repository.name))
+
+    def _wait(self, seconds: float) -> None:
+        shown = max(1, round(seconds))
+        self._progress.step(self._shown, f"Retrying in {shown} second{'s' if shown != 1 else ''}")
+        self._calls.wait(seconds)
+
+    def _send(self, *, streamed: bool) -> tuple[str, int]:
+        upload = self._repository.start_upload()
+        hasher = Hasher()
+        sizes: list[int] = []
+
+        def hashed() -> Iterator[bytes]:
+            for data in gzipped(self._plain()):
+                hasher.update(data)
+                sizes.append(len(data))
+                yield data
+
+        try:
+            if streamed:
+                upload.send(hashed())
+            else:
+                _send_chunks(upload, hashed())
+            digest = "sha256:" + hasher.finish()
+            upload.finish(digest)
+        except BaseException:
+            _cancel(upload, self._calls.check)
+            raise
+        finally:
+            hasher.stop()
+        return digest, sum(sizes)
+
+    def _plain(self) -> Iterator[bytes]:
+        total, done = self._store.content.size(self._diff_id), 0
+        with self._store.content.open(self._diff_id) as file:
+            while data := file.read(CHUNK):
+                self._calls.check()
+                done += len(data)
+                self._progress.bar(self._shown, "Pushing", done, total)
+                yield data
+
+
+def _send_chunks(upload: Upload, chunks: Iterator[bytes]) -> None:
+    start = 0
+    gathered = bytearray()
+    for chunk in chunks:
+        gathered += chunk
+        if len(gathered) >= _CHUNK_BYTES:
+            upload.send_chunk(bytes(gathered), start)
+            start += len(gathered)
+            gathered.clear()
+    if gathered:
+        upload.send_chunk(bytes(gathered), start)
+
+
+def _cancel(upload: Upload, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except BarqueError:
+        return
+    upload.cancel()

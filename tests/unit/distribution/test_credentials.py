@@ -2,7 +2,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from barque.base.errors import InvalidInputError
 from barque.distribution.credentials import NOBODY, challenges, from_header
@@ -53,6 +53,7 @@ def test_several_challenges_in_one_or_more_headers_are_told_apart():
     assert found[1].parameters == {"realm": "x", "service": "y"}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.text(max_size=200))
 def test_no_challenge_breaks_the_reader(text):
     for challenge in challenges([text]):

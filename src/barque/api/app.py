@@ -49,7 +49,8 @@ class App:
             raise
         except OSError as error:
             log.warning("%s %s: %s", request.method, request.path, error)
-            return self._failed(request, 500, str(error))
+            # Its file is the engine's own affair.
+            return self._failed(request, 500, (error.strerror or str(error)).lower())
         except web.HTTPException as error:
             return self._failed(request, error.status, error.reason)
         except Exception:

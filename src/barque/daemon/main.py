@@ -13,6 +13,7 @@ from barque.base.errors import BarqueError
 from barque.daemon import flags, listeners, log as daemon_log, ownership
 from barque.daemon.flags import DaemonError
 from barque.daemon.options import Options
+from barque.kernel.limits import raise_open_files
 
 log = logging.getLogger("barque.daemon")
 
@@ -51,6 +52,7 @@ def _answered(options: Options) -> bool:
 def _run(options: Options) -> int:
     daemon_log.set_up(options["log-level"], as_json=options["log-format"] == "json", debug=options["debug"])
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    raise_open_files()
     lock = ownership.lock_data_root(os.path.abspath(options["data-root"]))
     try:
         ownership.write_pidfile(options["pidfile"])

@@ -21,9 +21,9 @@ from barque.engine.container import Container
 from barque.engine.create import conflict, create
 from barque.engine.names import check_name
 from barque.engine.types import ArchiveStream, Attachment, AttachOptions, LogOptions, LogStream
-from barque.engine.volumes import tree_size
 from barque.images.store import container_size
 from barque.runtime.cgroups import open_manager
+from barque.storage.trees import tree_usage
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -199,7 +199,7 @@ class Containers:
         engine = self._engine
         removed, won = [], 0
         for container in views.prunable(engine, filters):
-            size = await asyncio.to_thread(tree_size, engine.snapshots.layer_dir(container.id))
+            size = (await asyncio.to_thread(tree_usage, engine.snapshots.layer_dir(container.id))).size
             try:
                 if not dry_run:
                     await removal.remove(engine, container, force=False, volumes=False)

@@ -14,7 +14,7 @@ from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.kernel import mount as km
 from barque.runtime.cgroups import open_manager
-from barque.storage.snapshots import ACTIVE
+from barque.storage.snapshots import ACTIVE, init_layer_name
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -105,7 +105,8 @@ def _sweep(engine: "Engine") -> None:
     """Remove what a create or a removal that was cut short left."""
     known = engine.containers_by_id
     for info in list(engine.snapshots.walk()):
-        if info.kind == ACTIVE and is_full_id(info.name) and info.name not in known:
+        made_by_engine = is_full_id(info.name) or info.name.startswith(init_layer_name(""))
+        if info.kind == ACTIVE and made_by_engine and info.name not in known:
             try:
                 engine.snapshots.remove(info.name)
             except (BarqueError, OSError) as error:

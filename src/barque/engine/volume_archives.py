@@ -1,7 +1,6 @@
 """A volume's files as a tar, and back. Blocking; called in threads."""
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 
 from barque.base.errors import BarqueError, InvalidInputError
@@ -9,6 +8,7 @@ from barque.storage import archive
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
 from barque.storage.mapping import mapped
+from barque.storage.trees import remove_tree
 
 
 def export(path: str) -> Iterator[bytes]:
@@ -59,6 +59,6 @@ def restore(path: str, chunks: Iterable[bytes], content: ContentStore, *, clear:
 def _clear(path: str) -> None:
     for entry in os.scandir(path):
         if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            remove_tree(entry.path)
         else:
             os.unlink(entry.path)

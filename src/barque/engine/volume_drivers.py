@@ -1,7 +1,6 @@
 """What keeps a volume's data: folders of our own, or a plugin. All here blocks and is called in threads."""
 
 import os
-import shutil
 import socket
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from barque.engine.volume_options import LocalMount
 from barque.engine.volume_plugins import Plugin, Plugins
 from barque.kernel import mount as km
 from barque.runtime import mount_options
+from barque.storage.trees import remove_tree
 
 Json = dict[str, Any]
 LOCAL = "local"
@@ -67,7 +67,7 @@ class LocalDriver:
     def remove(self, name: str) -> None:
         """Remove the folder; what is mounted on it is let go first, never removed."""
         km.unmount_below(f"{self._folder}/{name}")
-        shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
+        remove_tree(f"{self._folder}/{name}")
 
     def rename(self, old: str, new: str) -> None:
         """Give a volume another name."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import stat
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from barque.engine.volume_options import check_name
 from barque.engine.volume_plugins import PluginError, Plugins
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Mount
+from barque.storage.trees import tree_usage
 
 Json = dict[str, Any]
 Filters = dict[str, list[str]]
@@ -181,7 +181,7 @@ class Volumes:
                 continue
             if any(label_matches(labels, value) for value in filters.get("label!", [])):
                 continue
-            size = await asyncio.to_thread(tree_size, self.path(row["name"]))
+            size = (await asyncio.to_thread(tree_usage, self.path(row["name"]))).size
             if not dry_run:
                 await self._delete(row)
             won += size
@@ -200,7 +200,7 @@ class Volumes:
         for row in list(self.rows.values()):
             if row["driver"] != LOCAL or row["options"]:
                 continue
-            size = await asyncio.to_thread(tree_size, self.path(row["name"]))
+            size = (await asyncio.to_thread(tree_usage, self.path(row["name"]))).size
             data = {"Size": size, "RefCount": counts.get(row["name"], 0)}
             found.append({**self._show(row), "UsageData": data})
         return found
@@ -426,21 +426,3 @@ def _foreign(name: str, driver: str, item: Json) -> Json:
         "CreatedAt": str(item.get("CreatedAt") or ""), "Driver": driver, "Labels": None,
         "Mountpoint": str(item.get("Mountpoint") or ""), "Name": name, "Options": None, "Scope": "local",
     }  # fmt: skip
-
-
-def tree_size(path: str) -> int:
-    """Return the bytes of all files below path; hard links count once."""
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    for folder, _, files in os.walk(path):
-        for name in files:
-            try:
-                found = os.lstat(f"{folder}/{name}")
-            except OSError:
-                continue
-            if found.st_nlink > 1:
-                if (found.st_dev, found.st_ino) in seen:
-                    continue
-                seen.add((found.st_dev, found.st_ino))
-            total += found.st_size if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode) else 0
-    return total

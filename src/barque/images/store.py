@@ -19,7 +19,8 @@ from barque.oci import digest as digests, manifest as manifests, platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
-from barque.storage.snapshots import Snapshotter, init_layer_name, tree_usage
+from barque.storage.snapshots import Snapshotter, init_layer_name
+from barque.storage.trees import tree_usage
 
 _PARTIAL_KEPT_S = 7 * 24 * 3600.0
 

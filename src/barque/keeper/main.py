@@ -2,7 +2,6 @@
 
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ def serve(exec_root: str, listen_fd: int, starter: object) -> int:
     """Serve with processes made by starter; see `main`."""
     from barque.keeper.children import IGNORED
     from barque.keeper.server import Server, Starter, lock
+    from barque.kernel.limits import raise_open_files
     from barque.kernel.process import set_child_subreaper
 
     assert isinstance(starter, Starter)
@@ -37,10 +37,8 @@ def serve(exec_root: str, listen_fd: int, starter: object) -> int:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     set_child_subreaper()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server = Server(exec_root, listener, starter)
-    server.nofile = (soft, hard)
+    server.nofile = raise_open_files()
     gc.collect()
     gc.freeze()
     # Objects here die by their counts; a collection now and then catches what does not.

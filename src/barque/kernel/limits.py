@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import resource
 import struct
 
 from barque.base.errors import KernelError
@@ -35,6 +36,7 @@ MEMORY_POLICY_FLAGS: dict[str, int] = {
 }  # fmt: skip
 
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
+_OPEN_FILES = "BARQUE_OPEN_FILES"
 
 
 def rlimit(pid: int, resource: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -123,3 +125,18 @@ def set_memory_policy(mode: int, nodes: int) -> None:
         ctypes.addressof(block) if nodes else 0,
         words * 64 + 1 if nodes else 0,
     )
+
+
+def raise_open_files() -> tuple[int, int]:
+    """Let this process have as many files open as it may; return the limits (soft, hard) it was started with.
+
+    The soft one is kept in the environment for the processes of ours that this one starts: what they start in turn
+    shall get the limit that the user gave.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = os.environ.get(_OPEN_FILES, "")
+    if kept.isdecimal():
+        soft = min(int(kept), hard) if hard != resource.RLIM_INFINITY else int(kept)
+    os.environ[_OPEN_FILES] = str(soft)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard

@@ -5,6 +5,7 @@ A snapshot is active (writable, has a key) or committed (read-only, has a name, 
 """
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -13,6 +14,9 @@ from typing import NamedTuple, Protocol
 
 from barque.base.errors import ConflictError, NotFoundError
 from barque.kernel.openat2 import sync_file_system
+from barque.storage.trees import Usage, remove_tree, tree_usage
+
+log = logging.getLogger(__name__)
 
 ACTIVE = "active"
 VIEW = "view"
@@ -39,13 +43,6 @@ class Info(NamedTuple):
     name: str
     kind: str
     parent: str
-
-
-class Usage(NamedTuple):
-    """What a snapshot's own layer takes: bytes and inodes."""
-
-    size: int
-    inodes: int
 
 
 class Snapshotter(Protocol):
@@ -298,32 +295,14 @@ class DirectorySnapshotter:
         while True:
             self._wake.clear()
             for name in os.listdir(f"{self._root}/trash"):
-                shutil.rmtree(f"{self._root}/trash/{name}", ignore_errors=True)
+                try:
+                    remove_tree(f"{self._root}/trash/{name}")
+                except OSError as error:
+                    log.warning("a removed layer cannot be deleted, it is tried again later: %s", error)
             with self._lock:
                 if not self._wake.is_set():
                     self._thread = None
                     return
-
-
-def tree_usage(path: str) -> Usage:
-    """Return the bytes and inodes of a folder's files; hard links count once."""
-    size = inodes = 0
-    seen: set[int] = set()
-    stack = [path]
-    while stack:
-        with os.scandir(stack.pop()) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                    if found.st_ino in seen:
-                        continue
-                    seen.add(found.st_ino)
-                inodes += 1
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
-                else:
-                    size += found.st_size
-    return Usage(size, inodes)
 
 
 def _base36(number: int) -> str:

@@ -1,10 +1,12 @@
 """What a writable layer changed, as `docker diff` lists it, and the layer's tar."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from barque.base.errors import InvalidInputError
 from barque.storage.archive.write import END, OPAQUE, tree
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
@@ -21,7 +23,7 @@ def changes(upper: str, lowers: Sequence[str]) -> list[Change]:
     """Return the changes that the layer `upper` makes to the layers below (nearest first), sorted."""
     below = _Lower(lowers)
     found: dict[str, int] = {}
-    _walk(upper, "", below, found)
+    _walk(upper, below, found)
     for path in list(found):
         parent = path.rpartition("/")[0]
         while parent:
@@ -41,24 +43,37 @@ def layer_tar(upper: str, lowers: Sequence[str]) -> Iterator[bytes]:
         os.close(fd)
 
 
-def _walk(upper: str, path: str, below: "_Lower", found: dict[str, int]) -> None:
-    with os.scandir(f"{upper}{path}") as entries:
-        for entry in entries:
-            inner = f"{path}/{entry.name}"
-            now = entry.stat(follow_symlinks=False)
-            before = below.stat(inner)
-            if stat.S_ISCHR(now.st_mode) and now.st_rdev == 0:
-                if before is not None:
-                    found[inner] = DELETED
-                continue
-            if before is None:
-                found[inner] = ADDED
-            elif not _same_folder(now, before):
-                found[inner] = MODIFIED
-            if entry.is_dir(follow_symlinks=False):
-                if before is not None and stat.S_ISDIR(before.st_mode) and _opaque(entry.path):
-                    _hidden(entry.path, inner, below, found)
-                _walk(upper, inner, below, found)
+def _walk(upper: str, below: "_Lower", found: dict[str, int]) -> None:
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
+        try:
+            entries = os.scandir(f"{upper}{path}")
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise InvalidInputError("folders are nested too deep to be compared") from None
+            raise
+        with entries:
+            for entry in entries:
+                inner = f"{path}/{entry.name}"
+                _compare(entry, inner, below, found)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(inner)
+
+
+def _compare(entry: os.DirEntry[str], inner: str, below: "_Lower", found: dict[str, int]) -> None:
+    now = entry.stat(follow_symlinks=False)
+    before = below.stat(inner)
+    if stat.S_ISCHR(now.st_mode) and now.st_rdev == 0:
+        if before is not None:
+            found[inner] = DELETED
+        return
+    if before is None:
+        found[inner] = ADDED
+    elif not _same_folder(now, before):
+        found[inner] = MODIFIED
+    if before is not None and stat.S_ISDIR(before.st_mode) and stat.S_ISDIR(now.st_mode) and _opaque(entry.path):
+        _hidden(entry.path, inner, below, found)
 
 
 def _hidden(folder: str, path: str, below: "_Lower", found: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ from barque.base.errors import InvalidInputError
 from barque.kernel.openat2 import open_in_root
 from barque.storage.archive import tar
 from barque.storage.archive.write import OPAQUE
+from barque.storage.trees import remove_below
 
 _FOLDERS_KEPT = 64
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -194,7 +195,7 @@ class _Unpacker:
         if stat.S_ISDIR(found.st_mode):
             if self._keep_kind and not folder:
                 raise InvalidInputError(f'cannot overwrite directory "/{os.fsdecode(path)}" with non-directory')
-            remove_tree(parent, base)
+            remove_below(parent, base)
             self._forget(path)
             return False
         if self._keep_kind and folder:
@@ -367,23 +368,3 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL):
             raise
-
-
-def remove_tree(parent: int, name: bytes) -> None:
-    """Remove a file or a whole folder below the descriptor `parent`, never following links."""
-    try:
-        os.unlink(name, dir_fd=parent)
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        pass
-    fd = os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        with os.scandir(fd) as found:
-            names = [os.fsencode(entry.name) for entry in found]
-        for inner in names:
-            remove_tree(fd, inner)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)

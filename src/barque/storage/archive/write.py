@@ -2,9 +2,10 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypedDict
 
+from barque.base.errors import InvalidInputError
 from barque.storage.archive.tar import (
     BLOCK,
     BLOCK_DEVICE,
@@ -19,6 +20,8 @@ from barque.storage.archive.tar import (
 CHUNK = 1 << 18
 END = bytes(2 * BLOCK)
 OPAQUE = b"trusted.overlay.opaque"
+_LONGEST_PATH = 4096
+_Walk = Generator["bytes | _Walk", None, None]
 _OCTAL_11 = 8**11
 _OCTAL_7 = 8**7
 
@@ -114,7 +117,7 @@ def tree(
     packer = _Packer(prefix, overlay=overlay, hides=hides, device=device)
     fd = os.open(start or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
     try:
-        yield from packer.folder(fd, start)
+        yield from _flat(packer.folder(fd, start))
     finally:
         os.close(fd)
 
@@ -123,7 +126,24 @@ def single(parent: int, name: bytes, shown: bytes) -> Iterator[bytes]:
     """Yield the tar (without its end) of one file or folder in `parent`, called `shown` inside."""
     packer = _Packer(b"", overlay=False, hides=None, device=None)
     packer.rename = (name, shown)
-    yield from packer.item(parent, name, b"")
+    yield from _flat(packer.item(parent, name, b""))
+
+
+def _flat(walk: _Walk) -> Iterator[bytes]:
+    """Yield the bytes of a walk whose parts may be walks: without recursion, however deep folders are nested."""
+    stack = [walk]
+    try:
+        while stack:
+            part = next(stack[-1], None)
+            if part is None:
+                stack.pop()
+            elif isinstance(part, bytes):
+                yield part
+            else:
+                stack.append(part)
+    finally:
+        for part in reversed(stack):
+            part.close()
 
 
 class _Packer:
@@ -144,13 +164,13 @@ class _Packer:
         self._links: dict[tuple[int, int], bytes] = {}
         self.rename: tuple[bytes, bytes] | None = None
 
-    def folder(self, fd: int, path: bytes) -> Iterator[bytes]:
+    def folder(self, fd: int, path: bytes) -> _Walk:
         with os.scandir(fd) as found:
             names = sorted(os.fsencode(entry.name) for entry in found)
         for name in names:
-            yield from self.item(fd, name, path)
+            yield self.item(fd, name, path)
 
-    def item(self, parent: int, name: bytes, path: bytes) -> Iterator[bytes]:
+    def item(self, parent: int, name: bytes, path: bytes) -> _Walk:
         try:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -168,15 +188,15 @@ class _Packer:
         if stat.S_ISSOCK(found.st_mode):
             return
         if stat.S_ISDIR(found.st_mode):
-            yield from self._folder_entry(parent, name, inner, shown, found)
+            yield self._folder_entry(parent, name, inner, shown, found)
         elif stat.S_ISREG(found.st_mode):
             yield from self._file_entry(parent, name, shown, found)
         else:
             yield self._node_entry(parent, name, shown, found)
 
-    def _folder_entry(
-        self, parent: int, name: bytes, inner: bytes, shown: bytes, found: os.stat_result
-    ) -> Iterator[bytes]:
+    def _folder_entry(self, parent: int, name: bytes, inner: bytes, shown: bytes, found: os.stat_result) -> _Walk:
+        if len(inner) > _LONGEST_PATH:
+            raise InvalidInputError("folders are nested too deep: a path in an archive has at most 4096 bytes")
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=parent)
@@ -189,7 +209,7 @@ class _Packer:
                 return
             if self._overlay and opaque and (self._hides is None or self._hides(inner)):
                 yield header(shown + b"/.wh..wh..opq", mode=0)
-            yield from self.folder(fd, inner)
+            yield self.folder(fd, inner)
         finally:
             os.close(fd)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
+from barque.network.resolving import ADDRESS, Upstream
 
 DEFAULT_SERVERS = ("8.8.8.8", "8.8.4.4")
 DEFAULT_SERVERS6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
@@ -121,6 +122,40 @@ def container_resolver(host: Resolver, wish: Resolver, *, own_namespace: bool, i
     if search == (".",):
         search = ()
     return Resolver(servers, search, wish.options or host.options)
+
+
+def served_resolver(host: Resolver, wish: Resolver, *, inside: bool = False) -> tuple[Resolver, tuple[Upstream, ...]]:
+    """Return the resolver of a container in a user-defined network, and whom its name server asks.
+
+    A wished-for server on a loopback address is one in the container itself; one that the host uses is
+    the host's. With `inside` all others are asked out of the container's network namespace too.
+    """
+    if wish.servers:
+        upstreams = [Upstream(item, not inside and not _is_loopback(item)) for item in wish.servers]
+    else:
+        upstreams = [Upstream(item, not inside or _is_loopback(item)) for item in host.servers]
+    upstreams = [item for item in upstreams if item != Upstream(ADDRESS, from_host=False)]
+    options = wish.options or host.options
+    if not any(item.startswith("ndots:") for item in options):
+        options = (*options, "ndots:0")
+    search = wish.search or host.search
+    return Resolver((ADDRESS,), () if search == (".",) else search, options), tuple(upstreams)
+
+
+def served_resolv_conf(resolver: Resolver, upstreams: Iterable[Upstream]) -> str:
+    """Return the content of /etc/resolv.conf where the name server answers, with a note of whom it asks."""
+    shown = " ".join(f"host({item.address})" if item.from_host else item.address for item in upstreams)
+    return (
+        "# Made by Barque, which leaves this file alone once it was edited.\n\n"
+        f"{resolv_conf(resolver)}\n# ExtServers: [{shown}]\n"
+    )
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ipaddress.ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _reachable(server: str, *, ipv6: bool) -> bool:

@@ -4,6 +4,7 @@ from hypothesis import given, strategies as st
 from barque.base.errors import InvalidInputError
 from barque.network import files
 from barque.network.files import Resolver
+from barque.network.resolving import Upstream
 
 
 def test_hosts_has_localhost_then_extra_names_then_the_own_one():
@@ -59,3 +60,28 @@ def test_any_text_is_read_as_a_resolver_file(text):
     host = files.parse_resolver(text)
     made = files.container_resolver(host, Resolver(), own_namespace=True, ipv6=True)
     assert files.parse_resolver(files.resolv_conf(made)).servers == made.servers != ()
+
+
+def test_a_served_container_asks_the_name_server_which_asks_the_host_s_servers():
+    host = Resolver(("127.0.0.53", "10.0.0.1"), ("corp.example",), ("edns0",))
+    resolver, upstreams = files.served_resolver(host, Resolver())
+    assert resolver == Resolver(("127.0.0.11",), ("corp.example",), ("edns0", "ndots:0"))
+    assert upstreams == (Upstream("127.0.0.53", True), Upstream("10.0.0.1", True))
+    assert files.served_resolver(host, Resolver(), inside=True)[1] == (
+        Upstream("127.0.0.53", True),
+        Upstream("10.0.0.1", False),
+    )
+
+
+def test_wishes_of_a_served_container_come_before_the_host():
+    wish = Resolver(("9.9.9.9", "127.0.0.1", "127.0.0.11"), (".",), ("ndots:3",))
+    resolver, upstreams = files.served_resolver(Resolver(("10.0.0.1",), ("x",), ("edns0",)), wish)
+    assert resolver == Resolver(("127.0.0.11",), (), ("ndots:3",))
+    assert upstreams == (Upstream("9.9.9.9", True), Upstream("127.0.0.1", False))
+
+
+def test_the_file_of_a_served_container_can_be_read_again():
+    resolver, upstreams = files.served_resolver(Resolver(("127.0.0.53",), ("a", "b"), ()), Resolver())
+    text = files.served_resolv_conf(resolver, upstreams)
+    assert files.parse_resolver(text) == resolver
+    assert "# ExtServers: [host(127.0.0.53)]" in text

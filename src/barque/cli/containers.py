@@ -135,6 +135,10 @@ def port(call: Invocation) -> int:
     ports: dict[str, Any] = (details.get("NetworkSettings") or {}).get("Ports") or {}
     if len(call.words) > 1:
         number, slash, protocol = call.words[1].partition("/")
+        if not (number.isascii() and number.isdigit()):
+            raise InvalidInputError(
+                f'Error: invalid port ({number}): strconv.ParseUint: parsing "{number}": invalid syntax'
+            )
         bindings = ports.get(f"{number}/{protocol if slash else 'tcp'}")
         if not bindings:
             raise InvalidInputError(f"Error: No public port '{call.words[1]}' published for {call.words[0]}")

@@ -77,7 +77,7 @@ def _fetch(call: Invocation, kind: str) -> Fetch:
             return _image(call, name)
         if kind == "volume":
             return call.api.get(f"/volumes/{quote(name)}")
-        return call.api.get(f"/networks/{quote(name)}", verbose=values.get("verbose") or None)
+        return call.api.get(f"/networks/{quote(name)}", verbose="true" if values.get("verbose") else None)
 
     return fetch
 

@@ -162,6 +162,10 @@ def _parse_verb(path: str, flags: list[Flag], words: list[str]) -> tuple[Options
         from barque.cli.run_values import VALIDATORS
 
         validators = VALIDATORS
+    elif path == "network create":
+        from barque.cli.run_values import VALIDATORS
+
+        validators = {"label": VALIDATORS["label"]}
     if path == "container top":
         # Everything behind the container belongs to ps.
         return parse(flags, words, interspersed=False)

@@ -3,27 +3,32 @@
 import sys
 from typing import Any
 
-from barque.base.errors import InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.cli.env_files import pairs
+from barque.cli.natural import natural_key
+from barque.cli.run_networks import EMPTY_ENDPOINT
 from barque.cli.tables import show
-from barque.cli.verb import Invocation, filters_json, for_each
+from barque.cli.timestamps import go_time
+from barque.cli.verb import Invocation, filters_json
 from barque.client.api import quote
 from barque.client.http import ApiError
 
 HEADERS = {"ID": "NETWORK ID", "CreatedAt": "CREATED AT"}
+_RAW = "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n"
 
 
 def ls(call: Invocation) -> int:
     """List networks."""
     options = call.options
     rows = call.api.get("/networks", filters=filters_json(options["filter"]))
-    rows.sort(key=lambda network: network["Name"])
+    rows.sort(key=lambda network: natural_key(network["Name"]))
     truncated = not options["no-trunc"]
-    if options["quiet"] and options["format"] in ("", "table"):
-        for row in rows:
-            print(row["Id"][:12] if truncated else row["Id"])
-        return 0
-    show(rows, columns(truncated), HEADERS, options["format"], "ID Name Driver Scope")
+    form = options["format"]
+    if form == "raw":
+        form = "network_id: {{.ID}}\\n" if options["quiet"] else _RAW
+    elif options["quiet"] and form in ("", "table"):
+        form = "{{.ID}}"
+    show(rows, columns(truncated), HEADERS, form, "ID Name Driver Scope", "network.network")
     return 0
 
 
@@ -38,7 +43,7 @@ def columns(truncated: bool) -> dict[str, Any]:
         "IPv6": lambda n: _word(n.get("EnableIPv6", False)),
         "Internal": lambda n: _word(n.get("Internal", False)),
         "Labels": lambda n: ",".join(f"{k}={v}" for k, v in sorted((n.get("Labels") or {}).items())),
-        "CreatedAt": lambda n: n.get("Created", ""),
+        "CreatedAt": lambda n: go_time(n.get("Created") or ""),
     }
 
 
@@ -48,9 +53,9 @@ def _word(value: bool) -> str:
 
 def create(call: Invocation) -> int:
     """Create a network and print its id."""
+    from barque.cli.subnets import ipam_rows
+
     options = call.options
-    if options["config-from"] and options["config-only"]:
-        raise InvalidInputError("can't specify both --config-from and --config-only")
     body: dict[str, Any] = {
         "Name": call.words[0],
         "Driver": options["driver"],
@@ -59,79 +64,65 @@ def create(call: Invocation) -> int:
         "IPAM": {
             "Driver": options["ipam-driver"],
             "Options": pairs(options["ipam-opt"]),
-            "Config": _ipam(options),
+            "Config": ipam_rows(
+                options["subnet"], options["ip-range"], options["gateway"], pairs(options["aux-address"])
+            ),
         },
         "Internal": options["internal"],
         "Attachable": options["attachable"],
         "Ingress": options["ingress"],
         "ConfigOnly": options["config-only"],
+        "ConfigFrom": {"Network": options["config-from"]} if options["config-from"] else None,
         "Labels": pairs(options["label"]),
     }
     if options.given("ipv4"):
         body["EnableIPv4"] = options["ipv4"]
     if options.given("ipv6"):
         body["EnableIPv6"] = options["ipv6"]
-    if options["config-from"]:
-        body["ConfigFrom"] = {"Network": options["config-from"]}
-    answer = call.api.post("/networks/create", body)
-    if answer.get("Warning"):
-        print(f"WARNING: {answer['Warning']}", file=sys.stderr)
-    print(answer["Id"])
+    print(call.api.post("/networks/create", body)["Id"])
     return 0
-
-
-def _ipam(options: Any) -> list[dict[str, Any]]:
-    import ipaddress
-
-    subnets = options["subnet"]
-    if len(subnets) < len(options["ip-range"]) or len(subnets) < len(options["gateway"]):
-        raise InvalidInputError("every ip-range or gateway must have a corresponding subnet")
-    rows: dict[str, dict[str, Any]] = {}
-    try:
-        parsed = {text: ipaddress.ip_network(text, strict=False) for text in subnets}
-        for text in subnets:
-            rows[text] = {"Subnet": text}
-        for flag, key in (("ip-range", "IPRange"), ("gateway", "Gateway")):
-            for value in options[flag]:
-                rows[_owner(parsed, value, flag)][key] = value
-        for value in options["aux-address"]:
-            name, _, address = value.partition("=")
-            rows[_owner(parsed, address, "aux-address")].setdefault("AuxiliaryAddresses", {})[name] = address
-    except ValueError as error:
-        raise InvalidInputError(str(error)) from error
-    return list(rows.values())
-
-
-def _owner(subnets: dict[str, Any], value: str, flag: str) -> str:
-    import ipaddress
-
-    address = ipaddress.ip_network(value, strict=False).network_address
-    for text, network in subnets.items():
-        if address in network:
-            return text
-    raise ValueError(f"no matching subnet for {flag} {value}")
 
 
 def rm(call: Invocation) -> int:
     """Remove networks."""
-    options = call.options
-
-    def act(name: str) -> str | None:
+    code = 0
+    for name in call.words:
+        if not _is_given_up(call, name):
+            continue
         try:
             call.api.delete(f"/networks/{quote(name)}")
         except ApiError as error:
-            if not (options["force"] and error.status == 404):
-                raise
-            return None
-        return name
+            if call.options["force"] and error.status == 404:
+                continue
+            print(error, file=sys.stderr)
+            code = 1
+        else:
+            print(name, flush=True)
+    if code:
+        print("exit status 1", file=sys.stderr)
+    return code
 
-    return for_each(call.words, act)
+
+def _is_given_up(call: Invocation, name: str) -> bool:
+    """Ask before the routing mesh of a cluster is removed."""
+    try:
+        ingress = call.api.get(f"/networks/{quote(name)}").get("Ingress")
+    except BarqueError:
+        return True
+    if not ingress:
+        return True
+    print("WARNING! Before removing the routing-mesh network, make sure all the nodes in your swarm run the same "
+          "docker engine version. Otherwise, removal may not be effective and functionality of newly create "
+          "ingress networks will be impaired.\nAre you sure you want to continue? [y/N] ", end="", flush=True)  # fmt: skip
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def connect(call: Invocation) -> int:
     """Connect a container to a network."""
     options = call.options
     network, container = call.words
+    if any("=" not in item for item in options["driver-opt"]):
+        raise InvalidInputError("invalid key/value pair format in driver options")
     ipam = {
         key: value
         for key, value in (
@@ -142,13 +133,14 @@ def connect(call: Invocation) -> int:
         if value
     }
     endpoint = {
-        "IPAMConfig": ipam or None,
+        "IPAMConfig": ipam,
         "Links": options["link"] or None,
-        "Aliases": options["alias"] or None,
-        "DriverOpts": pairs(options["driver-opt"]) or None,
+        "Aliases": options["alias"],
+        "DriverOpts": pairs(options["driver-opt"]),
         "GwPriority": options["gw-priority"],
     }
-    call.api.post(f"/networks/{quote(network)}/connect", {"Container": container, "EndpointConfig": endpoint})
+    body = {"Container": container, "EndpointConfig": {**EMPTY_ENDPOINT, **endpoint}}
+    call.api.post(f"/networks/{quote(network)}/connect", body)
     return 0
 
 

@@ -12,6 +12,24 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+# What a request says of an endpoint besides what was asked for.
+EMPTY_ENDPOINT: Json = {
+    "IPAMConfig": None,
+    "Links": None,
+    "Aliases": None,
+    "MacAddress": "",
+    "DriverOpts": None,
+    "GwPriority": 0,
+    "NetworkID": "",
+    "EndpointID": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "DNSNames": None,
+}
 BUILT_IN = ("default", "bridge", "host", "none")
 
 
@@ -28,12 +46,10 @@ def endpoints(options: Options) -> tuple[str, Json]:
     for network in networks:
         if not network["target"]:
             raise InvalidInputError("no name set for network")
-        if len(networks) > 1 and not _user_defined(network["target"]):
-            seen = [one["target"] for one in networks]
-            if seen.count(network["target"]) < 2:
-                raise InvalidInputError(
-                    "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
-                )
+    if len({_user_defined(network["target"]) for network in networks}) > 1:
+        raise InvalidInputError(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+        )
     _apply_flags(networks[0], options)
     mode = networks[0]["target"]
     result: Json = {}
@@ -58,10 +74,12 @@ def _user_defined(target: str) -> bool:
 
 def _apply_flags(network: Json, options: Options) -> None:
     aliases = options["network-alias"] + options["net-alias"]
-    for name, value in (("aliases", aliases), ("link-local", options["link-local-ip"])):
+    for name, value, flag, noun in (
+        ("aliases", aliases, "network-alias", "alias"),
+        ("link-local", options["link-local-ip"], "link-local-ip", "link-local IP addresses"),
+    ):
         if value and network[name]:
-            flag = "network-alias" if name == "aliases" else "link-local-ip"
-            raise InvalidInputError(f"conflicting options: cannot specify both --{flag} and per-network {flag}")
+            raise InvalidInputError(f"conflicting options: cannot specify both --{flag} and per-network {noun}")
         network[name] = network[name] or list(value)
     network["links"] = list(options["link"]) if _user_defined(network["target"]) else []
     for key in ("ip", "ip6", "mac-address"):
@@ -94,19 +112,11 @@ def _endpoint(network: Json) -> Json:
     if network["link-local"]:
         ipam["LinkLocalIPs"] = network["link-local"]
     return {
+        **EMPTY_ENDPOINT,
         "IPAMConfig": ipam or None,
         "Links": network.get("links") or None,
         "Aliases": network["aliases"] or None,
         "MacAddress": network.get("mac-address", ""),
         "DriverOpts": network["options"] or None,
         "GwPriority": network.get("gw-priority", 0),
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
     }

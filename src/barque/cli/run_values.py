@@ -229,12 +229,16 @@ def _network(text: str) -> dict[str, Any]:
     network: dict[str, Any] = {"target": text, "aliases": [], "options": {}, "link-local": []}
     if "=" not in text:
         return network
+    import re
+
+    if not re.search(r"\w=\w", text, re.ASCII):
+        return network
     network["target"] = ""
     for field in csv_fields(text):
         key, equals, value = field.partition("=")
         key, value = key.strip().lower(), value.strip()
         if not equals or not key:
-            raise ValueError(f"invalid key/value pair format in network options: {field}")
+            raise ValueError(f"invalid field {field}")
         if key == "name":
             network["target"] = value
         elif key == "alias":
@@ -247,7 +251,7 @@ def _network(text: str) -> dict[str, Any]:
             try:
                 network[key] = int(value)
             except ValueError:
-                raise ValueError(f"invalid gw-priority ({value}): value must be an integer") from None
+                raise ValueError(f"invalid gw-priority ({value}): invalid syntax") from None
         elif key == "driver-opt":
             name, found, content = value.partition("=")
             if not found:

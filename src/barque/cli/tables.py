@@ -34,7 +34,7 @@ class Row:
 
             raise TemplateError(
                 f'template: :1:2: executing "" at <.{name}>: can\'t evaluate field {name} in type '
-                f"*formatter.{self.kind}Context"
+                f"*{'' if '.' in self.kind else 'formatter.'}{self.kind}Context"
             )
         return getter(self.item)
 
@@ -109,7 +109,7 @@ def show(
             print(to_json(Row(item, columns)))
         return
     if form.startswith("table"):
-        _print_table(items, columns, headers, form[5:].lstrip(), literal=True)
+        _print_table(items, columns, headers, form[5:].lstrip(), kind, literal=True)
         return
     template = parse_template(form)
     for item in items:
@@ -122,11 +122,13 @@ def _render_row(template: Any, row: Any) -> str:
     try:
         return str(template.render(row))
     except TemplateError as error:
-        raise InvalidInputError(f"failed to execute template: {error}") from error
+        # Of containers the format is looked at beforehand, which fails in other words.
+        what = "failed to execute template" if getattr(row, "kind", "") == "Container" else "template parsing error"
+        raise InvalidInputError(f"{what}: {error}") from error
 
 
 def _print_table(
-    items: Sequence[Any], columns: dict[str, Getter], headers: dict[str, str], form: str, *, literal: bool = False
+    items: Sequence[Any], columns: dict[str, Getter], headers: dict[str, str], form: str, kind: str = "", *, literal: bool = False
 ) -> None:
     if not literal:
         names = form.split()
@@ -136,7 +138,7 @@ def _print_table(
         return
     template = parse_template(form.replace("\\t", "\t").replace("\\n", "\n"))
     lines = [_render_row(template, _Headers(headers))]
-    lines += [_render_row(template, Row(item, columns)) for item in items]
+    lines += [_render_row(template, Row(item, columns, kind)) for item in items]
     print(align([line.split("\t") for line in lines]), end="")
 
 

@@ -73,3 +73,15 @@ def parse_rfc3339(text: str) -> float:
     """Return seconds since the epoch of an engine's time, 0 where it is none."""
     found = _calendar(text)
     return float(found) if found else 0.0
+
+
+def go_time(text: str) -> str:
+    """Return an engine's time as Go prints it: "2026-01-02 03:04:05.678 +0000 UTC"; other texts unchanged."""
+    if len(text) < 20 or text[10] != "T":
+        return text
+    whole, zone = (text[:-1], "+00:00") if text.endswith("Z") else (text[:-6], text[-6:])
+    body, _, fraction = whole.partition(".")
+    fraction = fraction.rstrip("0")
+    offset = zone.replace(":", "")
+    shown = f"{body.replace('T', ' ')}{'.' + fraction if fraction else ''} {offset}"
+    return f"{shown} {'UTC' if offset == '+0000' else offset}"

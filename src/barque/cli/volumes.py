@@ -35,7 +35,7 @@ def ls(call: Invocation) -> int:
         for row in rows:
             print(row["Name"])
         return 0
-    show(rows, columns(), {"Name": "VOLUME NAME"}, options["format"], "Driver Name")
+    show(rows, columns(), {"Name": "VOLUME NAME"}, options["format"], "Driver Name", "volume")
     return 0
 
 

@@ -1,0 +1,329 @@
+"""Wrong requests to every container route: the status, Docker's words, and nothing that stays behind."""
+
+import http.client
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import EngineUnderTest, needs_root, until
+
+pytestmark = pytest.mark.system
+JSON = "application/json"
+
+
+def ask(engine: EngineUnderTest, method: str, path: str, body: bytes | None = None, kind: str = JSON) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("localhost", timeout=30)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(30)
+    connection.sock.connect(str(engine.socket))
+    try:
+        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
+        answer = connection.getresponse()
+        text = answer.read()
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text) if text else None
+    except ValueError:
+        return answer.status, text.decode(errors="replace")
+
+
+def traces(engine: EngineUnderTest) -> dict[str, object]:
+    """Return all that a container leaves somewhere: rows, folders, layers, mounts, namespaces, control groups."""
+    data, run = engine.root / "data", engine.root / "exec"
+    with sqlite3.connect(f"file:{data}/state.db?mode=ro", uri=True) as database:
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        rows = {t: database.execute(f"SELECT count(*) FROM \"{t}\"").fetchone()[0] for t in tables if t != "engine"}
+    layers = [os.readlink(data / "snapshots" / n / "m") for n in os.listdir(data / "snapshots") if n not in ("empty", "trash")]
+    return {
+        "rows": rows,
+        "folders": sorted(os.listdir(data / "containers")),
+        "run": sorted(os.listdir(run / "containers")),
+        "layers": sorted(text for text in layers if '"init-' not in text),
+        "volumes": sorted(os.listdir(data / "volumes")) if (data / "volumes").exists() else [],
+        "mounts": [line for line in Path(f"/proc/{engine.pid}/mountinfo").read_text().splitlines() if str(engine.root) in line],
+    }
+
+
+def unchanged(engine: EngineUnderTest, before: dict[str, object]) -> None:
+    try:
+        until(lambda: traces(engine) == before, 5)
+    except AssertionError:
+        assert traces(engine) == before
+
+
+WRONG_CREATES: dict[str, tuple[Any, int, str]] = {
+    "no body at all": (None, 400, "config cannot be empty"),
+    "broken JSON": (b'{"Image": ', 400, "invalid JSON"),
+    "two objects": (b'{"Image": "busybox"} {}', 400, "unexpected content after JSON"),
+    "a list": (b"[1]", 400, "array"),
+    "deep nesting": (b'{"Labels":' * 100_000, 400, "invalid JSON"),
+    "no UTF-8": (b'{"Image": "\xff\xfe"}', 400, "invalid JSON"),
+    "no image": ({"Cmd": ["sh"]}, 400, ""),
+    "an image that is a number": ({"Image": 7}, 400, "cannot unmarshal number"),
+    "an unknown image": ({"Image": "nosuch"}, 404, "No such image: nosuch:latest"),
+    "a malformed image": ({"Image": "UPPER//x"}, 400, "invalid reference format"),
+    "a command of numbers": ({"Image": "busybox", "Cmd": [1]}, 400, "cannot unmarshal number"),
+    "an environment of objects": ({"Image": "busybox", "Env": [{}]}, 400, "cannot unmarshal object"),
+    "an empty variable": ({"Image": "busybox", "Env": ["=x"]}, 400, "invalid environment variable: =x"),
+    "a zero in a command": ({"Image": "busybox", "Cmd": ["a\0b"]}, 400, "NUL"),
+    "labels that are a list": ({"Image": "busybox", "Labels": ["a"]}, 400, "cannot unmarshal array"),
+    "a relative folder": ({"Image": "busybox", "WorkingDir": "tmp"}, 400, "needs to be an absolute path"),
+    "an unknown signal": ({"Image": "busybox", "StopSignal": "SIGNOPE"}, 400, "invalid signal: SIGNOPE"),
+    "a port beyond all": ({"Image": "busybox", "ExposedPorts": {"70000/tcp": {}}}, 400, "70000"),
+    "a port of no protocol": ({"Image": "busybox", "ExposedPorts": {"80/xyz": {}}}, 400, "invalid proto"),
+    "a published port that is text": ({"Image": "busybox", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}, 400, "x"),
+    "a published address that is none": ({"Image": "busybox", "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "1.2.3"}]}}}, 400, "1.2.3"),
+    "bindings that are a list": ({"Image": "busybox", "HostConfig": {"PortBindings": []}}, 400, "cannot unmarshal array"),
+    "memory below the least": ({"Image": "busybox", "HostConfig": {"Memory": 1000}}, 400, "Minimum memory limit allowed is 6MB"),
+    "memory that is text": ({"Image": "busybox", "HostConfig": {"Memory": "1g"}}, 400, "cannot unmarshal string"),
+    "swap below memory": ({"Image": "busybox", "HostConfig": {"Memory": 64 << 20, "MemorySwap": 32 << 20}}, 400, "Minimum memoryswap limit"),
+    "more processors than there are": ({"Image": "busybox", "HostConfig": {"NanoCpus": 10**15}}, 400, "range of CPUs is from 0.01"),
+    "a processor that is not there": ({"Image": "busybox", "HostConfig": {"CpusetCpus": "999"}}, 400, "999"),
+    "processors in words": ({"Image": "busybox", "HostConfig": {"CpusetCpus": "one"}}, 400, "one"),
+    "both kinds of processor limits": ({"Image": "busybox", "HostConfig": {"NanoCpus": 10**9, "CpuQuota": 1000}}, 400, "Conflicting options"),
+    "an unknown capability": ({"Image": "busybox", "HostConfig": {"CapAdd": ["CAP_NOPE"]}}, 400, "invalid capability"),
+    "an unknown policy": ({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}, 400, "sometimes"),
+    "a policy with --rm": ({"Image": "busybox", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}, 400, "AutoRemove"),
+    "an unknown log driver": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "nope"}}}, 400, "nope"),
+    "an unknown log option": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"nope": "1"}}}}, 400, "unknown log opt 'nope'"),
+    "an unknown network": ({"Image": "busybox", "HostConfig": {"NetworkMode": "nope"}}, 404, "network nope not found"),
+    "a network of an unknown container": ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:nope"}}, 404, "No such container: nope"),
+    "a host name on the host's network of another": ({"Image": "busybox", "Hostname": "x", "HostConfig": {"NetworkMode": "container:x"}}, 400, "conflicting options"),
+    "a relative bind": ({"Image": "busybox", "HostConfig": {"Binds": ["./x:/y"]}}, 400, "includes invalid characters for a local volume name"),
+    "a bind without a target": ({"Image": "busybox", "HostConfig": {"Binds": ["/x:"]}}, 400, "invalid volume specification"),
+    "a bind over the root": ({"Image": "busybox", "HostConfig": {"Binds": ["/x:/"]}}, 400, "destination can't be '/'"),
+    "two mounts on one place": ({"Image": "busybox", "HostConfig": {"Binds": ["/tmp:/y", "/var:/y"]}}, 400, "Duplicate mount point: /y"),
+    "a mount of an unknown type": ({"Image": "busybox", "HostConfig": {"Mounts": [{"Type": "nope", "Target": "/x"}]}}, 400, "mount type unknown"),
+    "a bind whose source is not there": ({"Image": "busybox", "HostConfig": {"Mounts": [{"Type": "bind", "Source": "/nosuch/x", "Target": "/x"}]}}, 400, "bind source path does not exist: /nosuch/x"),
+    "an unknown option of security": ({"Image": "busybox", "HostConfig": {"SecurityOpt": ["nope=1"]}}, 400, "nope"),
+    "an unknown runtime": ({"Image": "busybox", "HostConfig": {"Runtime": "nope"}}, 400, "unknown or invalid runtime name: nope"),
+    "a device that is not there": ({"Image": "busybox", "HostConfig": {"Devices": [{"PathOnHost": "/dev/nope"}]}}, 201, ""),
+    "a graphics card": ({"Image": "busybox", "HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}}, 501, "could not select device driver"),
+    "a storage option": ({"Image": "busybox", "HostConfig": {"StorageOpt": {"size": "1G"}}}, 400, "--storage-opt"),
+    "a check that is too often": ({"Image": "busybox", "Healthcheck": {"Test": ["CMD", "x"], "Interval": 5}}, 400, "cannot be less than 1ms"),
+    "an unknown limit": ({"Image": "busybox", "HostConfig": {"Ulimits": [{"Name": "nope", "Soft": 1, "Hard": 1}]}}, 201, ""),
+    "fields that nobody knows": ({"Image": "busybox", "Nonsense": {"a": [1]}, "HostConfig": {"Nope": 7}}, 201, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "status", "words"), WRONG_CREATES.values(), ids=WRONG_CREATES.keys())
+def test_a_wrong_create_is_told_and_leaves_nothing(engine: EngineUnderTest, body: Any, status: int, words: str) -> None:
+    before = traces(engine)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    got, answer = ask(engine, "POST", "/v1.51/containers/create", data)
+    if got == 201:
+        engine.docker("rm", "-v", answer["Id"])
+    said = answer.get("message") or "" if isinstance(answer, dict) else str(answer)
+    assert (got, words in said) == (status, True), answer
+    unchanged(engine, before)
+
+
+@pytest.mark.parametrize("name", ["a", "-a", "a b", "a/b", "ä", ".x", "a\nb", "x" * 300 + "/", "/"])
+def test_a_name_that_cannot_be_is_told(engine: EngineUnderTest, name: str) -> None:
+    from urllib.parse import quote
+
+    before = traces(engine)
+    body = json.dumps({"Image": "busybox"}).encode()
+    status, answer = ask(engine, "POST", f"/containers/create?name={quote(name, safe='')}", body)
+    assert status == 400, answer
+    assert "Invalid container name" in answer["message"]
+    unchanged(engine, before)
+
+
+def test_a_body_that_is_too_big_or_of_another_kind_is_refused(engine: EngineUnderTest) -> None:
+    before = traces(engine)
+    big = b'{"Image": "busybox", "Cmd": ["' + b"x" * (9 << 20) + b'"]}'
+    status, answer = ask(engine, "POST", "/containers/create", big)
+    assert status == 413 and "larger than" in answer["message"]
+    status, answer = ask(engine, "POST", "/containers/create", b"Image=busybox", "application/x-www-form-urlencoded")
+    assert status == 400 and "unsupported Content-Type header" in answer["message"]
+    unchanged(engine, before)
+
+
+WRONG_CALLS = [
+    ("POST", "/containers/nope/start", None, 404, "No such container: nope"),
+    ("POST", "/containers/{id}/start", {"a": 1}, 400, "non-empty request body"),
+    ("POST", "/containers/nope/stop", None, 404, "No such container: nope"),
+    ("POST", "/containers/{id}/stop?t=x", None, 400, "x"),
+    ("POST", "/containers/{id}/stop?signal=NOPE", None, 400, "invalid signal: NOPE"),
+    ("POST", "/containers/{id}/kill?signal=NOPE", None, 400, "invalid signal: NOPE"),
+    ("POST", "/containers/{stopped}/kill", None, 409, "is not running"),
+    ("POST", "/containers/{stopped}/pause", None, 409, "is not running"),
+    ("POST", "/containers/{id}/unpause", None, 409, "is not paused"),
+    ("POST", "/containers/{stopped}/exec", {"Cmd": ["x"]}, 409, "is not running"),
+    ("POST", "/containers/{id}/exec", {}, 400, "No exec command specified"),
+    ("POST", "/containers/{id}/exec", {"Cmd": "x", "Env": ["=x"]}, 400, "invalid environment variable"),
+    ("POST", "/containers/{id}/exec", {"Cmd": ["x"], "DetachKeys": "nope"}, 400, "nope"),
+    ("POST", "/exec/nope/start", {}, 404, "No such exec instance: nope"),
+    ("POST", "/exec/nope/resize?h=1&w=1", None, 404, "No such exec instance: nope"),
+    ("GET", "/exec/nope/json", None, 404, "No such exec instance: nope"),
+    ("POST", "/containers/{id}/resize?h=x&w=1", None, 400, "invalid syntax"),
+    ("POST", "/containers/{stopped}/resize?h=1&w=1", None, 409, "is not running"),
+    ("POST", "/containers/{id}/rename?name=", None, 400, "Neither old nor new names may be empty"),
+    ("POST", "/containers/{id}/rename?name=%2F%2Fx", None, 400, "Invalid container name"),
+    ("POST", "/containers/{id}/rename?name=badcalls-stopped", None, 409, "is already in use"),
+    ("POST", "/containers/{id}/update", {"Memory": "x"}, 400, "cannot unmarshal string"),
+    ("POST", "/containers/{id}/update", {"RestartPolicy": {"Name": "nope"}}, 400, "nope"),
+    ("POST", "/containers/{id}/wait?condition=nope", None, 400, 'invalid condition: "nope"'),
+    ("GET", "/containers/{id}/logs", None, 400, "you must choose at least one stream"),
+    ("GET", "/containers/{id}/logs?stdout=1&since=x", None, 400, "x"),
+    ("GET", "/containers/{id}/top?ps_args=nope", None, 500, "ps"),
+    ("GET", "/containers/{stopped}/top", None, 409, "is not running"),
+    ("GET", "/containers/json?filters=nope", None, 400, "invalid filter"),
+    ("GET", '/containers/json?filters={"nope":["x"]}', None, 400, "invalid filter 'nope'"),
+    ("GET", '/containers/json?filters={"status":["x"]}', None, 400, "invalid filter 'status=x'"),
+    ("GET", "/containers/json?limit=x", None, 400, "invalid syntax"),
+    ("GET", '/containers/json?filters={"before":["nope"]}', None, 404, "No such container: nope"),
+    ("GET", "/containers/{id}/archive", None, 400, "path cannot be empty"),
+    ("GET", "/containers/{id}/archive?path=/nope", None, 404, "Could not find the file /nope in container"),
+    ("PUT", "/containers/{id}/archive?path=/nope", b"", 404, "Could not find the file /nope in container"),
+    ("PUT", "/containers/{id}/archive?path=/tmp", b"noise" * 500, 400, ""),
+    ("PUT", "/containers/{id}/archive?path=/etc/passwd", b"", 400, "not a directory"),
+    ("DELETE", "/containers/{id}", None, 409, "stop the container before removing or force remove"),
+    ("DELETE", "/containers/{id}?link=1", None, None, ""),
+    ("POST", "/containers/prune?filters={\"nope\":[\"x\"]}", None, 400, "invalid filter 'nope'"),
+    ("POST", "/commit", None, 400, "container"),
+    ("POST", "/commit?container=nope", None, 404, "No such container: nope"),
+    ("POST", "/commit?container={id}&repo=UPPER", None, 400, "invalid reference format"),
+    ("POST", "/commit?container={id}&changes=NOPE+x", None, 400, "NOPE"),
+    ("GET", "/containers/{id}/attach/ws", None, 400, ""),
+    ("GET", "/containers/{id}/stats?stream=1&one-shot=1", None, 400, "cannot have stream=true and one-shot=true"),
+    ("GET", "/containers/nope/export", None, 404, "No such container: nope"),
+    ("GET", "/events?filters={\"nope\":[\"x\"]}", None, 400, "invalid filter 'nope'"),
+    ("GET", "/events?since=10&until=5", None, 400, "cannot be after"),
+    ("GET", "/system/df?type=nope", None, 400, "unknown object type: nope"),
+    ("GET", "/v1.0/info", None, 400, "too old"),
+    ("GET", "/v1.99/info", None, 400, "too new"),
+    ("GET", "/nope", None, 404, "page not found"),
+    ("DELETE", "/info", None, 404, "page not found"),
+    ("GET", "/containers/" + "a" * 5000 + "/json", None, 404, "No such container"),
+    ("GET", "/containers/%00/json", None, 404, "No such container"),
+    ("GET", "/containers/..%2F..%2Fetc/json", None, 404, ""),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(engine: EngineUnderTest) -> Iterator[dict[str, str]]:
+    running = engine.docker("run", "-d", "--name", "badcalls", "busybox", "sleep", "1000")
+    stopped = engine.docker("create", "--name", "badcalls-stopped", "busybox")
+    yield {"id": running, "stopped": stopped}
+    engine.docker("rm", "-f", running, stopped)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "words"), WRONG_CALLS, ids=lambda v: str(v)[:50])
+def test_a_wrong_call_is_told_and_changes_nothing(
+    engine: EngineUnderTest, pair: dict[str, str], method: str, path: str, body: Any, status: int | None, words: str
+) -> None:
+    before = traces(engine)
+    for key, value in pair.items():
+        path = path.replace("{" + key + "}", value)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    got, answer = ask(engine, method, path.replace('"', "%22"), data)
+    assert 400 <= got < 600, answer
+    assert status in (None, got), answer
+    assert words in str(answer)
+    assert "internal error" not in str(answer)
+    assert engine.docker("inspect", "-f", "{{.State.Status}}", pair["id"]) == "running"
+    unchanged(engine, before)
+
+
+def test_a_start_that_fails_leaves_no_mount_no_group_and_no_process(engine: EngineUnderTest) -> None:
+    before, began = traces(engine), str(time.time())
+    for arguments, code in (
+        (["busybox", "/nosuch"], 127), (["busybox", "/etc/passwd"], 126), (["busybox", "/etc"], 126),
+        (["-w", "/etc/passwd", "busybox", "true"], 125), (["-u", "nosuch", "busybox", "true"], 125),
+        (["--sysctl", "kernel.nope=1", "busybox", "true"], 125), (["--device", "/dev/nope", "busybox", "true"], 127),
+        (["--ulimit", "nofile=9999999999:9999999999", "busybox", "true"], 0),
+        (["--gpus", "all", "busybox", "true"], 125), (["--entrypoint", "", "busybox"], 125), (["--nosuchflag", "busybox"], 125),
+    ):  # fmt: skip
+        result = engine.docker_result("run", "--rm", *arguments, stdin=subprocess.DEVNULL)
+        assert result.returncode == code, (arguments, result.stderr)
+        assert code == 0 or result.stderr.strip()
+    unchanged(engine, before)
+    made = engine.docker("events", "--since", began, "--until", str(time.time()), "--filter", "event=create",
+                         "--format", "{{.ID}}").split()  # fmt: skip
+    assert len(made) >= 7
+    assert [path for name in made for path in Path("/sys/fs/cgroup").glob(f"*/*/{name}")] == []
+
+
+def test_a_taken_port_is_an_error_and_the_container_stays_created(engine: EngineUnderTest) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        result = engine.docker_result("run", "-d", "--name", "noport", "-p", f"{port}:80", "busybox", "sleep", "9")
+    assert result.returncode == 125
+    assert str(port) in result.stderr
+    assert engine.docker("inspect", "-f", "{{.State.Status}}", "noport") == "created"
+    engine.docker("rm", "noport")
+
+
+def test_a_name_in_use_is_a_conflict(engine: EngineUnderTest) -> None:
+    first = engine.docker("create", "--name", "taken", "busybox")
+    result = engine.docker_result("create", "--name", "taken", "busybox")
+    assert result.returncode == 1
+    assert f'The container name "/taken" is already in use by container "{first}"' in result.stderr
+    engine.docker("rm", "taken")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    needs_root()
+    folder = Path(tempfile.mkdtemp(prefix="bqsmall", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+    folder.rmdir()
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    return filler
+
+
+def test_a_full_disk_is_told_and_the_engine_goes_on_when_there_is_room_again(small_disk: Path) -> None:
+    engine = EngineUnderTest(small_disk)
+    engine.start()
+    try:
+        engine.load_busybox()
+        engine.docker("run", "-d", "--name", "running", "busybox", "sh", "-c", "while :; do echo line; usleep 20000; done")
+        before = traces(engine)
+        filler = fill(small_disk)
+        created = engine.docker_result("create", "--name", "none", "busybox")
+        committed = engine.docker_result("commit", "running", "none")
+        loaded = engine.docker_result("import", "/bin/busybox")
+        pushed = engine.docker_result("cp", "/bin/busybox", "running:/copy")
+        for result in (committed, pushed):
+            assert result.returncode != 0
+        for result in (created, committed, loaded, pushed):
+            assert result.returncode == 0 or result.stderr.strip()
+            assert str(small_disk) not in result.stderr
+        assert "no space left on device" in committed.stderr.lower()
+        assert engine.docker("inspect", "-f", "{{.State.Status}}", "running") == "running"
+        filler.unlink()
+        engine.docker_result("rm", "none")
+        assert engine.docker("run", "--rm", "busybox", "echo", "again") == "again"
+        engine.docker("logs", "--tail", "3", "running")
+        now = traces(engine)
+        assert now["folders"] == before["folders"] and now["layers"] == before["layers"]
+        engine.docker("rm", "-f", "running")
+    finally:
+        engine.stop()

@@ -23,12 +23,15 @@ def free_port() -> int:
 class RegistryUnderTest:
     """docker-registry on a port and a folder of its own."""
 
-    def __init__(self, root: Path, *, passwords: bool = False, tls: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, passwords: bool = False, tls: bool = False, address: str = "127.0.0.1"
+    ) -> None:
         if shutil.which("docker-registry") is None:
             pytest.skip("docker-registry is not installed")
         self.root = root
         self.port = free_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.address = address
+        self.host = f"{address}:{self.port}"
         self.tls = tls
         root.mkdir(parents=True, exist_ok=True)
         auth = ""
@@ -37,7 +40,7 @@ class RegistryUnderTest:
             auth = f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
         secured = ""
         if tls:
-            make_certificate(root)
+            make_certificate(root, address)
             secured = f", tls: {{certificate: {root}/server.crt, key: {root}/server.key}}"
         (root / "config.yml").write_text(
             f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n"
@@ -54,7 +57,7 @@ class RegistryUnderTest:
         deadline = time.monotonic() + 10
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return
             except OSError:
                 assert self.process.poll() is None, (self.root / "log").read_text()
@@ -74,12 +77,12 @@ def auth_header(username: str = USER, password: str = PASSWORD) -> str:
     return base64.urlsafe_b64encode(json.dumps({"username": username, "password": password}).encode()).decode()
 
 
-def make_certificate(root: Path) -> None:
-    """Make a certificate for 127.0.0.1 and the CA that signed it: ca.crt, server.crt, server.key."""
+def make_certificate(root: Path, address: str = "127.0.0.1") -> None:
+    """Make a certificate for an address and the CA that signed it: ca.crt, server.crt, server.key."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     name = root / "names"
-    name.write_text("subjectAltName=IP:127.0.0.1,DNS:registry.test")
+    name.write_text(f"subjectAltName=IP:{address},DNS:registry.test")
     commands = [
         ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
          "-subj", "/CN=test-ca", "-keyout", f"{root}/ca.key", "-out", f"{root}/ca.crt"],

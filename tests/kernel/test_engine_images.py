@@ -39,7 +39,7 @@ def store(tmp_path):
 
 
 async def imported(images, data, **options):
-    given = {"source": "-", "repo": "a", "tag": "1", "message": "", "changes": [], "platform": ""}
+    given = {"repo": "a", "tag": "1", "message": "", "changes": [], "platform": ""}
     return [m async for m in await images.import_(reader(data), **(given | options))]
 
 

@@ -23,10 +23,6 @@ _RATIO_FROM_BYTES = 64 << 20
 _DISK_LOOKED_AT_BYTES = 32 << 20
 
 
-class DamagedError(BarqueError):
-    """What was kept of an earlier transfer does not belong to the blob: it is fetched again from its start."""
-
-
 class Download:
     """The verified bytes of one blob; made and read in one thread.
 
@@ -52,12 +48,16 @@ class Download:
         self._calls = repository.registry.transport.calls
         self._kept = 0
 
+    @property
+    def was_continued(self) -> bool:
+        """Whether the bytes began with what an earlier transfer had left."""
+        return self._kept > 0
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the blob's bytes; it ends well only if their size and digest were right.
 
         Raises:
-            InvalidInputError: the registry sends something else.
-            DamagedError: the partial file had something else; it is gone now.
+            InvalidInputError: what was kept, or what the registry sends, is something else.
             RegistryError: the registry refuses.
             TransportError: it broke off too often.
         """
@@ -69,12 +69,8 @@ class Download:
                     yield data
             self._progress.step(self._shown, "Verifying Checksum")
             if "sha256:" + hasher.finish() != self._blob.digest:
-                message = f"filesystem layer verification failed for digest {self._blob.digest}"
-                raise DamagedError(message) if self._kept else InvalidInputError(message)
+                raise InvalidInputError(f"filesystem layer verification failed for digest {self._blob.digest}")
             self._progress.step(self._shown, "Download complete")
-        except (InvalidInputError, DamagedError):
-            self._content.drop_partial(self._blob.digest)
-            raise
         finally:
             hasher.stop()
 
@@ -146,7 +142,7 @@ class Download:
         length, size = answer.length, self._blob.size
         if answer.status == 416:
             answer.text(1 << 20)
-            raise DamagedError(f"the registry has fewer bytes of {self._blob.digest} than are kept here")
+            raise InvalidInputError(f"the registry has fewer bytes of {self._blob.digest} than are kept here")
         if answer.status == 206:
             told = answer.headers.get("Content-Range", "")
             if not told.startswith(f"bytes {start}-"):

@@ -38,7 +38,8 @@ class Progress:
                 return
             self._last[identity] = now
         detail = {"current": current, "total": total} if total > 0 else {"current": current}
-        self._emit({"status": text, "progressDetail": detail, "progress": bar(current, total), "id": identity})
+        message = {"status": text, "progressDetail": detail, "progress": bar(current, total)}
+        self._emit({**message, "id": identity} if identity else message)
 
     def aux(self, value: Json) -> None:
         """Tell programs something that people are not shown."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.distribution.credentials import Credentials
-from barque.distribution.download import DamagedError, Download, bounded
+from barque.distribution.download import Download, bounded
 from barque.distribution.errors import CancelledError, RegistryError, TransportError, of_pull
 from barque.distribution.progress import Emit, Progress
 from barque.distribution.registry import Fetched, Registry, Repository, connect
@@ -216,20 +216,21 @@ class Puller:
         content, shown = self._store.content, short(layer.digest)
         calls = repository.registry.transport.calls
         with self._turns.of(layer.digest, calls):
+            if content.has(diff_id):
+                self._progress.step(shown, "Download complete")
+                return
             for again in (False, True):
-                if content.has(diff_id):
-                    self._progress.step(shown, "Download complete")
-                    return
                 download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
                 tar = bounded(plain(download.chunks()), layer.size, self._settings, content.folder)
                 try:
                     content.ingest(tar, diff_id)
-                except DamagedError:
-                    if again:
+                    break
+                except InvalidInputError:
+                    content.drop_partial(layer.digest)
+                    # What was kept of an earlier pull may have been broken; what comes now is the registry's own.
+                    if again or not download.was_continued:
                         raise
-                    continue
-                content.drop_partial(layer.digest)
-                return
+            content.drop_partial(layer.digest)
 
     def unpack(self, lease: Lease, parent: str, layer: Descriptor, diff_id: str) -> None:
         """Unpack one layer on its parent."""

@@ -114,7 +114,8 @@ class Answer:
             CancelledError: the action was called off.
         """
         try:
-            while data := self._response.read(size):
+            # What has come is given on at once: it is kept even if nothing comes behind it.
+            while data := self._response.read1(size):
                 self._transport.calls.check()
                 yield data
             if self._response.length:
@@ -144,7 +145,7 @@ class Answer:
         connection, self._connection = self._connection, None  # type: ignore[assignment]
         if connection is None:
             return
-        done = self._response.isclosed()
+        done = self._response.isclosed() or self._response.length == 0
         self._response.close()
         self._transport.put_back(self._key, connection, reusable=done)
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
-from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.engine.pumps import chunks_of, stream_of
 from barque.images import load as loading, removal, save as saving, views
 from barque.images.model import Image
 from barque.images.removal import User
 from barque.images.store import ImageStore
 from barque.oci import platform as platforms_of
-from barque.oci.reference import parse
+from barque.oci.reference import Reference, parse
 
 Json = dict[str, Any]
 # Named outside the class: inside it, `list` is a method.
@@ -137,22 +137,10 @@ class Images:
         return stream_of(lambda: saving.save(self.store, chosen))
 
     async def import_(
-        self,
-        read: Callable[[], Any] | None,
-        *,
-        source: str,
-        repo: str,
-        tag: str,
-        message: str,
-        changes: Strings,
-        platform: str,
+        self, read: Callable[[], Any], *, repo: str, tag: str, message: str, changes: Strings, platform: str
     ) -> AsyncIterator[Json]:
         """Make an image from the tar of a root file system."""
-        reference = parse(f"{repo}:{tag}" if tag else repo).with_default_tag() if repo else None
-        if reference is not None and reference.digest:
-            raise InvalidInputError("cannot import digest reference")
-        if source not in ("", "-") or read is None:
-            raise UnsupportedError(f"import from {source}: only a request's body can be imported")
+        reference = import_name(repo, tag)
 
         def work(chunks: Iterable[bytes]) -> Image:
             return self.store.import_tar(chunks, reference=reference, message=message, changes=changes, wanted=platform)
@@ -187,6 +175,18 @@ class Images:
         except BarqueError:
             pass
         self._loop.call_soon_threadsafe(self._publish, "image", action, image_id, attributes)
+
+
+def import_name(repo: str, tag: str) -> Reference | None:
+    """Return the name for an imported image, None for no name.
+
+    Raises:
+        InvalidInputError: it is none, or has a digest.
+    """
+    reference = parse(f"{repo}:{tag}" if tag else repo).with_default_tag() if repo else None
+    if reference is not None and reference.digest:
+        raise InvalidInputError("cannot import digest reference")
+    return reference
 
 
 def parsed_platform(text: str) -> platforms_of.Platform:

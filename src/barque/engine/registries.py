@@ -3,19 +3,22 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from barque.base.errors import InvalidInputError
-from barque.distribution import credentials as credentials_of
+from barque.base.errors import ForbiddenError, InvalidInputError
+from barque.distribution import credentials as credentials_of, fetch, queries
+from barque.distribution.credentials import Credentials
+from barque.distribution.progress import Progress
 from barque.distribution.pull import Puller, Turns
 from barque.distribution.push import Pusher
 from barque.distribution.settings import Settings
 from barque.distribution.transport import Calls
-from barque.engine.images import parsed_platform
+from barque.engine.images import import_name, parsed_platform
 from barque.images.store import ImageStore
-from barque.oci.reference import parse
+from barque.oci.reference import Reference, parse
 
 Json = dict[str, Any]
+T = TypeVar("T")
 Emit = Callable[[Json], None]
 
 
@@ -34,13 +37,12 @@ class Registries:
 
     def pull(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncIterator[Json]:
         """Pull an image; without a tag or a digest all tags of the repository."""
-        joint = "@" if tag.startswith("sha256:") else ":"
-        reference = parse(f"{image}{joint}{tag}" if tag else image)
-        if reference.path == "scratch" or (reference.domain, reference.path) == ("docker.io", "library/scratch"):
-            raise InvalidInputError("'scratch' is a reserved name")
-        if reference.digest and not reference.digest.startswith("sha256:"):
-            raise InvalidInputError(f"unsupported digest algorithm of {reference.familiar}: only sha256 is kept")
-        credentials = credentials_of.from_header(auth)
+        reference = parse(image.removesuffix(":"))
+        if tag:
+            joint = "@" if ":" in tag else ":"
+            reference = parse(f"{reference.name}{joint}{tag}")
+        _check_name(reference)
+        credentials = _lenient(auth)
         wanted = parsed_platform(platform) if platform else None
 
         def work(emit: Emit, calls: Calls) -> None:
@@ -57,13 +59,73 @@ class Registries:
             if reference.digest:
                 raise InvalidInputError("cannot push a digest reference")
             reference = parse(f"{reference.name}:{tag}")
-        credentials = credentials_of.from_header(auth)
+        credentials = _lenient(auth)
         wanted = parsed_platform(platform) if platform else None
 
         def work(emit: Emit, calls: Calls) -> None:
             Pusher(self._store, self._settings(), emit, calls).push(reference, credentials, wanted=wanted)
 
         return messages_of(work)
+
+    def import_url(
+        self, source: str, *, repo: str, tag: str, message: str, changes: list[str], platform: str
+    ) -> AsyncIterator[Json]:
+        """Make an image from the tar of a root file system that a web server has."""
+        url, reference = fetch.whole_url(source), import_name(repo, tag)
+
+        def work(emit: Emit, calls: Calls) -> None:
+            progress = Progress(emit)
+            chunks = fetch.chunks(self._settings(), url, calls, progress)
+            image = self._store.import_tar(
+                chunks, reference=reference, message=message, changes=changes, wanted=platform
+            )
+            progress.message(image.id)
+
+        return messages_of(work)
+
+    async def login(self, config: Json) -> Json:
+        """Prove credentials."""
+        credentials = credentials_of.from_json(config)
+        token = await _called(lambda calls: queries.login(self._settings(), credentials, calls))
+        return {"Status": "Login Succeeded", "IdentityToken": token}
+
+    async def inspect(self, ref: str, *, auth: str) -> Json:
+        """Return what a name means in its registry."""
+        reference = parse(ref).with_default_tag()
+        credentials = _lenient(auth)
+        return await _called(lambda calls: queries.inspect(self._settings(), reference, credentials, calls))
+
+    async def search(self, term: str, *, limit: int, filters: dict[str, list[str]], auth: str) -> list[Json]:
+        """Return repositories that have the term."""
+        credentials = _lenient(auth)
+        return await _called(
+            lambda calls: queries.search(self._settings(), term, limit, filters, credentials, calls)
+        )
+
+
+def _check_name(reference: Reference) -> None:
+    if (reference.domain, reference.path) == ("docker.io", "library/scratch"):
+        raise ForbiddenError("'scratch' is a reserved name")
+    if reference.digest and not reference.digest.startswith("sha256:"):
+        raise InvalidInputError(f"unsupported digest algorithm of {reference.familiar}: images are kept by sha256")
+
+
+def _lenient(auth: str) -> Credentials:
+    """Return the credentials in a header; old clients send what is none, and mean nobody."""
+    try:
+        return credentials_of.from_header(auth)
+    except InvalidInputError:
+        return credentials_of.NOBODY
+
+
+async def _called(work: Callable[[Calls], T]) -> T:
+    """Run blocking work in a thread; it is called off when we are."""
+    calls = Calls()
+    try:
+        return await asyncio.to_thread(work, calls)
+    except asyncio.CancelledError:
+        calls.cancel()
+        raise
 
 
 async def messages_of(work: Callable[[Emit, Calls], None]) -> AsyncIterator[Json]:

@@ -36,7 +36,6 @@ async def test_a_ping_says_ok_with_the_headers_that_clients_negotiate_by(api):
         ("/containers/a/stats?one-shot=1", 400, "cannot have stream=true and one-shot=true"),
         ("/services", 503, None),
         ("/events?since=x", 400, None),
-        ("/distribution/a/b/json", 501, None),
         ("/containers/a/archive", 400, "path cannot be empty"),
     ],
 )  # fmt: skip

@@ -1,10 +1,21 @@
 """The paths of the API, a module per noun."""
 
 from barque.api.router import Table
-from barque.api.routes import archives, containers, execs, images, networks, streams, system, unsupported, volumes
+from barque.api.routes import (
+    archives,
+    containers,
+    execs,
+    images,
+    networks,
+    registries,
+    streams,
+    system,
+    unsupported,
+    volumes,
+)
 
 
 def add_all(table: Table) -> None:
     """Add every route to the table; the first that fits a path wins."""
-    for module in (system, containers, streams, archives, execs, images, networks, volumes, unsupported):
+    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, unsupported):
         module.add(table)

@@ -6,7 +6,7 @@ from barque.api import shapes
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.streams import send_chunks, send_messages
-from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.base.errors import InvalidInputError
 
 
 def add(table: Table) -> None:
@@ -109,16 +109,17 @@ async def create(call: Call) -> web.StreamResponse:
         return await send_messages(call, pulled)
     if not source:
         raise InvalidInputError("neither fromImage nor fromSrc is given")
-    messages = await call.backend.images.import_(
-        call.reader() if source == "-" else None,
-        source=source,
-        repo=call.text("repo"),
-        tag=call.text("tag"),
-        message=call.text("message") or call.text("comment"),
-        changes=call.texts("changes"),
-        platform=platform,
-    )
-    return await send_messages(call, messages)
+    repo, tag, changes = call.text("repo"), call.text("tag"), call.texts("changes")
+    message = call.text("message") or call.text("comment") or f"Imported from {source}"
+    if source == "-":
+        imported = await call.backend.images.import_(
+            call.reader(), repo=repo, tag=tag, message=message, changes=changes, platform=platform
+        )
+    else:
+        imported = call.backend.registries.import_url(
+            source, repo=repo, tag=tag, message=message, changes=changes, platform=platform
+        )
+    return await send_messages(call, imported)
 
 
 async def push(call: Call) -> web.StreamResponse:
@@ -129,7 +130,8 @@ async def push(call: Call) -> web.StreamResponse:
 
 
 async def search(call: Call) -> web.StreamResponse:
-    """Refuse to search."""
-    if not call.text("term"):
-        raise InvalidInputError("empty term")
-    raise UnsupportedError("searching registries is not supported")
+    """Search a registry."""
+    found = await call.backend.registries.search(
+        call.text("term"), limit=call.number("limit"), filters=call.filters(), auth=call.auth()
+    )
+    return answer(found)

@@ -1,14 +1,13 @@
 """`/_ping`, version, info, events, disk usage, credentials."""
 
-import re
 
 from aiohttp import web
 
-from barque.api import checks, shapes, times
+from barque.api import shapes, times
 from barque.api.call import MAX_VERSION, MIN_VERSION, Call, answer
 from barque.api.router import Table, dotted
 from barque.api.streams import send_messages
-from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.base.errors import InvalidInputError
 
 _OBJECTS = ("container", "image", "volume", "build-cache")
 
@@ -21,7 +20,6 @@ def add(table: Table) -> None:
     table.add("GET", "/info", info)
     table.add("GET", "/events", events, follows=True)
     table.add("GET", "/system/df", disk_usage)
-    table.add("POST", "/auth", auth)
 
 
 async def ping(call: Call) -> web.StreamResponse:
@@ -69,12 +67,3 @@ async def disk_usage(call: Call) -> web.StreamResponse:
             raise InvalidInputError(f"unknown object type: {kind}")
     value = await call.backend.system.disk_usage(kinds)
     return answer(shapes.disk_usage(value, call.version))
-
-
-async def auth(call: Call) -> web.StreamResponse:
-    """Check credentials for a registry."""
-    body = checks.checked(await call.body() or {}, checks.AUTH, "AuthConfig")
-    server = body.get("serveraddress") or ""
-    if not re.fullmatch(r"[\w.:/\[\]-]*", server):
-        raise InvalidInputError(f"invalid registry address: {server}")
-    raise UnsupportedError("logging in to a registry is not supported")

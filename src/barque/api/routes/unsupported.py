@@ -25,7 +25,6 @@ def add(table: Table) -> None:
     table.add("POST", "/build/cancel", _refused("building images is not supported"))
     table.add("POST", "/session", _refused("build sessions are not supported"))
     table.add("POST", "/grpc", _refused("the builder's gRPC interface is not supported"))
-    table.add("GET", "/distribution/{name*}/json", _refused("asking registries is not supported"))
     table.add("GET", "/plugins", list_plugins)
     table.add("GET", "/plugins/{name*}/json", no_plugin)
     table.add("DELETE", "/plugins/{name*}", no_plugin)

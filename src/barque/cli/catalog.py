@@ -121,6 +121,9 @@ COMMANDS: dict[str, Command] = {
     "network disconnect": Command(
         "networks:disconnect", "[OPTIONS] NETWORK CONTAINER", (2, 2), "Disconnect a container from a network"
     ),
+    "network graph": Command(
+        "networks:graph", "[OPTIONS] [NETWORK...]", (0, -1), "Draw networks, their containers and published ports"
+    ),
     "network inspect": Command(
         "inspect:networks",
         "[OPTIONS] NETWORK [NETWORK...]",

@@ -270,6 +270,10 @@ o opt map=map[] Set driver options
 - scope string Scope of the network
 - subnet strings Subnet in CIDR format
 """,
+    "network graph": """
+a all bool Show containers that do not run, too
+- format string=tree Form of the picture (tree, dot, svg, json)
+""",
     "network rm": "f force bool Do not fail if the network does not exist",
     "network connect": """
 - alias strings Add a name of the container in the network

@@ -1,4 +1,4 @@
-"""`network ls`, `create`, `rm`, `connect` and `disconnect`."""
+"""`network ls`, `create`, `rm`, `connect`, `disconnect` and `graph`."""
 
 import sys
 from typing import Any
@@ -141,6 +141,27 @@ def connect(call: Invocation) -> int:
     }
     body = {"Container": container, "EndpointConfig": {**EMPTY_ENDPOINT, **endpoint}}
     call.api.post(f"/networks/{quote(network)}/connect", body)
+    return 0
+
+
+def graph(call: Invocation) -> int:
+    """Draw the networks."""
+    from barque.cli import network_map, network_pictures
+
+    form = call.options["format"]
+    if form not in ("tree", "dot", "svg", "json"):
+        raise InvalidInputError(f'unknown form "{form}": must be one of "tree", "dot", "svg", "json"')
+    for name in call.words:
+        call.api.get(f"/networks/{quote(name)}")
+    containers = call.api.get("/containers/json", all=call.options["all"] or None)
+    drawn = network_map.make(call.api.get("/networks"), containers, call.words)
+    if form == "json":
+        import json
+
+        print(json.dumps(network_map.to_json(drawn), indent=4, ensure_ascii=False))
+    else:
+        draw = {"tree": network_map.tree, "dot": network_pictures.dot, "svg": network_pictures.svg}[form]
+        print(draw(drawn), end="")
     return 0
 
 

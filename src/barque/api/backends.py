@@ -113,6 +113,16 @@ class VolumesBackend(Protocol):
     async def restore(self, name: str, read: ReadChunk, *, image: str, clear: bool) -> None: ...
 
 
+class BuildsBackend(Protocol):
+    """Builds of the classic API, and the build cache."""
+
+    def build(self, options: Json, read: ReadChunk) -> AsyncIterator[Json]: ...
+    async def cancel(self, build_id: str) -> None: ...
+    async def prune(self, *, all: bool, filters: Filters, reserved_space: int, max_used_space: int,
+                    min_free_space: int) -> Json: ...  # fmt: skip
+    async def disk_usage(self) -> Rows: ...
+
+
 class SystemBackend(Protocol):
     """The engine itself."""
 
@@ -150,6 +160,11 @@ class Backend(Protocol):
     @property
     def volumes(self) -> VolumesBackend:
         """Return the engine's volumes."""
+        ...
+
+    @property
+    def builds(self) -> BuildsBackend:
+        """Return the builder."""
         ...
 
     @property

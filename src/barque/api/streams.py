@@ -63,7 +63,9 @@ async def send_messages(call: Call, messages: AsyncIterator[Any], *, early: bool
         except BarqueError as error:
             if not response.prepared or early:
                 raise
-            await response.write(encode({"errorDetail": {"message": str(error)}, "error": str(error)}))
+            code = getattr(error, "code", None)
+            detail = {"code": code, "message": str(error)} if isinstance(code, int) else {"message": str(error)}
+            await response.write(encode({"errorDetail": detail, "error": str(error)}))
         if not response.prepared:
             await response.prepare(call.request)
         await response.write_eof()

@@ -11,6 +11,7 @@ from aiohttp import web
 
 import barque
 from barque.api.app import make_app
+from barque.builder.service import Builder
 from barque.daemon import config as configs, log as daemon_log
 from barque.daemon.flags import DaemonError
 from barque.daemon.listeners import Listener
@@ -42,10 +43,12 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         engine = Engine(self._config)
         await engine.open()
+        builder = engine.builds = Builder(engine)
         try:
             await self._serve(engine)
         finally:
             notify("STOPPING=1")
+            await builder.close()
             await engine.close(stop_containers=not self._config.live_restore)
         log.info("daemon ended")
 

@@ -21,11 +21,12 @@ class Pair(NamedTuple):
 
 
 class InlineFile(NamedTuple):
-    """A file whose content stands in the Dockerfile."""
+    """A file whose content stands in the Dockerfile; `raw` still has the tabs that `<<-` strips."""
 
     name: str
     data: str
     expands: bool
+    raw: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,11 @@ class Files(Instruction):
     chmod: str = ""
     link: bool = False
     excludes: tuple[str, ...] = ()
+
+    def with_inline(self, expand: Expander) -> "Files":
+        """Return it with variables in the content of its heredocs replaced; quotes stay there."""
+        made = tuple(f._replace(data=expand(f.data)) if f.expands else f for f in self.inline)
+        return replace(self, inline=made)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

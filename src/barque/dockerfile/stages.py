@@ -224,7 +224,7 @@ def _workdir(line: Line) -> of.Workdir:
 
 
 def _command(line: Line) -> dict[str, Any]:
-    files = tuple(of.InlineFile(doc.name, doc.text, doc.expands) for doc in line.heredocs)
+    files = tuple(of.InlineFile(doc.name, doc.text, doc.expands, doc.content) for doc in line.heredocs)
     return {"words": line.args if line.json else ((" ".join(line.args),) if line.args else ()),
             "shell": not line.json, "files": files, **_place(line)}  # fmt: skip
 

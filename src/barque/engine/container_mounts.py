@@ -123,6 +123,10 @@ async def prepare(engine: "Engine", container: Container) -> list[Json]:
             path = await mount_volume(engine, container, point)
         elif point["Type"] == "image":
             path = await asyncio.to_thread(_mount_image, engine, container, point, number)
+        elif point["Type"] == "overlay":
+            path = _place(engine, container, number)
+            os.makedirs(path, mode=0o755, exist_ok=True)
+            await asyncio.to_thread(mount_at, point["mounts"], path)
         if point["Type"] == "volume" and point.get("subpath"):
             path = _bind_part(path, point["subpath"], _place(engine, container, number))
         ready.append({**point, "path": path})

@@ -52,7 +52,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     merged = merge(config, image.run_config)
     if not (merged.get("Entrypoint") or merged.get("Cmd")):
         raise InvalidInputError("no command specified")
-    _fill_host(engine, host)
+    fill_host(engine, host)
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
     _check_network(engine, host, networking)
     container_id = new_id()
@@ -157,7 +157,8 @@ def _merge_health(made: Json, image: Json) -> None:
         made["Healthcheck"] = {**given, **{key: value for key, value in wanted.items() if value}}
 
 
-def _fill_host(engine: "Engine", host: Json) -> None:
+def fill_host(engine: "Engine", host: Json) -> None:
+    """Give HostConfig its defaults."""
     options = engine.config
     defaults: Json = {
         "Binds": None, "ContainerIDFile": "", "NetworkMode": "bridge", "PortBindings": {}, "AutoRemove": False,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
@@ -57,6 +57,9 @@ class Engine:
         self.containers_by_id: dict[str, Container] = {}
         self.by_name: dict[str, str] = {}
         self.early_exits: dict[str, Json] = {}
+        self.step_exits: dict[str, Callable[[Json], None]] = {}
+        # Set by whoever composes the daemon: it builds images with the engine's help.
+        self.builds: Any = None
         self.closing = False
         self.cgroups_v2 = cgroups.is_v2()
         self.cgroupns_mode = config.cgroupns_mode or ("private" if self.cgroups_v2 else "host")
@@ -327,6 +330,8 @@ class Engine:
         container = self.containers_by_id.get(event["id"])
         if event.get("exec_id"):
             self.execs.exited(event)
+        elif event["id"] in self.step_exits:
+            self.step_exits.pop(event["id"])(event)
         elif container is None:
             return
         elif container.pid == 0:

@@ -54,6 +54,33 @@ async def start(engine: "Engine", container: Container) -> None:
         StartError: the runtime refused.
         BarqueError: a port is taken, a file is missing.
     """
+    started = await launch(engine, container)
+    state = container.state
+    state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
+                 finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
+    engine.changed(container)
+    engine.save(container)
+    container.started.set()
+    engine.publish(container, "start")
+    early = engine.early_exits.pop(container.id, None)
+    if early is not None:
+        engine.lifecycle.exited(container, early)
+        return
+    health.start(engine, container)
+
+
+async def launch(engine: "Engine", container: Container, root_options: tuple[str, ...] = ()) -> Json:
+    """Start the first process of a container that the index need not know; return what the keeper says.
+
+    Args:
+        engine: the engine.
+        container: what to start.
+        root_options: mount options added to its root's.
+
+    Raises:
+        StartError: the runtime refused.
+        BarqueError: a port is taken, a file is missing.
+    """
     host = container.host
     endpoint_fd = _connect(engine, container)
     try:
@@ -85,7 +112,10 @@ async def start(engine: "Engine", container: Container) -> None:
         started = await engine.keeper.start(
             container.id,
             bundle=bundle,
-            root_mounts=[mount._asdict() for mount in engine.snapshots.mounts(container.id)],
+            root_mounts=[
+                mount._replace(options=(*mount.options, *root_options))._asdict()
+                for mount in engine.snapshots.mounts(container.id)
+            ],
             tty=container.tty,
             open_stdin=bool(container.config.get("OpenStdin")),
             stdin_once=bool(container.config.get("StdinOnce")),
@@ -103,18 +133,7 @@ async def start(engine: "Engine", container: Container) -> None:
         clean(engine, container)
         raise
     container_mounts.release_places(engine, container.id)
-    state = container.state
-    state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
-                 finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
-    engine.changed(container)
-    engine.save(container)
-    container.started.set()
-    engine.publish(container, "start")
-    early = engine.early_exits.pop(container.id, None)
-    if early is not None:
-        engine.lifecycle.exited(container, early)
-        return
-    health.start(engine, container)
+    return started
 
 
 def _connect(engine: "Engine", container: Container) -> int | None:

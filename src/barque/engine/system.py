@@ -141,7 +141,7 @@ class System:
         if "volume" in wanted:
             found["Volumes"] = await engine.volumes.usage()
         if "build-cache" in wanted:
-            found["BuildCache"] = []
+            found["BuildCache"] = await self._engine.builds.disk_usage() if self._engine.builds is not None else []
         return found
 
     async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:

@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS image (
 CREATE TABLE IF NOT EXISTS name (ref TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES image(id));
 CREATE TABLE IF NOT EXISTS target (ref TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS manifest (digest TEXT PRIMARY KEY, image TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS held (chain TEXT PRIMARY KEY, blob TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS packed (
     diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
     repository TEXT NOT NULL, PRIMARY KEY (diff_id, digest, repository));
@@ -40,6 +41,7 @@ class Catalogue:
         self._names: dict[str, str] = {}
         self._targets: dict[str, str] = {}
         self._manifests: dict[str, str] = {}
+        self._held: dict[str, str] = {}
         if os.statvfs(data_root).f_flag & os.ST_RDONLY:
             raise BarqueError(f"data root {data_root} is on a read-only file system")
         self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
@@ -213,6 +215,31 @@ class Catalogue:
             self._images[image.id] = image
             return image
 
+    def hold(self, layers: Iterable[tuple[str, str]]) -> None:
+        """Hold layers (chain id, diffID) that no image has, from now on; `insert_all` makes it last."""
+        with self.lock:
+            self._held |= dict(layers)
+
+    def let_go(self, chains: Iterable[str]) -> None:
+        """Hold layers no longer; those that no image has are removed by `sweep`."""
+        gone = list(chains)
+        with self.lock:
+            with self._transaction() as database:
+                database.executemany("DELETE FROM held WHERE chain = ?", [(chain,) for chain in gone])
+            for chain in gone:
+                self._held.pop(chain, None)
+
+    def insert_all(self, images: Iterable[Image], layers: Iterable[tuple[str, str]]) -> None:
+        """Add images, parents first, and hold layers, in one step."""
+        with self.lock:
+            fresh = [image for image in images if image.id not in self._images]
+            rows = list(layers)
+            with self._transaction() as database:
+                database.executemany("INSERT INTO image VALUES (?, ?, ?, 0)", [(i.id, i.parent, i.size) for i in fresh])
+                database.executemany("INSERT OR REPLACE INTO held VALUES (?, ?)", rows)
+            self._images |= {image.id: image for image in fresh}
+            self._held |= dict(rows)
+
     def _forget(self, image: Image) -> list[str]:
         """Remove an image's row; return the digests of manifests that went with it."""
         with self.lock:
@@ -274,6 +301,7 @@ class Catalogue:
             self._manifests[digest] = image_id
         for ref, image_id in self._database.execute("SELECT ref, image FROM name"):
             self._names[ref] = image_id
+        self._held = dict(self._database.execute("SELECT chain, blob FROM held"))
         return self._database.execute("SELECT id, parent, size, tagged_ns FROM image").fetchall()
 
 

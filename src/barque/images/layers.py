@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from barque.base.errors import NotFoundError
 from barque.images.leases import Lease
 from barque.oci import digest as digests
-from barque.storage.archive import unpack
+from barque.storage.archive import layer_tar, unpack
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
 from barque.storage.mapping import mapped
 from barque.storage.snapshots import COMMITTED, Snapshotter
 
 _EXTRACT = "extract-"
+EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+"""The digest of a tar without entries: a layer that changes nothing."""
 
 
 class _Turn:
@@ -60,6 +62,32 @@ class Layers:
         blob = self.content.ingest(plain(chunks), expected)
         lease.hold_blob(blob.digest)
         return blob.digest, self.unpack(lease, parent, blob.digest)
+
+    def adopt(self, lease: Lease, parent: str, key: str) -> tuple[str, str]:
+        """Make the active snapshot `key`, prepared on the parent's chain id, a layer: nothing is unpacked.
+
+        Its bytes are on disk after the next `snapshots.sync()`.
+
+        Returns:
+            diffID and chain id; an empty diffID and the parent where nothing was changed.
+
+        Raises:
+            OSError: full or read-only disk; the snapshot stays active.
+        """
+        tar = layer_tar(self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key))
+        blob = self.content.ingest(tar, durable=False)
+        lease.hold_blob(blob.digest)
+        if blob.digest == EMPTY:
+            self.snapshots.remove(key)
+            return "", parent
+        chain = digests.of(f"{parent} {blob.digest}".encode()) if parent else blob.digest
+        lease.hold_chain(chain)
+        with self._only_one(chain):
+            if self.has(chain):
+                self.snapshots.remove(key)
+            else:
+                self.snapshots.commit(chain, key)
+        return blob.digest, chain
 
     def unpack(self, lease: Lease, parent: str, diff_id: str) -> str:
         """Unpack a layer whose tar is here on the parent's chain id, unless it is; return its chain id.

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
@@ -131,6 +131,57 @@ class ImageStore(Catalogue):
                 if image_id in self._images:
                     return self._images[image_id]
                 return self._insert(Image(image_id, config, raw, chain, parent, size, 0))
+
+    def register_all(self, made: Sequence[tuple[bytes, str]], layers: Iterable[tuple[str, str]] = ()) -> list[Image]:
+        """Add images whose layers are all here, and hold layers that no image has, in one step.
+
+        Args:
+            made: configs and parent images' ids, parents first.
+            layers: chain id and diffID of layers to hold until `let_go`.
+
+        Raises:
+            InvalidInputError: no config.
+            ConflictError: a layer is missing.
+            OSError: the disk is full.
+        """
+        rows = list(layers)
+        with self.lease():
+            fresh: dict[str, Image] = {}
+            for raw, parent in made:
+                image_id = digests.of(raw)
+                if image_id not in fresh and image_id not in self._images:
+                    fresh[image_id] = self._unregistered(raw, image_id, parent)
+            if fresh or rows:
+                self.snapshots.sync()
+                with self.changing:
+                    self.insert_all(fresh.values(), rows)
+        with self.lock:
+            return [self._images[digests.of(raw)] for raw, _ in made]
+
+    def _unregistered(self, raw: bytes, image_id: str, parent: str) -> Image:
+        config = check_config(raw)
+        chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
+        for layer in chain:
+            if not self.layers.has(layer):
+                raise ConflictError(f"layer {layer} is missing")
+        self.content.ingest([raw], durable=False)
+        size = sum(self.layer_size(layer) for layer in chain)
+        return Image(image_id, config, raw, chain, parent, size, 0)
+
+    def adopt_layer(self, parent: str, key: str) -> tuple[str, str]:
+        """Make an active snapshot a layer that is held though no image has it (see Layers.adopt)."""
+        with self.lease() as lease:
+            diff_id, chain = self.layers.adopt(lease, parent, key)
+            if diff_id:
+                self.hold([(chain, diff_id)])
+            return diff_id, chain
+
+    def unpack_layer(self, parent: str, diff_id: str) -> str:
+        """Unpack a layer that is here on another parent, and hold it (see Layers.unpack)."""
+        with self.lease() as lease:
+            chain = self.layers.unpack(lease, parent, diff_id)
+            self.hold([(chain, diff_id)])
+            return chain
 
     def keep_manifest(self, raw: bytes, image_id: str) -> str:
         """Keep a manifest as it was pulled, of an image that is here, or an index (""); return its digest."""
@@ -288,12 +339,12 @@ class ImageStore(Catalogue):
 
     def used_chains(self) -> set[str]:
         """Return the chain ids of all layers that images and actions under way need."""
-        used = {c for i in self._images.values() for c in i.chain}
+        used = {c for i in self._images.values() for c in i.chain}.union(self._held)
         return used.union(*(lease.chains for lease in self._leases))
 
     def used_blobs(self) -> set[str]:
         """Return the digests of all blobs that images and actions under way need."""
-        used = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}
+        used = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}.union(self._held.values())
         return used.union(self._manifests, *(lease.blobs for lease in self._leases))
 
     def sweep(self) -> None:

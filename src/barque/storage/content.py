@@ -120,12 +120,13 @@ class ContentStore:
             os.unlink(name)
         return os.fdopen(fd, "w+b", buffering=0)
 
-    def ingest(self, chunks: Iterable[bytes | memoryview], expected: str = "") -> Blob:
+    def ingest(self, chunks: Iterable[bytes | memoryview], expected: str = "", *, durable: bool = True) -> Blob:
         """Store the bytes of chunks as one blob.
 
         Args:
             chunks: the bytes; hashed in a second thread while the next are made.
             expected: the digest they must have, empty if unknown: it is a sha256 then.
+            durable: return when the bytes are on disk; else the caller writes the file system out later.
 
         Raises:
             InvalidInputError: the digest differs from expected.
@@ -148,23 +149,25 @@ class ContentStore:
                 if expected and found != expected:
                     raise InvalidInputError(f"unexpected digest: got {found}, wanted {expected} ({size} bytes)")
                 os.fchmod(fd, 0o444)
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             finally:
                 hasher.stop()
                 os.close(fd)
-            self._appear(name, found)
+            self._appear(name, found, durable=durable)
         except BaseException:
             os.unlink(name)
             raise
         return Blob(found, size)
 
-    def _appear(self, name: str, digest: str) -> None:
+    def _appear(self, name: str, digest: str, *, durable: bool = True) -> None:
         path = self.path(digest)
         with self._lock:
             # Whoever collects garbage sees the lease no later than the blob.
             self._hold(digest, [lease for lease in _CURRENT.get() if lease in self._leases])
             os.rename(name, path)
-        fsync_folder(os.path.dirname(path))
+        if durable:
+            fsync_folder(os.path.dirname(path))
 
     def writer(self, name: str) -> Writer:
         """Open a blob whose writing may go on later, even in another process, where it stopped.

@@ -3,6 +3,7 @@
 from barque.api.router import Table
 from barque.api.routes import (
     archives,
+    build,
     containers,
     execs,
     images,
@@ -17,5 +18,6 @@ from barque.api.routes import (
 
 def add_all(table: Table) -> None:
     """Add every route to the table; the first that fits a path wins."""
-    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, unsupported):
+    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes,
+                   build, unsupported):  # fmt: skip
         module.add(table)

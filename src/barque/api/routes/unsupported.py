@@ -20,9 +20,6 @@ def add(table: Table) -> None:
         for method in _METHODS:
             table.add(method, f"/{noun}", swarm)
             table.add(method, f"/{noun}/{{rest*}}", swarm)
-    table.add("POST", "/build", _refused("building images is not supported"))
-    table.add("POST", "/build/prune", prune_builds)
-    table.add("POST", "/build/cancel", _refused("building images is not supported"))
     table.add("POST", "/session", _refused("build sessions are not supported"))
     table.add("POST", "/grpc", _refused("the builder's gRPC interface is not supported"))
     table.add("GET", "/plugins", list_plugins)
@@ -61,11 +58,6 @@ async def list_plugins(call: Call) -> web.StreamResponse:
 async def no_plugin(call: Call) -> web.StreamResponse:
     """Say that there is no such plugin."""
     raise NotFoundError(f'plugin "{call.params["name"]}" not found')
-
-
-async def prune_builds(call: Call) -> web.StreamResponse:
-    """Remove nothing: there is no build cache."""
-    return answer({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 async def options(call: Call) -> web.StreamResponse:

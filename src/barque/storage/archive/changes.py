@@ -43,6 +43,17 @@ def layer_tar(upper: str, lowers: Sequence[str]) -> Iterator[bytes]:
         os.close(fd)
 
 
+def holders(layers: Sequence[str], path: str) -> list[str]:
+    """Return the folders of layers (nearest first) that make up the folder at path, or the one file there."""
+    below = _Lower(layers)
+    path = f"/{path.strip('/')}" if path.strip("/") else ""
+    found = below._holding(path)
+    if found or not path:
+        return found
+    parent, _, name = path.rpartition("/")
+    return [f"{folder}/{name}" for folder in below._holding(parent) if os.path.lexists(f"{folder}/{name}")][:1]
+
+
 def _walk(upper: str, below: "_Lower", found: dict[str, int]) -> None:
     waiting = [""]
     while waiting:

@@ -1,0 +1,474 @@
+"""A build of the classic API: step after step, an image after each, told in the words of its clients."""
+
+import asyncio
+import logging
+import posixpath
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.ids import new_id, short
+from barque.builder import context as contexts, graph, images, leftovers
+from barque.builder.cache import BuildCache, Record
+from barque.builder.execution import ExitError
+from barque.builder.keys import key_of
+from barque.builder.operations import EngineOperations
+from barque.builder.request import BuildRequest
+from barque.builder.results import Result
+from barque.builder.solver import Session, Solver
+from barque.builder.sources import Sources, is_url, result_of
+from barque.builder.squash import squash
+from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin, config_bytes
+from barque.dockerfile import instructions as of, stages as dockerfiles
+from barque.dockerfile.errors import DockerfileError, InstructionError
+from barque.dockerfile.scope import Scope
+from barque.dockerfile.words import Rules, expand
+from barque.images.model import Image
+from barque.oci import digest as digests, platform as platforms
+from barque.oci.reference import parse
+from barque.storage.content import ContentStore
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+Say = Callable[[Json], Awaitable[None]]
+Read = Callable[[ContentStore, ExitStack, str], Awaitable[contexts.Context]]
+"""Takes the context out of a request: given where to keep it, what lets go of it, the Dockerfile's name."""
+log = logging.getLogger(__name__)
+_FLUSH_AFTER_S = 1.0
+
+
+class ClassicBuild:
+    """One build; `run` returns the image's id."""
+
+    def __init__(
+        self, engine: "Engine", tools: "tuple[Solver, EngineOperations, Sources, BuildCache]", request: BuildRequest,
+        say: Say,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._solver, self._operations, self._sources, self._cache = tools
+        self._request = request
+        self._say = say
+        self._session = Session(self)
+        self._stack = ExitStack()
+        self._finished: list[tuple[str, StageState, Result, list[Json]]] = []
+        self._names: dict[str, int] = {}
+        self._base = ""
+        self._pending: list[tuple[bytes, str]] = []
+        self._flushed_at = time.monotonic()
+        self._running_in: list[leftovers.Leftover] = []
+        self._number = 0
+        self._total = 0
+
+    async def run(self, read: Read) -> str:
+        """Build; `read` takes the context out of the request.
+
+        Raises:
+            BarqueError: the build failed; what it made of the cache stays.
+        """
+        try:
+            context = await self._context(read)
+            return await self._build(context)
+        finally:
+            await self._session.close()
+            self._stack.close()
+
+    async def _context(self, read: Read) -> contexts.Context:
+        request, content = self._request, self._engine.image_store.content
+        if not request.remote:
+            return await read(content, self._stack, request.dockerfile)
+        if request.remote == "client-session":
+            raise InvalidInputError("experimental session with v1 builder is no longer supported, use builder version "
+                                    "v2 (BuildKit) instead")  # fmt: skip
+        return await contexts.of_remote(
+            request.remote, request.dockerfile, content, self._stack, self._session, self._sources.temporary
+        )
+
+    async def _build(self, context: contexts.Context) -> str:
+        request = self._request
+        try:
+            parsed = dockerfiles.parse(context.text)
+        except InstructionError:
+            raise
+        except DockerfileError as error:
+            raise InvalidInputError(f"failed to parse {request.dockerfile or contexts.DEFAULT_NAME}: {error}") from None
+        stages = self._chosen(parsed.stages)
+        if context.result is not None:
+            self._session.trees["context"] = context.result
+        self._session.options.update(host=request.host, tell=self._say, auth=request.auth, keep_failed=not request.force_remove)
+        if request.labels:
+            pairs = tuple(of.Pair(key, value) for key, value in sorted(request.labels.items()))
+            for pair in pairs:
+                stages[-1].instructions.append(
+                    of.Label(pairs=(pair,), literal=True, name="label", code=f"LABEL {pair}")
+                )
+        for line, warning in parsed.source.warnings:
+            await self._error(f"[WARNING]: {warning}\n")
+            log.debug("line %d: %s", line, warning)
+        if parsed.source.warnings:
+            await self._error("[WARNING]: Empty continuation lines will become errors in a future release.\n")
+        self._total = len(parsed.global_args) + len(stages) + sum(len(s.instructions) for s in stages)
+        scope = Scope(request.build_args, platform_values(request.platform))
+        for arg in parsed.global_args:
+            await self._announce(arg.code)
+            made = arg.expanded(lambda word: expand(word, scope.global_values(), Rules(parsed.source.escape)).text)
+            for key, value in made.args:
+                scope.declare_global(key, value)
+        try:
+            for stage in stages:
+                await self._stage(stage, scope, parsed.source.escape)
+            await self._flush()
+        except BaseException:
+            await self._save_what_is_made()
+            raise
+        return await self._conclude(scope)
+
+    def _chosen(self, stages: list[of.Stage]) -> list[of.Stage]:
+        target = self._request.target
+        if not target:
+            return stages
+        index = dockerfiles.stage_index(stages, target)
+        if index < 0 and target.isdigit() and int(target) < len(stages):
+            index = int(target)
+        if index < 0:
+            raise InvalidInputError(f'target stage "{target}" could not be found')
+        return stages[: index + 1]
+
+    async def _stage(self, stage: of.Stage, scope: Scope, escape: str) -> None:
+        if stage.name and stage.name in self._names:
+            raise BarqueError(f"{stage.name} stage name already used")
+        await self._announce(stage.code)
+        state, result, image, history = await self._from(stage, scope, escape)
+        around = Environment(
+            graph.Source("local://context"), self._source_of, escape, self._request.no_cache,
+            network=self._request.network or graph.DEFAULT_NETWORK,
+        )  # fmt: skip
+        builder = StageBuilder(state, around)
+        work = _Stage(state, result, image, history)
+        triggers, state.triggers = state.triggers, []
+        if triggers:
+            await self._tell(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+            for text in triggers:
+                await self._instruction(builder, work, dockerfiles.parse_trigger(text))
+        await self._tell(f" ---> {short(work.image)}\n")
+        for instruction in stage.instructions:
+            await self._announce(instruction.code)
+            await self._instruction(builder, work, instruction)
+            await self._tell(f" ---> {short(work.image)}\n")
+        if work.image:
+            await self._say({"aux": {"ID": work.image}})
+        if stage.name:
+            self._names[stage.name] = len(self._finished)
+        self._finished.append((work.image, state, work.result, work.history))
+
+    async def _from(self, stage: of.Stage, scope: Scope, escape: str) -> "tuple[StageState, Result, str, list[Json]]":
+        values = scope.global_values()
+        name = expand(stage.base, values, Rules(escape)).text
+        if not name:
+            raise BarqueError(f"base name ({stage.base}) should not be blank")
+        platform = expand(stage.platform, values, Rules(escape)).text or self._request.platform
+        wanted = platforms.parse(platform) if platform else platforms.host()
+        index = self._names.get(name.lower())
+        if index is not None:
+            image, state, result, history = self._finished[index]
+            made = begin(state.config, _layers(result), scope.stage(), dict(state.platform))
+            made.author = state.author
+            return made, result, image, list(history)
+        self._base = ""
+        if name == "scratch":
+            shown = {"os": wanted.os, "architecture": wanted.architecture, "variant": wanted.variant}
+            return begin({}, graph.Scratch(), scope.stage(), shown), Result(), "", []
+        found = await self._sources.image(name, platform, pull="always" if self._request.pull else "",
+                                          session=self._session)  # fmt: skip
+        self._base = found.id
+        result = result_of(found)
+        state = begin(found.run_config, _layers(result), scope.stage(), _platform_of(found))
+        return state, result, found.id, list(found.config.get("history") or [])
+
+    def _source_of(self, name: str) -> graph.Vertex:
+        """Return the vertex that a --from names: a stage before, by name or number, or an image."""
+        index = self._names.get(name.lower())
+        if index is None and name.isascii() and name.lstrip("-").isdigit():
+            index = int(name)
+            if index == len(self._finished):
+                raise BarqueError(f"invalid from flag value {name}: refers to current build stage")
+            if not 0 <= index < len(self._finished):
+                raise BarqueError(f"invalid from flag value {name}: index out of bounds")
+        if index is not None:
+            return _layers(self._finished[index][2])
+        platform = (("platform", self._request.platform),) if self._request.platform else ()
+        return graph.Source(f"docker-image://{name}", platform, name=f"FROM {name}")
+
+    async def _instruction(self, builder: StageBuilder, work: "_Stage", instruction: of.Instruction) -> None:
+        state = work.state
+        _refuse_climbing(instruction)
+        try:
+            step = builder.apply(instruction)
+        except DockerfileError as error:
+            raise InvalidInputError(str(error)) from None
+        if step.note:
+            await self._tell(step.note)
+        cached, created_ns, text = False, 0, ""
+        before = work.result
+        if step.vertex is not None:
+            await self._probe(step, work)
+            try:
+                work.result = await self._solver.solve(step.vertex, self._session)
+            except ExitError as error:
+                await self._leave_failed(error, work)
+                raise
+            except NotFoundError as error:
+                raise self._copy_failed(instruction, error) from None
+            cached, created_ns = work.result.cached, work.result.created_ns
+            # What follows starts from the layers, wherever they came from.
+            state.root = _layers(work.result)
+        empty = work.result.layers == before.layers
+        text = images.created_by(step, state.config.get("Shell"), taken=self._taken(step))
+        if step.vertex is None or (empty and not isinstance(instruction, of.Run)):
+            cached, created_ns = self._stamp(work, text)
+        await self._told_cached(step, cached)
+        work.history = [*work.history, images.history_entry(created_ns, text, state.author, empty=empty)]
+        raw = config_bytes(images.image_config(state, work.result, work.history, created_ns))
+        parent, work.image = work.image, digests.of(raw)
+        self._pending.append((raw, parent))
+        if not cached and not isinstance(instruction, of.Files):
+            await self._removed(work)
+        if time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
+            await self._flush()
+
+    def _copy_failed(self, instruction: of.Instruction, error: NotFoundError) -> BarqueError:
+        name = "ADD" if isinstance(instruction, of.Add) else "COPY"
+        if isinstance(instruction, of.Copy) and instruction.source:
+            return BarqueError(f"{name} failed: stat {str(error).partition(':')[0].strip(chr(34))}: no such file or directory")
+        path = str(error).partition(":")[0].strip('"').lstrip("/")
+        if any(character in path for character in "*?["):
+            return BarqueError(f"{name} failed: no source files were specified")
+        return BarqueError(f"{name} failed: file not found in build context or excluded by .dockerignore: "
+                           f"stat {path}: file does not exist")  # fmt: skip
+
+    async def _told_cached(self, step: Step, cached: bool) -> None:
+        if cached:
+            await self._tell(" ---> Using cache\n")
+        elif step.vertex is None or isinstance(step.instruction, of.Workdir):
+            await self._run_in(new_id())
+
+    async def _run_in(self, name: str) -> None:
+        self._running_in.append(leftovers.Leftover(name, 0, created_only=True))
+        await self._tell(f" ---> Running in {short(name)}\n")
+
+    async def _removed(self, work: "_Stage") -> None:
+        """Remove the step's container, or keep it where the request says so."""
+        for left in self._running_in:
+            if self._request.remove or self._request.force_remove:
+                await self._tell(f" ---> Removed intermediate container {short(left.name)}\n")
+            else:
+                await self._flush()
+                await leftovers.keep(self._engine, left, work.state.config, work.image, work.result.top)
+        self._running_in.clear()
+
+    async def _leave_failed(self, error: ExitError, work: "_Stage") -> None:
+        for left in self._running_in:
+            if error.kept:
+                await self._flush()
+                failed = left._replace(exit_code=error.code, command=list(error.step.args))
+                await leftovers.keep(self._engine, failed, work.state.config, work.image, "")
+            else:
+                await self._tell(f" ---> Removed intermediate container {short(left.name)}\n")
+        self._running_in.clear()
+
+    def _stamp(self, work: "_Stage", text: str) -> tuple[bool, int]:
+        """Return whether a step that changes no files was made before, and when it was made."""
+        key = "stamp:" + key_of({"image": work.image, "text": text, "config": work.state.config})
+        known = None if self._request.no_cache else self._cache.digest(key)
+        if known is not None:
+            return True, int(known)
+        now = time.time_ns()
+        self._cache.keep_digest(key, str(now))
+        return False, now
+
+    def _taken(self, step: Step) -> str:
+        """Return the digest of what a COPY or ADD took, as the classic history has it."""
+        made = step.instruction
+        if not isinstance(made, of.Files) or step.vertex is None:
+            return ""
+        vertex = step.vertex.inputs[-1] if isinstance(step.vertex, graph.Merge) else step.vertex
+        actions = self._session.facts.get(vertex, {}).get("actions") or []
+        taken = {path: value for action in actions for path, value in action[1].get("taken", {}).items()}
+        name = "ADD" if isinstance(made, of.Add) else "COPY"
+        kind = "file" if len(taken) == 1 else "multi"
+        digest = next(iter(taken.values())) if len(taken) == 1 else key_of(taken)
+        owner = f"--chown={made.chown} " if made.chown else ""
+        return f"{name} {owner}{kind}:{digest} in {made.target} "
+
+    async def _probe(self, step: Step, work: "_Stage") -> None:
+        """Look for the step in the images that the request takes as a cache."""
+        if not self._request.cache_from or self._request.no_cache or step.vertex is None:
+            return
+        if not isinstance(step.vertex, graph.Exec | graph.Files):
+            return
+        inputs = [work.result, *[await self._solver.solve(need, self._session) for need in step.vertex.inputs[1:]]]
+        key = await self._operations.key(step.vertex, inputs, self._session)
+        text = images.created_by(step, work.state.config.get("Shell"), taken=self._taken(step))
+        if self._cache.find(key) is not None:
+            return
+        for name in self._request.cache_from:
+            try:
+                image = self._engine.image_store.resolve(name)
+            except BarqueError:
+                continue
+            record = _record_of(image, work, text, key)
+            if record is not None:
+                self._engine.image_store.hold([(record.chain, record.diff)] if record.diff else [])
+                self._cache.add(record)
+                return
+
+    async def _flush(self) -> None:
+        made, self._pending = self._pending, []
+        self._flushed_at = time.monotonic()
+        await asyncio.to_thread(self._cache.flush, made)
+
+    async def _save_what_is_made(self) -> None:
+        try:
+            await asyncio.shield(asyncio.ensure_future(self._flush()))
+        except (BarqueError, OSError) as error:
+            log.warning("what a failed build made is lost: %s", error)
+
+    async def _conclude(self, scope: Scope) -> str:
+        image = self._finished[-1][0] if self._finished else ""
+        unused = scope.unused()
+        if unused:
+            await self._tell(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+        if not image:
+            raise BarqueError("No image was generated. Is your Dockerfile empty?")
+        store = self._engine.image_store
+        if self._request.squash:
+            image = await asyncio.to_thread(squash, store, store.resolve(image), self._base)
+            await self._say({"id": "moby.image.id", "aux": {"ID": image}})
+        await self._tell(f"Successfully built {short(image)}\n")
+        for tag in tags_of(self._request.tags):
+            await asyncio.to_thread(store.tag, image, tag.name, tag.tag)
+            await self._tell(f"Successfully tagged {tag.familiar}\n")
+        return image
+
+    # What it tells.
+
+    async def _announce(self, text: str) -> None:
+        self._number += 1
+        await self._tell(f"Step {self._number}/{self._total} : {text}")
+        await self._tell("\n")
+
+    async def _tell(self, text: str) -> None:
+        await self._say({"stream": text})
+
+    async def _error(self, text: str) -> None:
+        await self._say({"stream": f"\x1b[91m{text}\x1b[0m"})
+
+    # The solver's progress.
+
+    def started(self, vertex: graph.Vertex) -> None:
+        """Take no note of it."""
+
+    async def running(self, vertex: graph.Vertex) -> None:
+        """Tell in which container a command runs."""
+        if isinstance(vertex, graph.Exec):
+            name = new_id()
+            self._session.options["step_id"] = name
+            self._running_in.append(leftovers.Leftover(name, 0, created_only=False))
+            await self._tell(f" ---> Running in {short(name)}\n")
+
+    async def output(self, vertex: graph.Vertex, stream: int, data: bytes) -> None:
+        """Tell what a command says."""
+        text = data.decode("utf-8", "replace")
+        await (self._error(text) if stream == 2 else self._tell(text))
+
+    def finished(self, vertex: graph.Vertex, result: Result | None, error: BaseException | None) -> None:
+        """Take no note of it."""
+
+
+class _Stage:
+    """A stage under way."""
+
+    __slots__ = ("history", "image", "result", "state")
+
+    def __init__(self, state: StageState, result: Result, image: str, history: list[Json]) -> None:
+        self.state, self.result, self.image, self.history = state, result, image, history
+
+
+def _refuse_climbing(instruction: of.Instruction) -> None:
+    """Refuse a source that the words alone lead out of the context."""
+    if not isinstance(instruction, of.Add | of.Copy) or (isinstance(instruction, of.Copy) and instruction.source):
+        return
+    for path in instruction.sources:
+        if not is_url(path) and posixpath.normpath(path.lstrip("/")).split("/")[0] == "..":
+            name = "ADD" if isinstance(instruction, of.Add) else "COPY"
+            raise BarqueError(f"{name} failed: forbidden path outside the build context: {path} ()")
+
+
+def _layers(result: Result) -> graph.Vertex:
+    return graph.Layers(result.layers) if result.layers else graph.Scratch()
+
+
+def _platform_of(image: Image) -> Json:
+    host = platforms.host()
+    config = image.config
+    return {"os": config.get("os") or host.os, "architecture": config.get("architecture") or host.architecture,
+            "variant": config.get("variant") or ""}  # fmt: skip
+
+
+def platform_values(target: str) -> dict[str, str]:
+    """Return TARGETPLATFORM, BUILDOS and their kin.
+
+    Raises:
+        InvalidInputError: target is no platform.
+    """
+    host = platforms.host()
+    wanted = platforms.parse(target) if target else host
+    values: dict[str, str] = {}
+    for prefix, found in (("TARGET", wanted), ("BUILD", host)):
+        values |= {f"{prefix}PLATFORM": str(found), f"{prefix}OS": found.os, f"{prefix}ARCH": found.architecture,
+                   f"{prefix}VARIANT": found.variant}  # fmt: skip
+    return values
+
+
+def tags_of(texts: list[str]) -> list[Any]:
+    """Return the references that an image is given, each once.
+
+    Raises:
+        InvalidInputError: one is no name.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        if not text:
+            continue
+        reference = parse(text).with_default_tag()
+        if reference.digest:
+            raise InvalidInputError("build tag cannot contain a digest")
+        found.setdefault(str(reference), reference)
+    return list(found.values())
+
+
+def _record_of(image: Image, work: _Stage, text: str, key: str) -> Record | None:
+    """Return a record that an image's history gives for the step after what is built so far."""
+    history = image.config.get("history") or []
+    count = len(work.history)
+    if len(history) <= count or [h.get("created_by") for h in history[:count]] != [
+        h.get("created_by") for h in work.history
+    ]:
+        return None
+    depth = len(work.result.layers)
+    entry = history[count]
+    if entry.get("created_by") != text or image.diff_ids[:depth] != [diff for _, diff in work.result.layers]:
+        return None
+    from barque.base.times import parse_ns
+
+    created = parse_ns(entry.get("created") or "")
+    if entry.get("empty_layer"):
+        return Record(key, work.result.top, "", work.result.top, "image", text, created)
+    if len(image.chain) <= depth:
+        return None
+    return Record(key, image.chain[depth], image.diff_ids[depth], work.result.top, "image", text, created)
+
+

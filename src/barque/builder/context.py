@@ -1,0 +1,123 @@
+"""The build context of the classic API: an archive in the request's body, a URL, a repository."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from barque.base.errors import BarqueError, InvalidInputError
+from barque.builder.folder_tree import FolderTree
+from barque.builder.results import Result
+from barque.builder.solver import Session
+from barque.builder.sources import clone, confined, fetch, is_git, is_url
+from barque.builder.tar_tree import TarTree
+from barque.builder.trees import FILE, Tree, resolve
+from barque.dockerfile.patterns import Matcher, read_ignore
+from barque.storage.compression import plain
+from barque.storage.content import ContentStore
+from barque.storage.mapping import mapped
+
+DEFAULT_NAME = "Dockerfile"
+LARGEST_DOCKERFILE = 16 << 20
+
+
+class Context(NamedTuple):
+    """A context: its files (None where only a Dockerfile was given) and the Dockerfile's text."""
+
+    result: Result | None
+    text: str
+
+
+def of_archive(chunks: Iterable[bytes], content: ContentStore, stack: ExitStack, name: str) -> Context:
+    """Return the context in an archive, compressed or not; blocking.
+
+    Args:
+        chunks: its bytes.
+        content: where they are kept meanwhile.
+        stack: lets go of them at the build's end.
+        name: the Dockerfile's path.
+
+    Raises:
+        InvalidInputError: a broken archive, or no Dockerfile in it.
+    """
+    file = stack.enter_context(content.temporary())
+    for chunk in plain(chunks):
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(file.fileno(), view) :]
+    tree = TarTree(stack.enter_context(mapped(file)))
+    text = read_dockerfile(tree, name)
+    hide_ignored(tree, name)
+    return Context(Result(tree=tree, identity="context"), text)
+
+
+async def of_remote(
+    url: str, name: str, content: ContentStore, stack: ExitStack, session: Session, temporary: Callable[[], str]
+) -> Context:
+    """Return the context that a URL or a repository is.
+
+    Raises:
+        InvalidInputError: it is neither, or cannot be had.
+    """
+    folder = temporary()
+    session.folders.append(folder)
+    if is_git(url):
+        remote, _, fragment = url.partition("#")
+        ref, _, below = fragment.partition(":")
+        await clone(remote, ref, f"{folder}/content", keep_git=False)
+        root = confined(f"{folder}/content", below)
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        session.descriptors.append(fd)
+        tree = FolderTree(fd, root)
+        return Context(Result(tree=tree, identity="context"), read_dockerfile(tree, name))
+    if not is_url(url):
+        raise BarqueError(f"remoteURL ({url}) could not be recognized as URL")
+    _, kind = await fetch(url, f"{folder}/body")
+    if kind == "text/plain":
+        with open(f"{folder}/body", encoding="utf-8", errors="surrogateescape") as text:
+            return Context(None, text.read(LARGEST_DOCKERFILE))
+
+    def work() -> Context:
+        with open(f"{folder}/body", "rb") as file:
+            return of_archive(iter(lambda: file.read(1 << 20), b""), content, stack, name)
+
+    return await asyncio.to_thread(work)
+
+
+def read_dockerfile(tree: Tree, name: str) -> str:
+    """Return a Dockerfile's text; links to it are followed inside the context.
+
+    Raises:
+        BarqueError: there is none.
+        InvalidInputError: it is empty or too large.
+    """
+    wanted = name or DEFAULT_NAME
+    real = resolve(tree, wanted)
+    node = tree.lstat(real)
+    if node is None and wanted == DEFAULT_NAME:
+        real = resolve(tree, wanted.lower())
+        node = tree.lstat(real)
+    if node is None or node.kind != FILE:
+        raise BarqueError(f"Cannot locate specified Dockerfile: {wanted}")
+    if node.size == 0:
+        raise InvalidInputError(f"the Dockerfile ({wanted}) cannot be empty")
+    if node.size > LARGEST_DOCKERFILE:
+        raise InvalidInputError(f"the Dockerfile ({wanted}) is larger than {LARGEST_DOCKERFILE} bytes")
+    data = b"".join(bytes(chunk) for chunk in tree.read(real))
+    return data.decode("utf-8", "surrogateescape")
+
+
+def hide_ignored(tree: TarTree, name: str) -> None:
+    """Take the Dockerfile and .dockerignore out of an archive where the ignore file names them.
+
+    The client sends both for the engine's sake, whatever the ignore file says.
+    """
+    node = tree.lstat(".dockerignore")
+    if node is None or node.kind != FILE or node.size > LARGEST_DOCKERFILE:
+        return
+    text = b"".join(bytes(chunk) for chunk in tree.read(".dockerignore")).decode("utf-8", "surrogateescape")
+    matcher = Matcher(read_ignore(text))
+    for path in (".dockerignore", resolve(tree, name or DEFAULT_NAME)):
+        if matcher.matches(path):
+            tree.hide(path)

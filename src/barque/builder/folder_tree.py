@@ -1,0 +1,106 @@
+"""A folder on disk as a tree, reached by descriptors only."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+
+from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node
+from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
+
+_KINDS = {
+    stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFLNK: LINK, stat.S_IFCHR: CHAR, stat.S_IFBLK: BLOCK,
+    stat.S_IFIFO: FIFO,
+}  # fmt: skip
+_CHUNK = 1 << 20
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+
+
+class FolderTree:
+    """The files below the folder whose descriptor is `root`; the descriptor stays the caller's.
+
+    `path` is the folder's path on the host where it has one that others may bind, else empty.
+    """
+
+    def __init__(self, root: int, path: str = "") -> None:
+        self.root = root
+        self.path = path
+        self._folder: tuple[str, int] | None = None
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._folder is not None:
+            os.close(self._folder[1])
+            self._folder = None
+
+    def lstat(self, path: str) -> Node | None:
+        """Return the file at path (see Tree); sockets are not files."""
+        try:
+            parent, _, name = path.rpartition("/")
+            found = os.stat(name or ".", dir_fd=self._parent(parent), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+        if kind is None:
+            return None
+        link = os.readlink(name, dir_fd=self._parent(parent)) if kind == LINK else ""
+        return Node(
+            kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size if kind == FILE else 0,
+            found.st_mtime_ns, link, (os.major(found.st_rdev), os.minor(found.st_rdev)),
+            (found.st_dev, found.st_ino) if found.st_nlink > 1 and kind != FOLDER else None,
+        )  # fmt: skip
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a folder (see Tree)."""
+        fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                return sorted(entry.name for entry in entries)
+        finally:
+            os.close(fd)
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Yield a file's bytes (see Tree)."""
+        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            while chunk := os.read(fd, _CHUNK):
+                yield chunk
+        finally:
+            os.close(fd)
+
+    def xattrs(self, path: str) -> dict[bytes, bytes]:
+        """Return the extended attributes that copies keep (see Tree)."""
+        node = self.lstat(path)
+        if node is None or node.kind not in (FILE, FOLDER):
+            return {}
+        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            names = os.listxattr(fd)
+            kept = [n for n in names if n.startswith(("user.", "security.capability")) and "overlay." not in n]
+            return {os.fsencode(name): os.getxattr(fd, name) for name in kept}
+        except OSError:
+            return {}
+        finally:
+            os.close(fd)
+
+    def digest(self, path: str) -> str:
+        """Return a file's digest (see Tree)."""
+        hasher = hashlib.sha256()
+        for chunk in self.read(path):
+            hasher.update(chunk)
+        return hasher.hexdigest()
+
+    def _open(self, path: str, flags: int) -> int:
+        parent, _, name = path.rpartition("/")
+        return os.open(name or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._parent(parent))
+
+    def _parent(self, path: str) -> int:
+        """Return a descriptor of a folder; the last one asked for is kept."""
+        if not path:
+            return self.root
+        if self._folder is not None and self._folder[0] == path:
+            return self._folder[1]
+        fd = open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY, resolve=_RESOLVE)
+        self.close()
+        self._folder = (path, fd)
+        return fd

@@ -1,0 +1,137 @@
+"""Cache keys: what a step is made of, as facts that can be compared, and their digest."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from barque.base.errors import NotFoundError
+from barque.builder.checksum import checksum
+from barque.builder.graph import CopyFiles, Exec, Files, MakeFile, Mount
+from barque.builder.results import Result, opened
+from barque.builder.trees import FOLDER, Tree, matching, resolve
+from barque.dockerfile.patterns import Matcher
+from barque.storage.snapshots import Snapshotter
+
+Facts = dict[str, Any]
+_FORMAT = "1"
+
+
+def key_of(facts: Facts) -> str:
+    """Return the digest of facts."""
+    text = json.dumps([_FORMAT, facts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def files_facts(step: Files, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Facts:
+    """Return what a Files step is made of; blocking: it reads what is copied.
+
+    Raises:
+        NotFoundError: a source does not exist.
+    """
+    actions: list[Any] = []
+    for action in step.actions:
+        if isinstance(action, CopyFiles):
+            actions.append(_copy_facts(action, inputs[action.input], snapshots, digests))
+        elif isinstance(action, MakeFile):
+            actions.append(["file", {**asdict(action), "data": hashlib.sha256(action.data).hexdigest()}])
+        else:
+            actions.append([type(action).__name__, asdict(action)])
+    return {"kind": "files", "root": inputs[0].top, "actions": actions}
+
+
+def exec_facts(step: Exec, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Facts:
+    """Return what an Exec step is made of; blocking: it reads what is mounted out of contexts."""
+    return {
+        "kind": "exec", "root": inputs[0].top, "args": list(step.args), "env": list(step.env), "cwd": step.cwd,
+        "user": step.user, "network": step.network, "security": step.security, "hosts": list(step.hosts),
+        "hostname": step.hostname, "shell": list(step.shell), "files": [[f.name, f.data, f.expands] for f in step.files],
+        "mounts": [_mount_facts(mount, inputs, snapshots, digests) for mount in step.mounts],
+    }  # fmt: skip
+
+
+def _mount_facts(mount: Mount, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Any:
+    facts: Facts = {key: value for key, value in asdict(mount).items() if key != "input"}
+    if mount.input > 0 and mount.type == "bind":
+        source = inputs[mount.input]
+        facts["content"] = digests.of(source, mount.selector, snapshots, owners=True)
+    return facts
+
+
+def _copy_facts(action: CopyFiles, source: Result, snapshots: Snapshotter, digests: "Digests") -> Any:
+    facts: Facts = {key: value for key, value in asdict(action).items() if key != "input"}
+    owners = action.owner == "="
+    taken: dict[str, str] = {}
+    with opened(snapshots, source) as tree:
+        for path in sources(tree, action):
+            taken[path] = digests.of_tree(source, tree, path, action, owners=owners)
+    facts["taken"] = taken
+    return ["copy", facts]
+
+
+def sources(tree: Tree, action: CopyFiles) -> list[str]:
+    """Return the paths that a copy takes, as written or as its wildcards match them.
+
+    Raises:
+        NotFoundError: none is there.
+    """
+    for path in action.required:
+        if tree.lstat(resolve(tree, path)) is None:
+            raise NotFoundError(f'"{"/" + path.lstrip("/")}": not found')
+    paths = matching(tree, action.source) if action.wildcard else [action.source.strip("/")]
+    found = [path for path in paths if tree.lstat(resolve(tree, path, last=action.follow)) is not None]
+    if not found and not action.optional:
+        raise NotFoundError(f'"{"/" + action.source.lstrip("/")}": not found')
+    return found
+
+
+class Digests:
+    """Digests of parts of trees; those of layers are kept, as layers never change.
+
+    `find` and `keep` reach where they are kept.
+    """
+
+    def __init__(self, kept: "DigestStore") -> None:
+        self._kept = kept
+
+    def of(self, source: Result, path: str, snapshots: Snapshotter, *, owners: bool) -> str:
+        """Return the digest of what lies at path of a result."""
+        action = CopyFiles(0, path or "/", "/")
+        if source.tree is None and not path.strip("/"):
+            return source.top
+        with opened(snapshots, source) as tree:
+            return self.of_tree(source, tree, path, action, owners=owners)
+
+    def of_tree(self, source: Result, tree: Tree, path: str, action: CopyFiles, *, owners: bool) -> str:
+        """Return the digest of what a copy takes at path."""
+        real = resolve(tree, path, last=action.follow)
+        name = ""
+        if source.tree is None:
+            name = json.dumps([source.top, real, owners, action.excludes, action.includes])
+            known = self._kept.digest(name)
+            if known is not None:
+                return known
+        node = tree.lstat(real)
+        if node is None:
+            raise NotFoundError(f'"{"/" + path}": not found')
+        plain = node.kind != FOLDER
+        found = checksum(
+            tree, real, owners=owners,
+            excludes=Matcher(action.excludes) if action.excludes and not plain else None,
+            includes=Matcher(action.includes) if action.includes and not plain else None,
+        )  # fmt: skip
+        if name:
+            self._kept.keep_digest(name, found)
+        return found
+
+
+class DigestStore(Protocol):
+    """Where digests of layers' parts are kept."""
+
+    def digest(self, key: str) -> str | None:
+        """Return a kept digest."""
+        ...
+
+    def keep_digest(self, key: str, value: str) -> None:
+        """Keep a digest."""
+        ...

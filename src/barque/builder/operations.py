@@ -1,0 +1,185 @@
+"""Carrying out steps with the engine's stores: the one implementation of `solver.Operations`."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.ids import new_id
+from barque.builder import execution, keys
+from barque.builder.cache import BuildCache, Record
+from barque.builder.file_actions import carry_out
+from barque.builder.graph import Diff, Exec, Files, Layers, Merge, Scratch, Source, Vertex
+from barque.builder.results import Layer, Result
+from barque.builder.solver import Emit, Session
+from barque.builder.sources import Sources
+from barque.oci import digest as digests
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+T = TypeVar("T")
+
+
+class EngineOperations:
+    """Solves steps on one engine."""
+
+    def __init__(self, engine: "Engine", cache: BuildCache, sources: Sources) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._sources = sources
+        self._digests = keys.Digests(cache)
+        self._mounts = execution.CacheMounts(
+            f"{engine.config.data_root}/builder/mounts", f"{engine.config.exec_root}/builder"
+        )
+
+    @property
+    def cache_mounts(self) -> "execution.CacheMounts":
+        """Return the folders behind cache mounts."""
+        return self._mounts
+
+    async def key(self, vertex: Vertex, inputs: list[Result], session: Session) -> str:
+        """Return a step's key (see Operations)."""
+        snapshots = self._engine.snapshots
+        if isinstance(vertex, Files):
+            facts = await asyncio.to_thread(keys.files_facts, vertex, inputs, snapshots, self._digests)
+        elif isinstance(vertex, Exec):
+            contexts = any(m.input > 0 and m.type == "bind" and inputs[m.input].tree is not None for m in vertex.mounts)
+            if contexts:
+                facts = await asyncio.to_thread(keys.exec_facts, vertex, inputs, snapshots, self._digests)
+            else:
+                facts = keys.exec_facts(vertex, inputs, snapshots, self._digests)
+        else:
+            return ""
+        key = keys.key_of(facts)
+        session.facts[vertex] = facts
+        return key
+
+    def recall(self, vertex: Vertex, key: str, inputs: list[Result]) -> Result | None:
+        """Return an earlier run's result (see Operations)."""
+        record = self._cache.find(key)
+        if record is None:
+            return None
+        layers = inputs[0].layers
+        if record.diff:
+            layers = (*layers, (record.chain, record.diff))
+        return Result(layers, record.created_ns, cached=True)
+
+    async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: Session, emit: Emit) -> Result:
+        """Carry a step out (see Operations)."""
+        if isinstance(vertex, Scratch):
+            return Result()
+        if isinstance(vertex, Layers):
+            return Result(vertex.layers)
+        if isinstance(vertex, Source):
+            return await self._sources.get(vertex, session, emit)
+        if isinstance(vertex, Merge):
+            return await self._merge(inputs)
+        if isinstance(vertex, Diff):
+            return await self._diff(inputs)
+        if isinstance(vertex, Files):
+            return await self._files(vertex, key, inputs, session)
+        if isinstance(vertex, Exec):
+            return await self._exec(vertex, key, inputs, session, emit)
+        raise BarqueError(f"unknown kind of step: {type(vertex).__name__}")
+
+    async def _files(self, vertex: Files, key: str, inputs: list[Result], session: Session) -> Result:
+        engine = self._engine
+        name = new_id()
+
+        def work() -> Result:
+            engine.snapshots.prepare(name, inputs[0].top)
+            try:
+                carry_out(engine.snapshots, engine.image_store.content, name, vertex, inputs)
+                return self._finish(vertex, key, inputs[0], name, session.facts.get(vertex, {}))
+            except BaseException:
+                self._drop(name)
+                raise
+
+        return await _to_the_end(work)
+
+    async def _exec(self, vertex: Exec, key: str, inputs: list[Result], session: Session, emit: Emit) -> Result:
+        engine = self._engine
+        name = str(session.options.get("step_id") or new_id())
+        session.options.pop("step_id", None)
+        engine.snapshots.prepare(name, inputs[0].top)
+        kept = False
+        try:
+            async with self._mounts.points(vertex, inputs, engine.snapshots, session) as points:
+                result = await execution.execute(engine, vertex, name, points, session, emit)
+            if result.exit_code:
+                kept = bool(session.options.get("keep_failed"))
+                raise execution.ExitError(vertex, result.exit_code, name if kept else "")
+            return await _to_the_end(lambda: self._finish(vertex, key, inputs[0], name, session.facts.get(vertex, {})))
+        except BaseException:
+            if not kept:
+                self._drop(name)
+            raise
+
+    def _finish(self, vertex: Vertex, key: str, root: Result, name: str, facts: keys.Facts) -> Result:
+        """Make the snapshot a layer and take note of it."""
+        store = self._engine.image_store
+        diff, chain = store.adopt_layer(root.top, name)
+        now = time.time_ns()
+        record = Record(
+            key, chain, diff, root.top, type(vertex).__name__.lower(), vertex.name, now,
+            size=store.layer_size(chain) if diff else 0, facts=facts,
+        )  # fmt: skip
+        self._cache.add(record)
+        return Result((*root.layers, (chain, diff)) if diff else root.layers, now)
+
+    def _drop(self, name: str) -> None:
+        try:
+            self._engine.snapshots.remove(name)
+        except (BarqueError, OSError):
+            pass
+
+    async def _merge(self, inputs: list[Result]) -> Result:
+        if any(result.tree is not None for result in inputs):
+            raise InvalidInputError("a merge takes layers, not a build context")
+        layers = inputs[0].layers if inputs else ()
+        for result in inputs[1:]:
+            for layer in result.layers:
+                layers = (*layers, await asyncio.to_thread(self._on_top, layers, layer))
+        return Result(layers, max((result.created_ns for result in inputs), default=0))
+
+    def _on_top(self, below: tuple[Layer, ...], layer: Layer) -> Layer:
+        """Return a layer with the same files on other layers."""
+        parent, diff = (below[-1][0] if below else ""), layer[1]
+        chain = digests.of(f"{parent} {diff}".encode()) if parent else diff
+        store = self._engine.image_store
+        if not store.layers.has(chain):
+            store.unpack_layer(parent, diff)
+        facts = {"kind": "merge", "parent": parent, "diff": diff}
+        self._cache.add(Record(keys.key_of(facts), chain, diff, parent, "merge", "merge", time.time_ns(),
+                               size=store.layer_size(chain), facts=facts))  # fmt: skip
+        return chain, diff
+
+    async def _diff(self, inputs: list[Result]) -> Result:
+        lower, upper = inputs
+        count = len(lower.layers)
+        if upper.layers[:count] != lower.layers:
+            raise InvalidInputError("a diff takes an upper that was made from the lower")
+        layers: tuple[Layer, ...] = ()
+        for layer in upper.layers[count:]:
+            layers = (*layers, await asyncio.to_thread(self._on_top, layers, layer))
+        return Result(layers, upper.created_ns)
+
+
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Run blocking work in a thread; cancelled, wait for its end before giving in: it holds a snapshot."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+def parallel_steps() -> int:
+    """Return how many steps may run at once on this machine."""
+    return max(4, 2 * (os.cpu_count() or 1))

@@ -1,0 +1,132 @@
+"""The builder as the API sees it: builds, the cache's size, pruning, cancelling."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
+from barque.builder import context as contexts
+from barque.builder.cache import BuildCache
+from barque.builder.classic import ClassicBuild, tags_of
+from barque.builder.operations import EngineOperations, parallel_steps
+from barque.builder.pruning import PruneOptions, Pruner
+from barque.builder.request import BuildRequest
+from barque.builder.solver import Solver
+from barque.builder.sources import Sources
+from barque.engine.pumps import chunks_of
+from barque.storage.content import ContentStore
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+ReadChunk = Callable[[], Awaitable[bytes]]
+_WAITING = 256
+
+
+class Builder:
+    """Builds images on one engine; made once it is open."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        folder = f"{engine.config.data_root}/builder"
+        os.makedirs(folder, mode=0o711, exist_ok=True)
+        self.cache = BuildCache(f"{folder}/cache.db", engine.image_store)
+        self.sources = Sources(engine, f"{folder}/sources")
+        self.operations = EngineOperations(engine, self.cache, self.sources)
+        self.solver = Solver(self.operations, parallel=parallel_steps())
+        self._pruner = Pruner(self.cache, self.operations.cache_mounts, engine.image_store)
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """End all builds and close the cache."""
+        for task in [*self._tasks]:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait([*self._tasks], timeout=10)
+        await asyncio.to_thread(self.cache.close)
+
+    async def build(self, options: Json, read: ReadChunk) -> AsyncIterator[Json]:
+        """Yield a build's messages (options: see BuildRequest); closed early, the build is cancelled and nothing of it goes on.
+
+        Raises:
+            ConflictError: a build of that id is under way.
+            BarqueError: the build failed.
+        """
+        request = BuildRequest(**options)
+        if request.squash and not self._engine.config.experimental:
+            raise InvalidInputError("squash is only supported with experimental mode")
+        tags_of(request.tags)
+        if request.build_id and request.build_id in self._running:
+            raise ConflictError(f"build {request.build_id} is already under way")
+        said: asyncio.Queue[Json | None] = asyncio.Queue(_WAITING)
+        task = asyncio.create_task(self._build(request, read, said))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if request.build_id:
+            self._running[request.build_id] = task
+        try:
+            while (message := await said.get()) is not None:
+                yield message
+            await task
+        finally:
+            self._running.pop(request.build_id, None)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _build(self, request: BuildRequest, read: ReadChunk, said: "asyncio.Queue[Json | None]") -> None:
+        async def context(content: ContentStore, stack: ExitStack, name: str) -> contexts.Context:
+            def work(chunks: Iterable[bytes]) -> contexts.Context:
+                return contexts.of_archive(chunks, content, stack, name)
+
+            return await chunks_of(read, work)
+
+        kept: list[Json] = []
+
+        async def say(message: Json) -> None:
+            if request.quiet:
+                kept.append(message)
+            else:
+                await said.put(message)
+
+        tools = (self.solver, self.operations, self.sources, self.cache)
+        try:
+            image = await ClassicBuild(self._engine, tools, request, say).run(context)
+            if request.quiet:
+                await said.put({"stream": f"{image}\n"})
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            for message in kept:
+                await said.put(message)
+            raise
+        finally:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                await said.put(None)
+
+    async def cancel(self, build_id: str) -> None:
+        """Cancel a build by the id that its client gave it.
+
+        Raises:
+            NotFoundError: none has it.
+        """
+        task = self._running.get(build_id)
+        if task is None:
+            raise NotFoundError(f"no build {build_id} is under way")
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def prune(self, **options: Any) -> Json:
+        """Remove unused records of the cache; see PruneOptions."""
+        removed, size = await asyncio.to_thread(self._pruner.prune, PruneOptions(**options))
+        self._engine.events.publish("builder", "prune", "", {"reclaimed": str(size)})
+        return {"CachesDeleted": removed or None, "SpaceReclaimed": size}
+
+    async def disk_usage(self) -> list[Json]:
+        """Return the cache's records as `system df` lists them."""
+        return await asyncio.to_thread(self._pruner.usage)

@@ -1,0 +1,226 @@
+"""Solving graphs: every step once, side by side, from the cache where its key is known."""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from barque.base.errors import BarqueError
+from barque.builder.graph import Vertex
+from barque.builder.results import Result
+
+Emit = Callable[[int, bytes], Awaitable[None]]
+_REPLAYED = 1 << 20
+
+
+class Progress(Protocol):
+    """Told what happens to a build's steps, in the order in which it happens to each."""
+
+    def started(self, vertex: Vertex) -> None:
+        """A step is looked at."""
+        ...
+
+    async def running(self, vertex: Vertex) -> None:
+        """A step is not in the cache and is carried out."""
+        ...
+
+    async def output(self, vertex: Vertex, stream: int, data: bytes) -> None:
+        """A step said something on its standard output (1) or error (2)."""
+        ...
+
+    def finished(self, vertex: Vertex, result: Result | None, error: BaseException | None) -> None:
+        """A step is over."""
+        ...
+
+
+class Operations(Protocol):
+    """Carries steps out."""
+
+    async def key(self, vertex: Vertex, inputs: list[Result], session: "Session") -> str:
+        """Return what tells the step apart, empty where it is never cached or needs no work."""
+        ...
+
+    def recall(self, vertex: Vertex, key: str, inputs: list[Result]) -> Result | None:
+        """Return the result of an earlier run, None without one."""
+        ...
+
+    async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: "Session", emit: Emit) -> Result:
+        """Carry the step out; cancelled, leave nothing behind."""
+        ...
+
+
+class Session:
+    """One build: its steps under way, its progress, and what it brings along for operations to find."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.progress = progress
+        self.tasks: dict[Vertex, asyncio.Task[Result]] = {}
+        self.trees: dict[str, Result] = {}
+        """Results of `local://` sources by name."""
+        self.options: dict[str, Any] = {}
+        self.facts: dict[Vertex, dict[str, Any]] = {}
+        """What steps' keys were made of."""
+        self.folders: list[str] = []
+        """Folders that are removed at its end."""
+        self.descriptors: list[int] = []
+        """Descriptors that are closed at its end."""
+
+    async def close(self) -> None:
+        """Cancel what runs and wait until it has ended."""
+        running = [task for task in self.tasks.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in self.tasks.values():
+            if not task.cancelled():
+                task.exception()
+        for fd in self.descriptors:
+            os.close(fd)
+        self.descriptors.clear()
+        for folder in self.folders:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self.folders.clear()
+
+
+class _Job:
+    """One run of a step for all builds that want it; it ends when none does any more."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Result] | None = None
+        self.listeners: list[Emit] = []
+        self.said: list[tuple[int, bytes]] = []
+        self._size = 0
+
+    async def emit(self, stream: int, data: bytes) -> None:
+        if self._size < _REPLAYED:
+            self.said.append((stream, data))
+            self._size += len(data)
+        for listener in list(self.listeners):
+            await listener(stream, data)
+
+
+class Solver:
+    """Solves vertices by means of operations; one for all builds."""
+
+    def __init__(self, operations: Operations, *, parallel: int) -> None:
+        self._operations = operations
+        self._jobs: dict[str, _Job] = {}
+        self._room = asyncio.Semaphore(parallel)
+
+    async def solve(self, vertex: Vertex, session: Session) -> Result:
+        """Return a vertex's result; its inputs are solved first, side by side.
+
+        Raises:
+            BarqueError: a step failed.
+        """
+        for item in order(vertex):
+            if item not in session.tasks:
+                waited = [session.tasks[needed] for needed in item.inputs]
+                session.tasks[item] = asyncio.create_task(self._solve(item, waited, session))
+        return await asyncio.shield(session.tasks[vertex])
+
+    async def _solve(self, vertex: Vertex, waited: list[asyncio.Task[Result]], session: Session) -> Result:
+        inputs = [await asyncio.shield(task) for task in waited]
+        progress = session.progress
+        if progress is not None:
+            progress.started(vertex)
+        try:
+            result = await self._keyed(vertex, inputs, session)
+        except BaseException as error:
+            if progress is not None:
+                progress.finished(vertex, None, error)
+            raise
+        if progress is not None:
+            progress.finished(vertex, result, None)
+        return result
+
+    async def _keyed(self, vertex: Vertex, inputs: list[Result], session: Session) -> Result:
+        async def emit(stream: int, data: bytes) -> None:
+            if session.progress is not None:
+                await session.progress.output(vertex, stream, data)
+
+        key = await self._operations.key(vertex, inputs, session)
+        if not key:
+            return await self._operations.run(vertex, "", inputs, session, emit)
+        if not vertex.no_cache:
+            found = self._operations.recall(vertex, key, inputs)
+            if found is not None:
+                return found
+        if session.progress is not None:
+            await session.progress.running(vertex)
+        while True:
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._start(vertex, key, inputs, session)
+            assert job.task is not None
+            try:
+                return await self._follow(job, job.task, emit)
+            except asyncio.CancelledError:
+                if not job.task.cancelled() or _being_cancelled():
+                    raise
+                # The build that ran it went away: it is ours now.
+
+    def _start(self, vertex: Vertex, key: str, inputs: list[Result], session: Session) -> _Job:
+        job = _Job()
+
+        async def work() -> Result:
+            try:
+                async with self._room:
+                    return await self._operations.run(vertex, key, inputs, session, job.emit)
+            finally:
+                self._jobs.pop(key, None)
+
+        self._jobs[key] = job
+        job.task = asyncio.create_task(work())
+        return job
+
+    async def _follow(self, job: _Job, task: "asyncio.Task[Result]", emit: Emit) -> Result:
+        said = list(job.said)
+        job.listeners.append(emit)
+        try:
+            for stream, data in said:
+                await emit(stream, data)
+            return await asyncio.shield(task)
+        finally:
+            job.listeners.remove(emit)
+            if not job.listeners and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def order(vertex: Vertex) -> list[Vertex]:
+    """Return a vertex and all that it needs, each after its inputs.
+
+    Raises:
+        BarqueError: steps need each other in a circle.
+    """
+    done: dict[Vertex, None] = {}
+    under_way: set[Vertex] = set()
+    stack: list[tuple[Vertex, bool]] = [(vertex, False)]
+    while stack:
+        item, visited = stack.pop()
+        if visited:
+            under_way.discard(item)
+            done[item] = None
+            continue
+        if item in done:
+            continue
+        if item in under_way:
+            raise BarqueError("the steps of the build need each other in a circle")
+        under_way.add(item)
+        stack.append((item, True))
+        stack += [(needed, False) for needed in item.inputs if needed not in done]
+    return list(done)
+
+
+def now_ns() -> int:
+    """Return the time since the epoch in nanoseconds."""
+    return time.time_ns()

@@ -1,0 +1,177 @@
+"""Running one command on a snapshot as a step of a build: confined like a container, listed nowhere."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from barque.base.errors import BarqueError
+from barque.engine import starting
+from barque.engine.container import Container, new_state
+from barque.engine.create import fill_host
+from barque.storage.snapshots import Snapshotter
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+Output = Callable[[int, bytes], Awaitable[None]]
+"""Told the stream (1 or 2) and its bytes."""
+_STUBS = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/proc", "/sys", "/dev")
+_KILL = 9
+
+
+class StepRequest(NamedTuple):
+    """What to run: `key` names the active snapshot that is the root and identifies the step.
+
+    `config` and `host` are as in a container's request, `mounts` as mount points of a container.
+    """
+
+    key: str
+    args: list[str]
+    config: Json
+    host: Json
+    mounts: list[Json]
+
+
+class StepResult(NamedTuple):
+    """How it ended."""
+
+    exit_code: int
+    oom_killed: bool
+
+
+async def run_step(engine: "Engine", request: StepRequest, output: Output) -> StepResult:
+    """Run a step to its end; cancelled, all its processes are killed first.
+
+    Raises:
+        StartError: it could not be started.
+        BarqueError: the keeper went away.
+    """
+    container = container_of(engine, request)
+    os.mkdir(engine.folder(container.id), 0o710)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Json] = loop.create_future()
+    engine.step_exits[container.id] = lambda event: None if ended.done() else ended.set_result(event)
+    reading: asyncio.Task[None] | None = None
+    started = False
+    try:
+        sock = await engine.keeper.attach(container.id, None, stdout=True, stderr=True)
+        reading = asyncio.create_task(_read(sock, output))
+        await starting.launch(engine, container, ("volatile",))
+        started = True
+        event = await ended
+        await reading
+        return StepResult(event["exit_code"], bool(event.get("oom_killed")))
+    finally:
+        # Cancelled once more, the end still comes: nothing of a step may be left running.
+        await asyncio.shield(asyncio.ensure_future(_end(engine, container, ended, reading, started=started)))
+
+
+async def _end(
+    engine: "Engine",
+    container: Container,
+    ended: "asyncio.Future[Json]",
+    reading: "asyncio.Task[None] | None",
+    *,
+    started: bool,
+) -> None:
+    if started and not ended.done():
+        with contextlib.suppress(BarqueError):
+            await engine.keeper.signal(container.id, None, _KILL)
+        await asyncio.wait([ended], timeout=10)
+    with contextlib.suppress(BarqueError):
+        await engine.keeper.forget(container.id)
+    if reading is not None and not reading.done():
+        reading.cancel()
+        await asyncio.wait([reading])
+    engine.step_exits.pop(container.id, None)
+    engine.network.release(container.id)
+    starting.clean(engine, container)
+    clear_stubs(engine.snapshots, container.id, [point["Destination"] for point in container.row["mounts"]])
+    for folder in (engine.folder(container.id), engine.bundle(container.id)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def container_of(engine: "Engine", request: StepRequest) -> Container:
+    """Return the container that a step is to the runtime."""
+    host = dict(request.host)
+    fill_host(engine, host)
+    host["LogConfig"] = {"Type": "none", "Config": {}}
+    row = {
+        "id": request.key, "name": request.key, "created_ns": time.time_ns(), "image": "", "image_ref": "",
+        "path": request.args[0] if request.args else "", "args": request.args[1:], "config": request.config,
+        "host": host, "networking": {}, "mounts": request.mounts, "restart_count": 0, "state": new_state(),
+        "log_path": "",
+    }  # fmt: skip
+    return Container(row)
+
+
+async def _read(sock: socket.socket, output: Output) -> None:
+    loop = asyncio.get_running_loop()
+    kept = bytearray()
+    with sock:
+        while data := await loop.sock_recv(sock, 1 << 16):
+            kept += data
+            while len(kept) >= 8:
+                size = int.from_bytes(kept[4:8], "big")
+                if len(kept) < 8 + size:
+                    break
+                stream, body = kept[0], bytes(kept[8 : 8 + size])
+                del kept[: 8 + size]
+                await output(stream, body)
+
+
+def clear_stubs(snapshots: Snapshotter, key: str, targets: list[str]) -> None:
+    """Remove the empty files and folders that were made in a snapshot only to be mounted over."""
+    upper, lowers = snapshots.layer_dir(key), snapshots.lower_dirs(key)
+    for target in sorted({*_STUBS, *targets}, key=len, reverse=True):
+        path = os.path.normpath(target).strip("/")
+        while path and _remove_stub(upper, lowers, path, leaf=path == os.path.normpath(target).strip("/")):
+            path = path.rpartition("/")[0]
+
+
+def _remove_stub(upper: str, lowers: list[str], path: str, *, leaf: bool) -> bool:
+    """Remove one empty file or folder; return whether the folder above may have become one."""
+    here = f"{upper}/{path}"
+    try:
+        found = os.lstat(here)
+    except OSError:
+        return False
+    below = _lower_stat(lowers, path)
+    try:
+        if stat.S_ISDIR(found.st_mode):
+            if below is not None and not _same(found, below):
+                return False
+            os.rmdir(here)
+        elif leaf and below is None and stat.S_ISREG(found.st_mode) and found.st_size == 0:
+            os.unlink(here)
+        else:
+            return False
+    except OSError:
+        return False
+    return True
+
+
+def _lower_stat(lowers: list[str], path: str) -> os.stat_result | None:
+    for lower in lowers:
+        try:
+            found = os.lstat(f"{lower}/{path}")
+        except OSError:
+            continue
+        return None if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0 else found
+    return None
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
+
+
+def settle_root(snapshots: Snapshotter, key: str) -> None:
+    """Make a snapshot that a step was run on mountable again."""
+    shutil.rmtree(f"{os.path.dirname(snapshots.layer_dir(key))}/w/work/incompat", ignore_errors=True)

@@ -147,7 +147,7 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(project
     ("text", "message"),
     [
         ("FROM busybox\nFOO x", "dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)"),
-        ("FROM nosuchimage:1", "pull access denied for nosuchimage"),
+        ("FROM 127.0.0.1:9/nosuchimage:1", "connection refused"),
         ("FROM busybox\nCOPY nothere /", "COPY failed: file not found in build context or excluded by .dockerignore: "
                                          "stat nothere: file does not exist"),
         ("FROM busybox\nCOPY ../outside /", "COPY failed: forbidden path outside the build context: ../outside ()"),

@@ -148,8 +148,8 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(project
     [
         ("FROM busybox\nFOO x", "dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)"),
         ("FROM 127.0.0.1:9/nosuchimage:1", "connection refused"),
-        ("FROM busybox\nCOPY nothere /", "COPY failed: file not found in build context or excluded by .dockerignore: "
-                                         "stat nothere: file does not exist"),
+        ("FROM busybox\nCOPY nothere /", ("COPY failed: file not found in build context or excluded by .dockerignore: "
+                                         "stat nothere: file does not exist")),
         ("FROM busybox\nCOPY ../outside /", "COPY failed: forbidden path outside the build context: ../outside ()"),
         ("FROM busybox\nCOPY no*where /", "COPY failed: no source files were specified"),
         ("FROM busybox\nCOPY --from=5 / /", "invalid from flag value 5: index out of bounds"),

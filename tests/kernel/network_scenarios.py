@@ -9,13 +9,15 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
+from barque.base import ids
 from barque.base.errors import BarqueError
 from barque.engine.port_proxy import PortProxy
 from barque.kernel.netlink import namespace, route
 from barque.kernel.netlink.connection import Connection
 from barque.network.manager import NetworkManager
-from barque.network.model import Endpoint, EndpointRequest, NetworkOptions
+from barque.network.model import Endpoint, EndpointRequest, Network, NetworkOptions, SandboxRequest
 from barque.network.ports import parse_requests
 
 SERVER = """
@@ -77,16 +79,40 @@ class Container:
         self.process.wait()
 
 
+class FileStore:
+    """The engine's rows in one file, for a manager without an engine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _all(self) -> dict:
+        return json.loads(Path(self.path).read_text()) if Path(self.path).exists() else {}
+
+    def load(self, kind: str) -> dict:
+        return self._all().get(kind, {})
+
+    def put(self, kind: str, key: str, row: dict) -> None:
+        rows = self._all()
+        rows.setdefault(kind, {})[key] = row
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.path).write_text(json.dumps(rows))
+
+    def delete(self, kind: str, key: str) -> None:
+        rows = self._all()
+        rows[kind].pop(key, None)
+        Path(self.path).write_text(json.dumps(rows))
+
+
 class Machine:
     """One engine's networks in a folder of its own; the proxy runs in a loop in a thread."""
 
     def __init__(self, folder: str, options: NetworkOptions | None = None) -> None:
-        self.manager = NetworkManager(f"{folder}/state", f"{folder}/exec", options or NetworkOptions())
+        store = FileStore(f"{folder}/state/rows.json")
+        self.manager = NetworkManager(f"{folder}/state", f"{folder}/exec", options or NetworkOptions(), store)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.proxy = PortProxy()
-        self.manager.proxy = self  # type: ignore[assignment]
 
     def start(self, container_id: str, sockets: list) -> None:
         async def run() -> None:
@@ -103,10 +129,18 @@ class Machine:
 
     def open(self, running: tuple = ()) -> dict[str, Endpoint]:
         self.manager.open()
-        return self.manager.restore(running)
+        self.manager.use_proxy(self)
+        found = self.manager.restore(dict(running))
+        return {key: sandbox.endpoints[0] for key, sandbox in found.items() if sandbox.endpoints}
 
-    def run(self, name: str, ports: dict | None = None, **more: str) -> Endpoint:
-        return self.manager.allocate(EndpointRequest(name * 8, name, ports=parse_requests(ports or {}), **more))
+    def run(self, name: str, ports: dict | None = None, network: str = "bridge", **more: object) -> Endpoint:
+        asked = (EndpointRequest(network, **more),)
+        request = SandboxRequest(name * 8, name, asked, parse_requests(ports or {}))
+        return self.manager.allocate(request).endpoints[0]
+
+    def network(self, name: str, **more: object) -> Network:
+        wanted = Network(ids.new_id(), name, str(more.pop("driver", "bridge")), 1, **more)
+        return self.manager.create(wanted)[0]
 
 
 def published(host_port: int, host: str = "") -> list[dict[str, str]]:
@@ -289,7 +323,7 @@ def addresses(folder: str) -> None:
     assert "02:00:00:00:00:99" in sh(f"nsenter --net={netns} ip link show eth0")
     assert sh(f"nsenter --net={netns} cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6") == "1\n"
     assert sh(f"nsenter --net={netns} cat /proc/sys/net/ipv6/conf/lo/disable_ipv6") == "0\n"
-    bare = machine.manager.isolated("bare")
+    bare = machine.manager.allocate(SandboxRequest("bare", "bare", ())).netns_fd
     links = json.loads(sh(f"nsenter --net=/proc/{os.getpid()}/fd/{bare} ip -j link"))
     assert [(item["ifname"], "UP" in item["flags"]) for item in links] == [("lo", True)]
     for name in ("b", "c", "m"):

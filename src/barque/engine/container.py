@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from barque.base.times import ZERO, format_ns
-from barque.network.model import Endpoint
+from barque.network.model import Sandbox
 
 Json = dict[str, Any]
 
@@ -18,14 +18,16 @@ class Container:
     stopped_by_user, started_before.
     """
 
-    __slots__ = ("__weakref__", "auto_removing", "back_off", "endpoint", "exec_ids", "exited", "health",
-                 "health_task", "lock", "removed", "restart_task", "row", "started", "summary",
-                 "waiters")  # fmt: skip
+    __slots__ = ("__weakref__", "auto_removing", "back_off", "exec_ids", "exited", "health",
+                 "health_task", "lock", "own_addresses", "removed", "resolv_conf", "restart_task", "row", "sandbox",
+                 "started", "summary", "waiters")  # fmt: skip
 
     def __init__(self, row: Json) -> None:
         self.row = row
         self.lock = asyncio.Lock()
-        self.endpoint: Endpoint | None = None
+        self.sandbox: Sandbox | None = None
+        self.own_addresses: frozenset[str] = frozenset()
+        self.resolv_conf = ""
         self.waiters: list[tuple[str, asyncio.Future[Json]]] = []
         self.exited = asyncio.Event()
         self.removed = asyncio.Event()

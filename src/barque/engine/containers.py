@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.engine import (
     container_files,
     container_streams,
+    endpoints,
+    links,
     pausing,
     removal,
     stats,
@@ -116,6 +118,7 @@ class Containers:
             engine.by_name[new] = container.id
             engine.by_name.pop(old, None)
             container.row["name"] = new
+            endpoints.rename(engine, container)
             engine.changed(container)
             engine.save(container)
             await engine.database.flush()
@@ -125,11 +128,13 @@ class Containers:
         """Remove a container.
 
         Raises:
-            UnsupportedError: a link is to be removed.
+            InvalidInputError: a link is to be removed that is none.
         """
-        container = self._engine.find(ref)
         if link:
-            raise UnsupportedError(f"cannot remove link {ref}: links are not supported")
+            links.remove(self._engine, ref)
+            await self._engine.database.flush()
+            return
+        container = self._engine.find(ref)
         await removal.remove(self._engine, container, force=force, volumes=volumes)
 
     async def top(self, ref: str, ps_args: str) -> Json:

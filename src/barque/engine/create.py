@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import container_mounts, init_layer, mount_points
+from barque.engine import container_mounts, endpoints, init_layer, links, mount_points
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -54,7 +54,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         raise InvalidInputError("no command specified")
     fill_host(engine, host)
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
-    _check_network(engine, host, networking)
+    networking, linked = _check_network(engine, merged, host, networking)
     container_id = new_id()
     if plain:
         engine.reserve_name(plain, container_id)
@@ -63,6 +63,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         engine.reserve_name(plain, container_id)
     try:
         container = await _make(engine, container_id, plain, image, merged, host, networking)
+        container.row["links"] = linked
     except BaseException:
         engine.by_name.pop(plain, None)
         raise
@@ -204,7 +205,10 @@ def fill_host(engine: "Engine", host: Json) -> None:
             host[key] = default
 
 
-def _check_network(engine: "Engine", host: Json, networking: Json) -> None:
+def _check_network(
+    engine: "Engine", config: Json, host: Json, networking: Json
+) -> tuple[Json, list[list[str]]]:
+    """Return what the row keeps of the container's networks, and its links."""
     mode = host["NetworkMode"]
     for key in ("NetworkMode", "PidMode", "IpcMode"):
         kind, _, ref = host[key].partition(":")
@@ -215,16 +219,10 @@ def _check_network(engine: "Engine", host: Json, networking: Json) -> None:
                 raise InvalidInputError(f"cannot join IPC of a container {ref}: non-shareable IPC "
                                         "(hint: use IpcMode:shareable for the donor container)")  # fmt: skip
             host[key] = f"container:{other.id}"
-    if mode.partition(":")[0] not in ("bridge", "host", "none", "container"):
-        engine.check_network(mode)
-    for name, settings in networking.items():
-        for key in ("IPv4Address", "IPv6Address"):
-            if ((settings or {}).get("IPAMConfig") or {}).get(key) and name in ("bridge", "default"):
-                raise InvalidInputError(
-                    "invalid config for network bridge: user-specified IP address is supported on "
-                    "user-defined networks only")  # fmt: skip
-    if host.get("Links"):
-        raise InvalidInputError("links are not supported: connect by address, or publish the port")
+    if mode.startswith("ns:"):
+        endpoints.namespace_path(mode)
+    made = endpoints.initial(engine, config, host, networking)
+    return made, links.resolve(engine, host.get("Links") or [])
 
 
 async def _make(

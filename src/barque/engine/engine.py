@@ -29,6 +29,7 @@ from barque.images.model import Image
 from barque.images.store import open_store
 from barque.keeper.client import Keeper
 from barque.network import files
+from barque.network.dns.client import NameService
 from barque.network.manager import NetworkManager
 from barque.runtime import cgroups
 from barque.storage.snapshots import DirectorySnapshotter
@@ -97,10 +98,11 @@ class Engine:
         )
         self.volumes.content = self.image_store.content
         self.volumes.layers_of = lambda ref: self.snapshots.mounts(self.image_store.resolve(ref).top)
-        self.network = NetworkManager(config.data_root, config.exec_root, config.network)
-        self.network.proxy = PortProxy()
+        self.network = NetworkManager(config.data_root, config.exec_root, config.network, self.database)
         self.network.open()
-        self.networks = Networks(self.network)
+        self.network.use_proxy(PortProxy())
+        self.network.use_name_server(NameService(config.exec_root))
+        self.networks = Networks(self)
         self.keeper = await Keeper.connect_or_spawn(
             config.exec_root, on_event=self._on_event, daemon_argv=config.daemon_argv or None,
             restart_daemon=config.restart_daemon,
@@ -283,16 +285,6 @@ class Engine:
         except BarqueError:
             pass
         return str(container.row["image"])
-
-    def check_network(self, name: str) -> None:
-        """Refuse a network that does not exist.
-
-        Raises:
-            NotFoundError: it does not.
-        """
-        rows = self.network.rows
-        if name not in rows and not any(row["id"].startswith(name) for row in rows.values()):
-            raise NotFoundError(f"network {name} not found")
 
     def execs_running(self, container: Container) -> list[str]:
         """Return the ids of the container's running exec instances."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, NotModifiedError
-from barque.engine import health, pausing, removal, starting, waiting
+from barque.engine import endpoints, health, pausing, removal, starting, waiting
 from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
@@ -64,7 +64,7 @@ class Lifecycle:
         if state["status"] not in ("created",) or code in (126, 127):
             state["status"] = "created" if not state["started_before"] else "exited"
         self._engine.network.release(container.id)
-        container.endpoint = None
+        container.sandbox = None
         self._engine.changed(container)
         self._engine.save(container)
         waiting.settle(container, "not-running")
@@ -83,12 +83,13 @@ class Lifecycle:
         state["status"] = "exited"
         health.stop(container)
         engine.network.release(container.id)
-        container.endpoint = None
+        container.sandbox = None
         starting.clean(engine, container)
         if oom:
             engine.publish(container, "oom")
         duration = str(max(ran_ns, 0) // 1_000_000_000)
         engine.publish(container, "die", execDuration=duration, exitCode=str(event["exit_code"]))
+        endpoints.publish_events(engine, container, "disconnect")
         again = self._wants_restart(container, ran_ns)
         if again:
             state["status"] = "restarting"

@@ -1,40 +1,32 @@
-"""Use cases on networks: list, inspect, prune, and refusals for what cannot be changed."""
+"""Use cases on networks: list, inspect, make, remove, connect, disconnect, prune."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import (
-    ConflictError,
-    ForbiddenError,
-    InvalidInputError,
-    NotFoundError,
-    UnsupportedError,
-)
-from barque.network import describe, state
-from barque.network.manager import NetworkManager
-from barque.network.model import Endpoint
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.ids import new_id
+from barque.engine import endpoints
+from barque.engine.filters import label_matches
+from barque.engine.views import until_ns
+from barque.network import describe, request
+from barque.network.model import Endpoint, Network
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
 
 Json = dict[str, Any]
 Filters = dict[str, list[str]]
 
 _LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 _PRUNE_FILTERS = frozenset({"label", "label!", "until"})
-_PREDEFINED = frozenset({"default", *(name for name, _ in state.PREDEFINED)})
-_NO_USER_NETWORKS = "user-defined networks are not supported by this version of the engine"
 
 
 class Networks:
-    """Implements the API's NetworksBackend over the manager."""
+    """Implements the API's NetworksBackend."""
 
-    def __init__(
-        self,
-        manager: NetworkManager,
-        *,
-        others: Callable[[], Iterable[Endpoint]] = tuple,
-    ) -> None:
-        """Look at the manager's endpoints, and at `others`: members of the networks host and none."""
-        self._manager = manager
-        self._others = others
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
 
     async def list(self, filters: Filters) -> list[Json]:
         """Return the networks that all filters let through, without their containers.
@@ -43,133 +35,164 @@ class Networks:
             InvalidInputError: an unknown filter or value.
         """
         _check_filters(filters, _LIST_FILTERS)
-        found = []
-        for name in sorted(self._manager.rows):
-            shown = self._describe(name, ())
-            if _matches(shown, filters):
-                found.append(shown)
-        return found
+        chosen = [item for item in self._engine.network.catalog.all() if self._matches(item, filters)]
+        return [describe.network(item) for item in chosen]
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> Json:
-        """Return one network with its containers.
+        """Return one network with its containers and the use of its addresses.
 
         Raises:
             NotFoundError: none has this name or id, or it is of another scope.
         """
-        name = self._resolve(ref)
+        network = self._engine.network.catalog.find(ref)
         if scope not in ("", "local"):
             raise NotFoundError(f"network {ref} not found")
-        shown = self._describe(name, (i for i in self._endpoints() if i.network == name))
-        # Verbose adds the services of a cluster, which a single machine does not have.
-        return shown | ({"Services": {}} if verbose and shown["Scope"] == "swarm" else {})
+        shown = describe.network(network, self._members(network))
+        if network.subnets and not network.config_only:
+            shown["Status"] = describe.ipam_status(self._engine.network.catalog.usage(network))
+        return shown
 
     async def create(self, config: Json) -> Json:
-        """Refuse: only the predefined networks are there.
+        """Make a network; return {"Id", "Warning"}.
 
         Raises:
-            InvalidInputError: no name.
-            ForbiddenError: the name of a predefined network.
-            UnsupportedError: any other name.
+            ConflictError: the name is taken.
+            InvalidInputError: a field or option cannot be.
+            ForbiddenError: it collides with another network, or may not be made.
+            BarqueError: the kernel refused.
         """
-        name = config.get("Name")
-        if not isinstance(name, str) or not name.strip():
-            raise InvalidInputError("name is required")
-        if name in _PREDEFINED:
-            raise ForbiddenError(f"operation is not permitted on predefined {name} network")
-        raise UnsupportedError(_NO_USER_NETWORKS)
+        engine = self._engine
+        try:
+            made, warning = engine.network.create(request.parse(config, new_id(), time.time_ns()))
+        except OSError as error:
+            raise BarqueError(f"cannot make the network: {error}") from error
+        await engine.database.flush()
+        engine.events.publish("network", "create", made.id, endpoints.event(made))
+        return {"Id": made.id, "Warning": warning}
 
     async def remove(self, ref: str) -> None:
-        """Refuse to remove a predefined network.
+        """Remove a network that no running container is in.
 
         Raises:
             NotFoundError: no such network.
-            ForbiddenError: it is predefined.
+            ForbiddenError: it is predefined or in use.
         """
-        name = self._resolve(ref)
-        raise ForbiddenError(f"{name} is a pre-defined network and cannot be removed")
+        await self._remove(self._engine.network.catalog.find(ref))
+
+    async def _remove(self, network: Network) -> None:
+        engine = self._engine
+        engine.network.remove(network)
+        await engine.database.flush()
+        engine.events.publish("network", "destroy", network.id, endpoints.event(network))
 
     async def connect(self, ref: str, config: Json) -> None:
-        """Refuse: a container's network is chosen when it is created.
+        """Add a network to a container.
 
         Raises:
-            NotFoundError: no such network.
-            ConflictError: the network cannot be joined later.
-            UnsupportedError: it could be, but not by this version.
+            NotFoundError: no such network or container.
+            InvalidInputError: settings that cannot be.
+            ForbiddenError: it is in the network already.
         """
-        self._change(ref, config)
+        container = self._engine.find(str(config.get("Container")))
+        network = self._engine.network.catalog.find(ref)
+        await endpoints.connect(self._engine, container, network, config.get("EndpointConfig") or {})
 
     async def disconnect(self, ref: str, config: Json) -> None:
-        """Refuse, as connect does."""
-        self._change(ref, config)
+        """Take a container off a network.
+
+        Raises:
+            NotFoundError: no such network or container.
+            BarqueError: the container is not in the network.
+        """
+        container = self._engine.find(str(config.get("Container")))
+        try:
+            network: Network | None = self._engine.network.catalog.find(ref)
+        except NotFoundError:
+            network = None
+        await endpoints.disconnect(self._engine, container, network, ref, force=bool(config.get("Force")))
 
     async def prune(self, filters: Filters) -> Json:
         """Remove networks that nobody uses; predefined ones always stay.
 
         Raises:
-            InvalidInputError: an unknown filter.
+            InvalidInputError: an unknown filter or value.
         """
         _check_filters(filters, _PRUNE_FILTERS)
-        return {"NetworksDeleted": None}
+        if len(filters.get("until", ())) > 1:
+            raise InvalidInputError("more than one until filter specified")
+        limit_ns = min((until_ns(value) for value in filters.get("until", ())), default=0)
+        removed = []
+        for network in self._engine.network.catalog.all():
+            if self._is_used(network) or (limit_ns and network.created_ns > limit_ns):
+                continue
+            if not _labels_match(network, filters):
+                continue
+            try:
+                await self._remove(network)
+            except BarqueError:
+                continue
+            removed.append(network.name)
+        self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
+        return {"NetworksDeleted": removed or None}
 
-    def _change(self, ref: str, config: Json) -> None:
-        name = self._resolve(ref)
-        if not isinstance(config.get("Container"), str) or not config["Container"]:
-            raise InvalidInputError("invalid container reference: empty")
-        if name == "host":
-            raise ForbiddenError("container cannot be disconnected from host network or connected to host network")
-        if name == "none":
-            raise ConflictError("container cannot be connected to multiple networks with one of "
-                                "the networks in private (none) mode")  # fmt: skip
-        raise UnsupportedError("connecting and disconnecting a container later is not supported by "
-                               "this version of the engine")  # fmt: skip
+    def _members(self, network: Network) -> Iterable[Endpoint]:
+        if network.name not in ("host", "none"):
+            return self._engine.network.endpoints_of(network)
+        running = [item for item in self._engine.containers_by_id.values() if item.is_running]
+        return [
+            Endpoint(item.id, item.name, network.name, network.id, item.id, -1, "", "", "", 0, "", "", "", 0, "")
+            for item in running if network.name in item.row["networking"]
+        ]  # fmt: skip
 
-    def _endpoints(self) -> Iterator[Endpoint]:
-        yield from self._manager.endpoints()
-        yield from self._others()
+    def _is_used(self, network: Network) -> bool:
+        if network.is_predefined or self._engine.network.endpoints_of(network):
+            return True
+        return network.config_only and any(
+            item.config_from == network.name for item in self._engine.network.catalog.all()
+        )
 
-    def _describe(self, name: str, members: Iterable[Endpoint]) -> Json:
-        manager = self._manager
-        return describe.network(name, manager.rows[name], members, manager.bridge, manager.options)
+    def _matches(self, network: Network, filters: Filters) -> bool:
+        tests: dict[str, Callable[[str], bool]] = {
+            "driver": lambda value: network.driver == value,
+            "id": lambda value: _contains(network.id, value),
+            "name": lambda value: _contains(network.name, value),
+            "scope": lambda value: value == "local",
+            "type": lambda value: network.is_predefined == (value == "builtin"),
+            "dangling": lambda value: (not self._is_used(network)) == (value in ("1", "true")),
+        }
+        return _labels_match(network, filters) and all(
+            any(tests[key](value) for value in values) for key, values in filters.items() if key != "label" and values
+        )
 
-    def _resolve(self, ref: str) -> str:
-        rows = self._manager.rows
-        if ref in rows:
-            return ref
-        found = [name for name, row in rows.items() if ref and row["id"].startswith(ref)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InvalidInputError(f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)")
-        raise NotFoundError(f"network {ref} not found")
+
+def _contains(text: str, pattern: str) -> bool:
+    """Tell whether a pattern is found, as Docker's filters match: a regular expression, or a part of the text."""
+    import re
+
+    try:
+        return pattern in text or re.search(pattern, text) is not None
+    except re.error:
+        return False
+
+
+def _labels_match(network: Network, filters: Filters) -> bool:
+    return all(label_matches(network.labels, value) for value in filters.get("label", ())) and not any(
+        label_matches(network.labels, value) for value in filters.get("label!", ())
+    )
 
 
 def _check_filters(filters: Filters, known: frozenset[str]) -> None:
     for key in filters:
         if key not in known:
             raise InvalidInputError(f"invalid filter '{key}'")
-
-
-def _matches(shown: Json, filters: Filters) -> bool:
-    tests: dict[str, Callable[[str], bool]] = {
-        "driver": lambda value: shown["Driver"] == value,
-        "id": shown["Id"].startswith,
-        "name": lambda value: value in shown["Name"],
-        "scope": lambda value: shown["Scope"] == value,
-        "type": _is_type,
-        # Predefined networks are never dangling: nobody may remove them.
-        "dangling": lambda value: not _truth(value),
-        "label": lambda value: value.partition("=")[0] in shown["Labels"],
-    }
-    return all(any(tests[key](value) for value in values) for key, values in filters.items())
-
-
-def _is_type(value: str) -> bool:
-    if value not in ("builtin", "custom"):
-        raise InvalidInputError(f"invalid filter: 'type'='{value}'")
-    return value == "builtin"
-
-
-def _truth(value: str) -> bool:
-    if value not in ("1", "0", "true", "false"):
-        raise InvalidInputError(f"invalid filter 'dangling={value}'")
-    return value in ("1", "true")
+    for value in filters.get("type", ()):
+        if value not in ("builtin", "custom"):
+            raise InvalidInputError(f"invalid filter: 'type'='{value}'")
+    dangling = filters.get("dangling", [])
+    if len(dangling) > 1:
+        raise InvalidInputError('got more than one value for filter key "dangling"')
+    for value in dangling:
+        if value not in ("1", "0", "true", "false"):
+            raise InvalidInputError(
+                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"
+            )

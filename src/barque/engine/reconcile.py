@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import health, removal
+from barque.engine import etc_files, health, removal
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.kernel import mount as km
@@ -32,9 +32,10 @@ async def reconcile(engine: "Engine") -> None:
         _settle(engine, container, tasks.pop(container.id, None))
     for task_id, task in tasks.items():
         await _end_stranger(engine.keeper, task_id, running="exit" not in task)
-    running = [(c.id, c.pid) for c in engine.containers_by_id.values() if c.is_running]
-    for container_id, endpoint in engine.network.restore(running).items():
-        engine.containers_by_id[container_id].endpoint = endpoint
+    running = {c.id: c.pid for c in engine.containers_by_id.values() if c.is_running}
+    for container_id, sandbox in engine.network.restore(running).items():
+        engine.containers_by_id[container_id].sandbox = sandbox
+        etc_files.adopt(engine, engine.containers_by_id[container_id])
     for container in engine.containers_by_id.values():
         if container.is_running:
             container.started.set()

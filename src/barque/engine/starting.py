@@ -5,15 +5,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
-from barque.engine import container_mounts, health, resources, spec
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.engine import container_mounts, endpoints, etc_files, health, links, resources, spec
 from barque.engine.checks import parse_size
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
 from barque.keeper.client import KeeperError
 from barque.kernel import mount as kernel_mount
-from barque.network import files
-from barque.network.model import EndpointRequest
+from barque.network.model import SandboxRequest
 from barque.network.ports import parse_requests
 
 if TYPE_CHECKING:
@@ -61,7 +60,9 @@ async def start(engine: "Engine", container: Container) -> None:
     engine.changed(container)
     engine.save(container)
     container.started.set()
+    endpoints.publish_events(engine, container, "connect")
     engine.publish(container, "start")
+    etc_files.tell_parents(engine, container)
     early = engine.early_exits.pop(container.id, None)
     if early is not None:
         engine.lifecycle.exited(container, early)
@@ -82,14 +83,14 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
         BarqueError: a port is taken, a file is missing.
     """
     host = container.host
-    endpoint_fd = _connect(engine, container)
+    endpoint_fd, network_path = _connect(engine, container)
     try:
         points = await container_mounts.prepare(engine, container)
-        surroundings = _surroundings(engine, container, points)
+        surroundings = _surroundings(engine, container, points, network_path)
     except BaseException:
         clean(engine, container)
         raise
-    made = spec.build(container.config, host, container.row["path"], container.row["args"], surroundings)
+    made = spec.build(_config(engine, container), host, container.row["path"], container.row["args"], surroundings)
     runtime = engine.runtime_path(host.get("Runtime") or "")
     limits = resources.resources(host)
     program = engine.seccomp_program(host, external=bool(runtime))
@@ -133,42 +134,47 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
         clean(engine, container)
         raise
     container_mounts.release_places(engine, container.id)
+    engine.network.started(container.id, started["pid"])
     return started
 
 
-def _connect(engine: "Engine", container: Container) -> int | None:
-    """Give it its network; return the namespace's descriptor where it has one of its own."""
+def _connect(engine: "Engine", container: Container) -> tuple[int | None, str]:
+    """Give it its network; return the namespace's descriptor or path where it has one of its own."""
     mode = container.network_mode
     engine.network.release(container.id)
-    if mode == "host" or mode.startswith("container:"):
-        return None
-    if mode == "none":
-        return engine.network.isolated(container.id)
-    config = container.config
-    settings = container.row["networking"].get(mode) or container.row["networking"].get("default") or {}
+    if mode.startswith("ns:"):
+        return None, endpoints.namespace_path(mode)
+    if not endpoints.has_own_namespace(container):
+        return None, ""
     ports = parse_requests(
-        container.host.get("PortBindings"), config.get("ExposedPorts") or (),
+        container.host.get("PortBindings"), container.config.get("ExposedPorts") or (),
         publish_all=bool(container.host.get("PublishAllPorts")),
     )  # fmt: skip
+    options, upstreams = endpoints.served(engine, container)
     try:
-        container.endpoint = engine.network.allocate(
-            EndpointRequest(
+        container.sandbox = engine.network.allocate(
+            SandboxRequest(
                 container.id,
                 container.name,
-                network=mode,
+                endpoints.requests(engine, container),
                 ports=ports,
-                mac=settings.get("MacAddress") or config.get("MacAddress") or "",
-                settings=settings,
+                upstreams=upstreams,
+                dns_options=options,
             )
         )
-    except (InvalidInputError, NotFoundError, ConflictError):
-        raise
     except BarqueError as error:
-        raise BarqueError(f"failed to set up container networking: {error}") from error
-    return container.endpoint.netns_fd
+        raise type(error)(f"failed to set up container networking: {error}") from error
+    return container.sandbox.netns_fd, ""
 
 
-def _surroundings(engine: "Engine", container: Container, points: list[Json]) -> spec.Surroundings:
+def _config(engine: "Engine", container: Container) -> Json:
+    """Return Config with the variables that links bring."""
+    if not container.row.get("links"):
+        return container.config
+    return {**container.config, "Env": [*links.environment(engine, container), *(container.config.get("Env") or [])]}
+
+
+def _surroundings(engine: "Engine", container: Container, points: list[Json], network_path: str) -> spec.Surroundings:
     host, config = container.host, container.config
     joined: dict[str, int] = {}
     for key, kind in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
@@ -188,10 +194,10 @@ def _surroundings(engine: "Engine", container: Container, points: list[Json]) ->
         container_id=container.id,
         hostname=str(config.get("Hostname") or ""),
         user=user,
-        etc_files=_etc_files(engine, container),
+        etc_files=etc_files.prepare(engine, container),
         points=tuple(points),
         joined=joined,
-        network_path="",
+        network_path=network_path,
         shm_source=_shm(engine, container),
         init_source=init,
         cgroups_v2=engine.cgroups_v2,
@@ -241,56 +247,6 @@ def clean(engine: "Engine", container: Container) -> None:
         path = f"{engine.bundle(container.id)}/shm"
         if os.path.ismount(path):
             kernel_mount.umount(path, kernel_mount.MNT_DETACH)
-
-
-def _etc_files(engine: "Engine", container: Container) -> tuple[tuple[str, str], ...]:
-    """Write hosts, hostname and resolv.conf; return where each goes."""
-    mode, _, ref = container.network_mode.partition(":")
-    if mode == "container":
-        folder = engine.folder(engine.find(ref).id)
-    else:
-        folder = engine.folder(container.id)
-        for name, text in _etc_texts(engine, container).items():
-            _write(f"{folder}/{name}", text)
-    found = [(f"{folder}/{name}", f"/etc/{name}") for name in ("resolv.conf", "hostname", "hosts")]
-    return tuple((source, target) for source, target in found if os.path.exists(source))
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o644)
-
-
-def _etc_texts(engine: "Engine", container: Container) -> dict[str, str]:
-    host, config = container.host, container.config
-    endpoint = container.endpoint
-    gateway = engine.config.host_gateway_ip or (engine.network.bridge.address if engine.network.bridge else "")
-    extra = files.extra_hosts(host.get("ExtraHosts") or [], [gateway])
-    own = str(config.get("Hostname") or "")
-    if container.network_mode == "host":
-        hosts = _read("/etc/hosts") + "".join(f"{address}\t{name}\n" for name, address in extra)
-    else:
-        addresses = [endpoint.ip, endpoint.ip6] if endpoint else []
-        names = files.own_names(own, str(config.get("Domainname") or ""))
-        hosts = files.hosts(addresses, names, extra)
-    wish = files.Resolver(
-        tuple(host.get("Dns") or engine.config.dns), tuple(host.get("DnsSearch") or engine.config.dns_search),
-        tuple(host.get("DnsOptions") or engine.config.dns_options),
-    )  # fmt: skip
-    resolver = files.container_resolver(
-        engine.host_resolver(), wish, own_namespace=container.network_mode == "bridge",
-        ipv6=bool(endpoint and endpoint.ip6),
-    )  # fmt: skip
-    return {"hosts": hosts, "hostname": files.hostname(own), "resolv.conf": files.resolv_conf(resolver)}
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def log_settings(container: Container) -> Json:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError
-from barque.engine import starting
+from barque.engine import endpoints, starting
 from barque.engine.container import Container, new_state
 from barque.engine.create import fill_host
 from barque.storage.snapshots import Snapshotter
@@ -106,7 +106,7 @@ def container_of(engine: "Engine", request: StepRequest) -> Container:
     row = {
         "id": request.key, "name": request.key, "created_ns": time.time_ns(), "image": "", "image_ref": "",
         "path": request.args[0] if request.args else "", "args": request.args[1:], "config": request.config,
-        "host": host, "networking": {}, "mounts": request.mounts, "restart_count": 0, "state": new_state(),
+        "host": host, "networking": endpoints.initial(engine, request.config, host, {}), "mounts": request.mounts, "restart_count": 0, "state": new_state(),
         "log_path": "",
     }  # fmt: skip
     return Container(row)

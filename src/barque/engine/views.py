@@ -5,9 +5,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import InvalidInputError
+from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.times import format_ns, parse_ns
-from barque.engine import mount_points
+from barque.engine import links, mount_points
 from barque.engine.container import Container
 from barque.engine.filters import check_known, label_matches, truth
 from barque.network import describe
@@ -25,9 +25,7 @@ _STATUSES = {"created", "running", "paused", "restarting", "removing", "exited",
 def inspect(engine: "Engine", container: Container) -> Json:
     """Return everything about a container."""
     row, folder = container.row, engine.folder(container.id)
-    mode = container.network_mode
     sandbox = hashlib.sha256(container.id.encode()).hexdigest() if container.is_running else ""
-    network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
     return {
         "Id": container.id,
         "Created": format_ns(row["created_ns"]),
@@ -47,15 +45,14 @@ def inspect(engine: "Engine", container: Container) -> Json:
         "ProcessLabel": "",
         "AppArmorProfile": "unconfined" if container.host.get("Privileged") else "",
         "ExecIDs": engine.execs_running(container) or None,
-        "HostConfig": container.host,
+        "HostConfig": {**container.host, "Links": links.shown(engine, container)},
         "GraphDriver": {"Name": "overlay2", "Data": _driver_data(engine, container)},
         "Mounts": mount_points.shown(row["mounts"]),
         "Config": container.config,
         "NetworkSettings": describe.network_settings(
-            container.endpoint, network_mode=mode, network_id=network_id, sandbox_id=sandbox,
+            container.sandbox, row["networking"], _network_ids(engine, container), sandbox_id=sandbox,
             sandbox_key=f"/proc/{container.pid}/ns/net" if container.is_running else "",
-            exposed=container.config.get("ExposedPorts") or (),
-            settings=row["networking"].get(mode),
+            exposed=container.config.get("ExposedPorts") or (), running=container.is_running,
         ),
     }  # fmt: skip
 
@@ -70,6 +67,19 @@ def _driver_data(engine: "Engine", container: Container) -> Json:
             "LowerDir": ":".join(lowers), "MergedDir": ""}  # fmt: skip
 
 
+def _network_ids(engine: "Engine", container: Container) -> dict[str, str]:
+    """Return the ids of a container's networks by name; empty before its first start."""
+    if not container.state["started_before"]:
+        return {}
+    found = {}
+    for name, settings in container.row["networking"].items():
+        try:
+            found[name] = settings.get("NetworkID") or engine.network.catalog.by_name(name).id
+        except NotFoundError:
+            continue
+    return found
+
+
 def summary(engine: "Engine", container: Container) -> Json:
     """Return a container's row of the list; `Status` tells the time and is made anew each time."""
     row = container.summary
@@ -81,20 +91,23 @@ def summary(engine: "Engine", container: Container) -> Json:
 def _summary(engine: "Engine", container: Container) -> Json:
     row = container.row
     mode = container.network_mode
-    network_id = engine.network.rows.get(mode, {}).get("id", "") if container.state["started_before"] else ""
-    networks: Json = {}
-    if not mode.startswith("container:"):
-        networks[mode] = describe.endpoint_settings(container.endpoint, network_id, row["networking"].get(mode) or {})
+    live = {item.network: item for item in container.sandbox.endpoints} if container.sandbox else {}
+    ids = _network_ids(engine, container)
+    networks = {
+        name: describe.endpoint_settings(live.get(name), ids.get(name, ""), settings)
+        for name, settings in row["networking"].items()
+    }
     config = container.config
     command = " ".join([row["path"], *(_quoted(arg) for arg in row["args"])])
     return {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [*(f"/{parent.name}/{alias}" for parent, alias in links.parents(engine, container)),
+                  f"/{container.name}"],
         "Image": engine.shown_image(container),
         "ImageID": row["image"],
         "Command": command,
         "Created": row["created_ns"] // 1_000_000_000,
-        "Ports": describe.port_list(container.endpoint, config.get("ExposedPorts") or ())
+        "Ports": describe.port_list(container.sandbox, config.get("ExposedPorts") or ())
         if container.is_running else [],
         "Labels": container.labels,
         "State": container.status,
@@ -248,13 +261,14 @@ def _name_matches(name: str, pattern: str) -> bool:
 
 
 def _in_network(engine: "Engine", container: Container, wanted: str) -> bool:
-    mode = container.network_mode
-    identifier = engine.network.rows.get(mode, {}).get("id", "")
-    return wanted == mode or bool(identifier and identifier.startswith(wanted))
+    ids = _network_ids(engine, container)
+    return wanted in container.row["networking"] or wanted == container.network_mode or any(
+        bool(wanted) and network_id.startswith(wanted) for network_id in ids.values()
+    )
 
 
 def _published(container: Container) -> set[tuple[int, str]]:
-    ports = {(p.container_port, p.protocol) for p in container.endpoint.ports} if container.endpoint else set()
+    ports = {(p.container_port, p.protocol) for p in container.sandbox.ports} if container.sandbox else set()
     for key in container.host.get("PortBindings") or {}:
         ports |= _ports_of(key)
     return ports

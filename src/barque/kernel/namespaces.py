@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "time": (process.CLONE_NEWTIME, "time"),
     "mount": (process.CLONE_NEWNS, "mnt"),
 }
+_NS_GET_NSTYPE = 0xB703
 
 
 class IdMap(NamedTuple):
@@ -53,6 +54,21 @@ def identity(kind: str, pid: int | str = "self") -> str:
         OSError: ENOENT when the process is gone or the kernel lacks the kind.
     """
     return os.readlink(f"/proc/{pid}/ns/{KINDS[kind][1]}")
+
+
+def kind_of(path: str) -> int:
+    """Return which kind of namespace a path leads to: a CLONE_NEW… number.
+
+    Raises:
+        OSError: there is no such path, or it is no namespace (ENOTTY).
+    """
+    import fcntl
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    finally:
+        os.close(fd)
 
 
 def write_maps(pid: int, uids: list[IdMap], gids: list[IdMap]) -> None:

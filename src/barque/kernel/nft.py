@@ -30,7 +30,7 @@ CT_STATUS_DNAT = 0x20
 META_OIF, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 5, 6, 7, 15, 16
 
 _SUBSYSTEM = 10 << 8
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 2, 3, 6
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
 _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 9, 12, 13, 14
 _MAP = 8
 
@@ -52,6 +52,12 @@ def _request(kind: int, flags: int, *parts: bytes) -> Request:
 def add_table(name: str) -> Request:
     """Make a table unless it is there."""
     return _request(_NEWTABLE, codec.NLM_F_CREATE, codec.text(1, name), codec.be32(2, 0))
+
+
+def ask_table(name: str) -> tuple[int, bytes, int]:
+    """Return kind, body and flags of a question after a table; ENOENT answers that there is none."""
+    asked = _request(_GETTABLE, 0, codec.text(1, name))
+    return asked.kind, asked.body, 0
 
 
 def remove_table(name: str) -> Request:
@@ -220,6 +226,11 @@ def destination_nat(family: int, address_register: int, port_register: int) -> b
         codec.be32(3, address_register),
         codec.be32(5, port_register),
     )
+
+
+def source_nat(family: int, address_register: int) -> bytes:
+    """Let the connection come from the address in the register."""
+    return _expression("nat", codec.be32(1, 0), codec.be32(2, family), codec.be32(3, address_register))
 
 
 def masquerade() -> bytes:

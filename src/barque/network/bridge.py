@@ -1,4 +1,4 @@
-"""The default bridge: its name, subnet, addresses, and the switches of the kernel it needs."""
+"""Bridges: the name and subnet of the default one; addresses, and the switches of the kernel they need."""
 
 import errno
 import ipaddress
@@ -21,7 +21,7 @@ _MAX_BRIDGES = 100
 
 
 class Bridge(NamedTuple):
-    """The default bridge as it stands; `made` tells that it is ours to delete."""
+    """A bridge as it stands; `made` tells that it is ours to delete. Addresses are empty where it has none."""
 
     name: str
     ifindex: int
@@ -31,6 +31,7 @@ class Bridge(NamedTuple):
     address6: str
     prefix_length6: int
     made: bool
+    mac: str = ""
 
 
 def choose_name(connection: Connection, wanted: str, earlier: str, alias: str) -> str:
@@ -54,11 +55,13 @@ def choose_name(connection: Connection, wanted: str, earlier: str, alias: str) -
     raise InvalidInputError("no free name for the default bridge: choose one with --bridge")
 
 
-def choose_address(connection: Connection, name: str, options: NetworkOptions, earlier: str) -> str:
+def choose_address(
+    connection: Connection, name: str, options: NetworkOptions, earlier: str, reserved: Iterable[str] = ()
+) -> str:
     """Return the bridge's IPv4 address with prefix length.
 
     `--bip` wins, then what an existing bridge has, then the earlier choice, then the first pool
-    that no route of this machine overlaps.
+    that no route of this machine and none of the reserved subnets overlaps.
 
     Raises:
         InvalidInputError: --bip is no address of a network.
@@ -81,8 +84,8 @@ def choose_address(connection: Connection, name: str, options: NetworkOptions, e
         near = ipaddress.ip_network(earlier, strict=False)
         if not any(near.overlaps(other) for other in map(_network4, taken) if other):
             return earlier
-    pools = options.default_address_pools or ipam.DEFAULT_POOLS
-    subnet = ipaddress.ip_network(ipam.choose_subnet(pools, taken))
+    pools = [item for item in options.default_address_pools if ":" not in item[0]] or ipam.DEFAULT_POOLS
+    subnet = ipaddress.ip_network(ipam.choose_subnet(pools, [*taken, *reserved]))
     return f"{subnet.network_address + 1}/{subnet.prefixlen}"
 
 
@@ -91,16 +94,21 @@ def _network4(text: str) -> ipaddress.IPv4Network | None:
     return network if isinstance(network, ipaddress.IPv4Network) else None
 
 
-def set_up(connection: Connection, name: str, addresses: Iterable[str], *, mtu: int, alias: str) -> Bridge:
+def set_up(
+    connection: Connection, name: str, addresses: Iterable[str], *, mtu: int, alias: str, mac: str = ""
+) -> Bridge:
     """Make the bridge unless it is there, give it its addresses, bring it up.
 
     Raises:
+        InvalidInputError: an interface of another kind has the name.
         KernelError: the kernel refused.
     """
     listed = [ipaddress.ip_interface(item) for item in addresses if item]
     found = route.link(connection, name)
+    if found is not None and found.kind != "bridge":
+        raise InvalidInputError(f"{name} is an interface, but not a bridge")
     if found is None:
-        mac = "02:" + os.urandom(5).hex(":")
+        mac = mac or "02:" + os.urandom(5).hex(":")
         size = mtu or _DEFAULT_MTU
         connection.run([route.add_bridge(name, mtu=size, mac=mac)])
         found = route.link(connection, name)
@@ -113,17 +121,18 @@ def set_up(connection: Connection, name: str, addresses: Iterable[str], *, mtu: 
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     changes = [route.add_address(found.ifindex, str(i.ip), i.network.prefixlen) for i in listed]
     connection.attempt([route.bring_up(found.ifindex), *changes], errno.EEXIST)
-    four = next(item for item in listed if item.version == 4)
+    four = next((item for item in listed if item.version == 4), None)
     six = next((item for item in listed if item.version == 6), None)
     return Bridge(
         name=name,
         ifindex=found.ifindex,
         mtu=mtu or found.mtu,
-        address=str(four.ip),
-        prefix_length=four.network.prefixlen,
+        address=str(four.ip) if four else "",
+        prefix_length=four.network.prefixlen if four else 0,
         address6=str(six.ip) if six else "",
         prefix_length6=six.network.prefixlen if six else 0,
         made=found.alias == alias,
+        mac=found.mac,
     )
 
 
@@ -154,10 +163,13 @@ def write_sysctl(name: str, value: str) -> bool:
     return True
 
 
-def remove(connection: Connection, bridge: Bridge) -> None:
-    """Delete the bridge if we made it and nothing is in it."""
+def remove(connection: Connection, bridge: Bridge, *, force: bool = False) -> None:
+    """Delete the bridge if we made it and nothing is in it; with force ports that wait for their removal do not count."""
     if not bridge.made:
         return
-    if any(item.master == bridge.ifindex for item in route.links(connection)):
+    found = route.link_at(connection, bridge.ifindex)
+    if found is None or found.name != bridge.name:
+        return
+    if not force and any(item.master == bridge.ifindex for item in route.links(connection)):
         return
     connection.attempt([route.remove_link(bridge.ifindex)], errno.ENODEV)

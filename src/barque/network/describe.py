@@ -1,71 +1,63 @@
 """What inspect shows of networks and endpoints, in the shape of the newest API. Pure."""
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from barque.network.bridge import Bridge
-from barque.network.model import Endpoint, Json, NetworkOptions, PortRequest
-
-_OPTION = "com.docker.network.bridge."
+from barque.base.times import format_ns
+from barque.network.model import Endpoint, Json, Network, PortRequest, Sandbox, Subnet
 
 
-def network(
-    name: str, row: Json, endpoints: Iterable[Endpoint], bridge: Bridge | None,
-    options: NetworkOptions,
-) -> Json:  # fmt: skip
+def network(shown: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
     """Return one network as `network inspect` shows it."""
-    configs: list[Json] = []
-    shown: dict[str, str] = {}
-    ipv6 = False
-    if name == "bridge" and bridge is not None:
-        configs = _ipam(bridge, options)
-        shown = _bridge_options(bridge, options)
-        ipv6 = bool(bridge.address6)
+    configs = [_subnet(item) for item in shown.subnets]
     return {
-        "Name": name,
-        "Id": row["id"],
-        "Created": row["created"],
+        "Name": shown.name,
+        "Id": shown.id,
+        "Created": format_ns(shown.created_ns),
         "Scope": "local",
-        "Driver": row["driver"],
-        "EnableIPv4": True,
-        "EnableIPv6": ipv6,
-        "IPAM": {"Driver": "default", "Options": None, "Config": configs or None},
-        "Internal": False,
-        "Attachable": False,
+        "Driver": shown.driver,
+        "EnableIPv4": shown.ipv4,
+        "EnableIPv6": shown.ipv6,
+        "IPAM": {
+            "Driver": shown.ipam_driver,
+            "Options": dict(shown.ipam_options) if shown.ipam_options is not None else _no_options(shown),
+            "Config": configs or (None if shown.is_predefined else []),
+        },
+        "Internal": shown.internal,
+        "Attachable": shown.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": shown.config_from},
+        "ConfigOnly": shown.config_only,
         "Containers": {item.container_id: _member(item) for item in endpoints},
-        "Options": shown,
-        "Labels": {},
+        "Options": dict(shown.options),
+        "Labels": dict(shown.labels),
     }
 
 
-def _ipam(bridge: Bridge, options: NetworkOptions) -> list[Json]:
-    subnet = ipaddress.ip_network((bridge.address, bridge.prefix_length), strict=False)
-    first: Json = {"Subnet": str(subnet)}
-    if options.fixed_cidr:
-        first["IPRange"] = options.fixed_cidr
-    first["Gateway"] = bridge.address
-    if options.default_gateway:
-        first["AuxiliaryAddresses"] = {"DefaultGatewayIPv4": options.default_gateway}
-    if not bridge.address6:
-        return [first]
-    subnet6 = ipaddress.ip_network((bridge.address6, bridge.prefix_length6), strict=False)
-    return [first, {"Subnet": str(subnet6), "Gateway": bridge.address6}]
+def _no_options(shown: Network) -> Json | None:
+    return None if shown.is_predefined else {}
 
 
-def _bridge_options(bridge: Bridge, options: NetworkOptions) -> dict[str, str]:
-    def flag(value: bool) -> str:
-        return "true" if value else "false"
+def _subnet(item: Subnet) -> Json:
+    shown: Json = {"Subnet": item.subnet}
+    if item.ip_range:
+        shown["IPRange"] = item.ip_range
+    if item.gateway:
+        shown["Gateway"] = item.gateway
+    if item.auxiliary:
+        shown["AuxiliaryAddresses"] = dict(item.auxiliary)
+    return shown
 
+
+def ipam_status(usage: Iterable[tuple[str, int, int]]) -> Json:
+    """Return Status of a network: how many addresses of each subnet are in use and free."""
+    most = (1 << 64) - 1
     return {
-        _OPTION + "default_bridge": "true",
-        _OPTION + "enable_icc": flag(options.icc),
-        _OPTION + "enable_ip_masquerade": flag(options.ip_masq),
-        _OPTION + "host_binding_ipv4": options.host_ip or "0.0.0.0",
-        _OPTION + "name": bridge.name,
-        "com.docker.network.driver.mtu": str(bridge.mtu),
+        "IPAM": {
+            "Subnets": {
+                subnet: {"IPsInUse": min(used, most), "DynamicIPsAvailable": min(free, most)}
+                for subnet, used, free in usage
+            }
+        }
     }
 
 
@@ -80,32 +72,30 @@ def _member(endpoint: Endpoint) -> Json:
 
 
 def network_settings(
-    endpoint: Endpoint | None, *, network_mode: str, network_id: str = "", sandbox_id: str = "",
-    sandbox_key: str = "", bridge_name: str = "", exposed: Iterable[str] = (),
-    settings: Json | None = None,
+    sandbox: Sandbox | None, settings: Mapping[str, Json], ids: Mapping[str, str], *, sandbox_id: str = "",
+    sandbox_key: str = "", exposed: Iterable[str] = (), running: bool = False,
 ) -> Json:  # fmt: skip
     """Return NetworkSettings of a container's inspect.
 
     Args:
-        endpoint: its live endpoint; None where it does not run or has no network of its own.
-        network_mode: the network's name, or "container:<id>".
-        network_id: id of that network, shown while the container does not run too.
+        sandbox: its live namespace; None where it does not run or has none of its own.
+        settings: what was asked of each of its networks, by the network's name.
+        ids: ids of these networks, shown while the container does not run too.
         sandbox_id: 64 digits that name the namespace, empty while it does not run.
         sandbox_key: path of the namespace.
-        bridge_name: shown as Bridge; Docker leaves it empty.
         exposed: the ports of its configuration ("80/tcp").
-        settings: the endpoint's settings of the request (aliases, links, driver options).
+        running: whether it runs; Ports are shown then alone.
     """
-    networks: Json = {}
-    if not network_mode.startswith("container:"):
-        name = "bridge" if network_mode == "default" else network_mode
-        networks[name] = endpoint_settings(endpoint, network_id, settings or {})
-    main = endpoint_settings(endpoint, network_id, {})
+    live = {item.network: item for item in sandbox.endpoints} if sandbox is not None else {}
+    networks = {
+        name: endpoint_settings(live.get(name), ids.get(name, ""), asked) for name, asked in settings.items()
+    }
+    main = endpoint_settings(live.get("bridge"), "", {})
     return {
-        "Bridge": bridge_name,
+        "Bridge": "",
         "SandboxID": sandbox_id,
         "SandboxKey": sandbox_key,
-        "Ports": port_map(endpoint, exposed) if endpoint is not None or sandbox_id else {},
+        "Ports": port_map(sandbox, exposed) if running else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -125,14 +115,13 @@ def network_settings(
 
 def endpoint_settings(endpoint: Endpoint | None, network_id: str, settings: Json) -> Json:
     """Return one entry of NetworkSettings.Networks."""
-    live = endpoint is not None
     return {
         "IPAMConfig": settings.get("IPAMConfig"),
         "Links": settings.get("Links"),
         "Aliases": settings.get("Aliases"),
-        "MacAddress": endpoint.mac if endpoint else settings.get("MacAddress", ""),
+        "MacAddress": endpoint.mac if endpoint else settings.get("MacAddress") or "",
         "DriverOpts": settings.get("DriverOpts"),
-        "GwPriority": settings.get("GwPriority", 0),
+        "GwPriority": settings.get("GwPriority") or 0,
         "NetworkID": endpoint.network_id if endpoint else network_id,
         "EndpointID": endpoint.endpoint_id if endpoint else "",
         "Gateway": endpoint.gateway if endpoint else "",
@@ -141,17 +130,17 @@ def endpoint_settings(endpoint: Endpoint | None, network_id: str, settings: Json
         "IPv6Gateway": endpoint.gateway6 if endpoint else "",
         "GlobalIPv6Address": endpoint.ip6 if endpoint else "",
         "GlobalIPv6PrefixLen": endpoint.prefix_length6 if endpoint and endpoint.ip6 else 0,
-        "DNSNames": settings.get("DNSNames") if live else None,
+        "DNSNames": list(settings["DNSNames"]) if settings.get("DNSNames") else None,
     }
 
 
-def port_map(endpoint: Endpoint | None, exposed: Iterable[str]) -> Json:
+def port_map(sandbox: Sandbox | None, exposed: Iterable[str]) -> Json:
     """Return {"80/tcp": [{"HostIp", "HostPort"}, …]}; ports that are not published have None."""
     found: Json = {}
     for spec in exposed:
         number, _, protocol = spec.partition("/")
         found[f"{number}/{protocol or 'tcp'}"] = None
-    for item in endpoint.ports if endpoint is not None else ():
+    for item in sandbox.ports if sandbox is not None else ():
         key = f"{item.container_port}/{item.protocol}"
         if found.get(key) is None:
             found[key] = []
@@ -159,11 +148,11 @@ def port_map(endpoint: Endpoint | None, exposed: Iterable[str]) -> Json:
     return found
 
 
-def port_list(endpoint: Endpoint | None, exposed: Iterable[str]) -> list[Json]:
+def port_list(sandbox: Sandbox | None, exposed: Iterable[str]) -> list[Json]:
     """Return Ports of the list of containers: published ones with their host side, then the rest."""
     found: list[Json] = []
     published = set()
-    for item in endpoint.ports if endpoint is not None else ():
+    for item in sandbox.ports if sandbox is not None else ():
         published.add((item.container_port, item.protocol))
         found.append({
             "IP": item.host_ip, "PrivatePort": item.container_port,

@@ -5,17 +5,20 @@ The number of rules is fixed; bridges and published ports are elements of sets a
     raw          before connection tracking: bridges may not speak as or to 127.0.0.0/8
     prerouting   a published port of one of this machine's addresses becomes a container's
     output       the same for connections that this machine makes itself
-    forward      established | published | within a bridge (same_bridge) | else not into a bridge
+    forward      established | out of an internal bridge nowhere | published | routed to | within a bridge
+                 (same_bridge) | else not into a bridge
     postrouting  masquerade: out of a bridge, back into the bridge it came from, from loopback
 
 Because loopback addresses are routed into the bridge (route_localnet), `raw` closes the door that
 this opens: a container must not reach a service that listens on 127.0.0.1.
 """
 
+import errno
 import ipaddress
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from barque.base.errors import KernelError
 from barque.kernel import nft
 from barque.kernel.netlink import codec
 from barque.kernel.netlink.connection import NETLINK_NETFILTER, Connection
@@ -32,8 +35,18 @@ _SETS = (
     nft.Set("dnat6", _TYPES6, 24, _TYPES6[1:], 20),
     nft.Set("dnat6_any", (nft.TYPE_PROTOCOL, nft.TYPE_SERVICE), 8, _TYPES6[1:], 20),
     nft.Set("bridges", (nft.TYPE_IFNAME,), 16),
-    nft.Set("masquerade", (nft.TYPE_IFNAME,), 16),
+    nft.Set("masquerade4", (nft.TYPE_IFNAME,), 16),
+    nft.Set("masquerade6", (nft.TYPE_IFNAME,), 16),
+    nft.Set("source4", (nft.TYPE_IFNAME,), 16, (nft.TYPE_IPADDR,), 4),
+    nft.Set("source6", (nft.TYPE_IFNAME,), 16, (nft.TYPE_IP6ADDR,), 16),
     nft.Set("internal", (nft.TYPE_IFNAME,), 16),
+    nft.Set("open4", (nft.TYPE_IFNAME,), 16),
+    nft.Set("open6", (nft.TYPE_IFNAME,), 16),
+    nft.Set("echo4", (nft.TYPE_IFNAME,), 16),
+    nft.Set("echo6", (nft.TYPE_IFNAME,), 16),
+    nft.Set("trusted", _NAMES, 32),
+    nft.Set("direct4", _TYPES4, 12),
+    nft.Set("direct6", _TYPES6, 24),
     nft.Set("same_bridge", _NAMES, 32, (nft.TYPE_VERDICT,), 0),
     nft.Set("hairpin", _NAMES, 32),
     nft.Set("self4", (nft.TYPE_IPADDR, nft.TYPE_IPADDR), 8),
@@ -45,19 +58,29 @@ _FIRST, _SECOND, _THIRD, _SIXTH = 1, 9, 10, 13
 
 
 class BridgeRules(NamedTuple):
-    """What the firewall must know of a bridge."""
+    """What the firewall must know of a bridge.
+
+    Pairs are for IPv4 and IPv6: whether to masquerade what leaves, under which address (empty: that of
+    the interface it leaves by), whether other machines reach all ports (`unprotected`) or published ones
+    (`routed`) at the containers' own addresses. `trusted` interfaces reach everything.
+    """
 
     name: str
-    masquerade: bool
-    icc: bool
+    masquerade: tuple[bool, bool] = (True, True)
+    icc: bool = True
     internal: bool = False
+    source: tuple[str, str] = ("", "")
+    unprotected: tuple[bool, bool] = (False, False)
+    routed: tuple[bool, bool] = (False, False)
+    trusted: tuple[str, ...] = ()
 
 
 class Forward(NamedTuple):
-    """A published port and where it leads."""
+    """A published port and where it leads; with `direct` the target's own port is reached from everywhere."""
 
     binding: PortBinding
     target: str
+    direct: bool = False
 
 
 class Firewall:
@@ -71,6 +94,16 @@ class Firewall:
     def close(self) -> None:
         """Close the socket; the table stays."""
         self._connection.close()
+
+    def exists(self) -> bool:
+        """Tell whether the table is there."""
+        try:
+            self._connection.dump(*nft.ask_table(self.table))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
 
     def rebuild(self, bridges: Iterable[BridgeRules], forwards: Iterable[Forward]) -> None:
         """Replace the table as a whole, in one step that cuts no connection.
@@ -112,10 +145,8 @@ class Firewall:
     def remove_forwards(self, forwards: Iterable[Forward]) -> None:
         """Take all of a container's ports back."""
         listed = list(forwards)
-        requests = [
-            nft.remove_elements(self.table, name, [key])
-            for name, key, _ in (*map(_of_forward, listed), *_of_targets(listed))
-        ]
+        keys = dict.fromkeys((name, key) for name, key, _ in (*map(_of_forward, listed), *_of_targets(listed)))
+        requests = [nft.remove_elements(self.table, name, [key]) for name, key in keys]
         if requests:
             self._connection.transact(requests)
 
@@ -135,16 +166,28 @@ def _of_bridge(bridge: BridgeRules) -> list[tuple[str, bytes, bytes]]:
     code = nft.NF_ACCEPT if bridge.icc else nft.NF_DROP
     found = [("bridges", name, b""), ("same_bridge", name * 2, nft.verdict_data(code))]
     found.append(("hairpin", name * 2, b""))
-    if bridge.masquerade:
-        found.append(("masquerade", name, b""))
+    for at, version in enumerate((4, 6)):
+        if bridge.masquerade[at] and bridge.source[at]:
+            address = ipaddress.ip_address(bridge.source[at])
+            found.append((f"source{version}", name, nft.value(address.packed)))
+        elif bridge.masquerade[at]:
+            found.append((f"masquerade{version}", name, b""))
+        if bridge.unprotected[at]:
+            found.append((f"open{version}", name, b""))
+        if bridge.routed[at]:
+            found.append((f"echo{version}", name, b""))
     if bridge.internal:
         found.append(("internal", name, b""))
+    found += [("trusted", nft.ifname(item) + name, b"") for item in dict.fromkeys(bridge.trusted)]
     return found
 
 
 def _of_forward(forward: Forward) -> tuple[str, bytes, bytes]:
     binding = forward.binding
     target = ipaddress.ip_address(forward.target)
+    if forward.direct:
+        key = bytes((PROTOCOLS[binding.protocol], 0, 0, 0)) + target.packed
+        return f"direct{target.version}", key + binding.container_port.to_bytes(2, "big") + b"\0\0", b""
     host = ipaddress.ip_address(binding.host_ip)
     key = bytes((PROTOCOLS[binding.protocol], 0, 0, 0))
     name = f"dnat{target.version}"
@@ -159,7 +202,7 @@ def _of_forward(forward: Forward) -> tuple[str, bytes, bytes]:
 
 def _of_targets(forwards: Iterable[Forward]) -> list[tuple[str, bytes, bytes]]:
     found = []
-    for target in sorted({forward.target for forward in forwards}):
+    for target in sorted({forward.target for forward in forwards if not forward.direct}):
         address = ipaddress.ip_address(target)
         found.append((f"self{address.version}", address.packed * 2, b""))
     return found
@@ -242,19 +285,42 @@ def _status_dnat() -> list[bytes]:
     ]
 
 
+def _accept(*expressions: bytes) -> list[bytes]:
+    return [*expressions, nft.verdict(nft.NF_ACCEPT)]
+
+
+def _direct_rules() -> list[list[bytes]]:
+    """Let in what may reach containers at their own addresses."""
+    rules = [_accept(*_through("trusted"))]
+    protocol = nft.meta(nft.META_L4PROTO, _FIRST)
+    for family, echo, offset, size, port_at in (
+        (nft.AF_INET, 1, 16, 4, _THIRD),
+        (nft.AF_INET6, 58, 24, 16, _SIXTH),
+    ):
+        version = 4 if family == nft.AF_INET else 6
+        address = [protocol, nft.payload(1, offset, size, _SECOND), nft.payload(2, 2, 2, port_at)]
+        rules.append(_accept(*_family(family), *address, nft.lookup(f"direct{version}", _FIRST)))
+        rules.append(_accept(*_family(family), *_in_set(nft.META_OIFNAME, f"open{version}")))
+        ping = [protocol, nft.compare(_FIRST, bytes((echo,)))]
+        rules.append(_accept(*_family(family), *ping, *_in_set(nft.META_OIFNAME, f"echo{version}")))
+    return rules
+
+
 def _forward_rules() -> list[list[bytes]]:
     established = nft.CT_ESTABLISHED_RELATED.to_bytes(4, "little")
+    same = _through("same_bridge", 0)
     return [
-        [
+        _accept(
             nft.conntrack(nft.CT_STATE, _FIRST),
             nft.mask(_FIRST, established),
             nft.compare(_FIRST, bytes(4), equal=False),
-            nft.verdict(nft.NF_ACCEPT),
-        ],
-        [*_in_set(nft.META_OIFNAME, "bridges"), *_status_dnat(), nft.verdict(nft.NF_ACCEPT)],
-        _through("same_bridge", 0),
-        [*_in_set(nft.META_OIFNAME, "bridges"), nft.verdict(nft.NF_DROP)],
+        ),
+        [*_in_set(nft.META_IIFNAME, "internal"), *same],
         [*_in_set(nft.META_IIFNAME, "internal"), nft.verdict(nft.NF_DROP)],
+        _accept(*_in_set(nft.META_OIFNAME, "bridges"), *_status_dnat()),
+        *_direct_rules(),
+        same,
+        [*_in_set(nft.META_OIFNAME, "bridges"), nft.verdict(nft.NF_DROP)],
     ]
 
 
@@ -282,6 +348,9 @@ def _masquerade_rules() -> list[list[bytes]]:
         # back through here, not straight over the bridge.
         [*_through("hairpin"), *_status_dnat(), nft.masquerade()],
         [*_through("hairpin"), nft.verdict(nft.NFT_RETURN)],
-        [*_in_set(nft.META_IIFNAME, "masquerade"), nft.masquerade()],
+        [*_family(nft.AF_INET), *_in_set(nft.META_IIFNAME, "source4", _FIRST), nft.source_nat(nft.AF_INET, _FIRST)],
+        [*_family(nft.AF_INET6), *_in_set(nft.META_IIFNAME, "source6", 1), nft.source_nat(nft.AF_INET6, 1)],
+        [*_family(nft.AF_INET), *_in_set(nft.META_IIFNAME, "masquerade4"), nft.masquerade()],
+        [*_family(nft.AF_INET6), *_in_set(nft.META_IIFNAME, "masquerade6"), nft.masquerade()],
         [*_loopback(12), *_in_set(nft.META_OIFNAME, "bridges"), nft.masquerade()],
     ]

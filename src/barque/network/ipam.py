@@ -1,4 +1,4 @@
-"""Addresses: which subnet a bridge gets, which address a container gets. Pure.
+"""Addresses: which subnet is free, which address is free in it. Pure.
 
 The lowest free address is handed out first; network, broadcast, gateway and auxiliary addresses
 never are.
@@ -8,7 +8,7 @@ import heapq
 import ipaddress
 from collections.abc import Iterable
 
-from barque.base.errors import ConflictError, ForbiddenError, InvalidInputError
+from barque.base.errors import BarqueError, ForbiddenError, InvalidInputError
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -23,14 +23,22 @@ def choose_subnet(pools: Iterable[tuple[str, int]], taken: Iterable[str]) -> str
     """Return the first subnet of the pools, each (range, prefix length), that overlaps none taken.
 
     Raises:
-        ConflictError: none is left.
+        InvalidInputError: none is left.
     """
     used = [ipaddress.ip_network(item, strict=False) for item in taken]
     for base, size in pools:
-        for subnet in ipaddress.ip_network(base, strict=False).subnets(new_prefix=size):
-            if not any(_overlap(subnet, other) for other in used):
-                return str(subnet)
-    raise ConflictError("all predefined address pools have been fully subnetted")
+        whole = ipaddress.ip_network(base, strict=False)
+        spans = sorted((int(item[0]), int(item[-1])) for item in used if overlap(item, whole))
+        step = 1 << (whole.max_prefixlen - size)
+        first = int(whole[0])
+        for low, high in spans:
+            if low >= first + step:
+                break
+            if high >= first:
+                first = (high // step + 1) * step
+        if first + step - 1 <= int(whole[-1]):
+            return f"{_address(first, whole.version)}/{size}"
+    raise InvalidInputError("all predefined address pools have been fully subnetted")
 
 
 def check_free(subnet: str, taken: Iterable[str]) -> None:
@@ -41,11 +49,12 @@ def check_free(subnet: str, taken: Iterable[str]) -> None:
     """
     wanted = ipaddress.ip_network(subnet, strict=False)
     for other in taken:
-        if _overlap(wanted, ipaddress.ip_network(other, strict=False)):
+        if overlap(wanted, ipaddress.ip_network(other, strict=False)):
             raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
 
 
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+def overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    """Tell whether two networks of one IP version share an address."""
     if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
         return one.overlaps(other)
     if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
@@ -58,7 +67,7 @@ class Pool:
 
     def __init__(self, subnet: str, *, gateway: str = "", ip_range: str = "",
                  reserved: Iterable[str] = ()) -> None:  # fmt: skip
-        """Take subnet's addresses, or those of ip_range alone; gateway defaults to the first.
+        """Take subnet's addresses, or those of ip_range alone; without a gateway none is kept free for it.
 
         Raises:
             InvalidInputError: the range or gateway is not of the subnet, or text is no address.
@@ -67,18 +76,20 @@ class Pool:
             self.subnet = ipaddress.ip_network(subnet, strict=False)
             span = ipaddress.ip_network(ip_range or subnet, strict=False)
             first = int(self.subnet.network_address)
-            gate = int(ipaddress.ip_address(gateway)) if gateway else first + 1
+            gate = int(ipaddress.ip_address(gateway)) if gateway else 0
             held = {int(ipaddress.ip_address(item)) for item in reserved}
         except ValueError as error:
             raise InvalidInputError(f"invalid network configuration: {error}") from None
         last = int(self.subnet.broadcast_address)
         if span.version != self.subnet.version or not first <= int(span[0]) <= int(span[-1]) <= last:
             raise InvalidInputError(f"no matching subnet for range {ip_range}")
-        if not first <= gate <= last:
+        if gateway and not first <= gate <= last:
             raise InvalidInputError(f"no matching subnet for gateway {gateway}")
-        self.gateway = str(self._address(gate))
+        self.gateway = str(self._address(gate)) if gateway else ""
         self._low, self._high = int(span[0]), int(span[-1])
-        self._never = {gate, *held}
+        self._never = {number for number in held if first <= number <= last}
+        if gateway:
+            self._never.add(gate)
         # A /31 or /32 has neither network nor broadcast address.
         if last - first > 1:
             self._never |= {first, last} if self.subnet.version == 4 else {first}
@@ -95,7 +106,8 @@ class Pool:
         """Return the lowest free address, or the wanted one.
 
         Raises:
-            ConflictError: the wanted address is in use, or none is free.
+            ForbiddenError: the wanted address is in use.
+            BarqueError: none is free.
             InvalidInputError: the wanted one is not of this subnet.
         """
         if wanted:
@@ -111,9 +123,7 @@ class Pool:
             if number not in self._used and number not in self._never:
                 self._used.add(number)
                 return str(self._address(number))
-        raise ConflictError("no available IPv4 addresses on this network's address pools"
-                            if self.subnet.version == 4 else
-                            "no available IPv6 addresses on this network's address pools")  # fmt: skip
+        raise BarqueError(f"no available IPv{self.subnet.version} addresses on this network's address pools")
 
     def give_back(self, address: str) -> None:
         """Make an address free again; fine where it is."""
@@ -123,9 +133,24 @@ class Pool:
             if self._low <= number < self._next:
                 heapq.heappush(self._returned, number)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Tell whether take() would find none."""
+        while self._returned and (self._returned[0] >= self._next or self._returned[0] in self._used):
+            heapq.heappop(self._returned)
+        while self._next <= self._high and (self._next in self._used or self._next in self._never):
+            self._next += 1
+        return not self._returned and self._next > self._high
+
     def used(self) -> int:
         """Return how many addresses are handed out."""
         return len(self._used)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many addresses of the subnet are in use, reserved ones too, and how many of the range are not."""
+        busy = self._used | self._never
+        within = sum(self._low <= number <= self._high for number in busy)
+        return len(busy), self._high - self._low + 1 - within
 
     def _take_exactly(self, wanted: str) -> str:
         try:
@@ -136,13 +161,16 @@ class Pool:
             raise InvalidInputError(f"no configured subnet or ip-range contain the IP address {wanted}")
         number = int(address)
         if number in self._used or number in self._never:
-            raise ConflictError("Address already in use")
+            raise ForbiddenError("Address already in use")
         self._used.add(number)
         return str(address)
 
     def _address(self, number: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        kind = ipaddress.IPv4Address if self.subnet.version == 4 else ipaddress.IPv6Address
-        return kind(number)
+        return _address(number, self.subnet.version)
+
+
+def _address(number: int, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
 
 
 def mac_of(address: str) -> str:
@@ -151,3 +179,8 @@ def mac_of(address: str) -> str:
     Who gets an address of another gets its MAC too, so neighbours' caches stay right.
     """
     return "02:42:" + ipaddress.IPv4Address(address).packed.hex(":")
+
+
+def random_mac(seed: bytes) -> str:
+    """Return a locally administered MAC address made of four random bytes."""
+    return "02:42:" + seed[:4].hex(":")

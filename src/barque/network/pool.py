@@ -18,29 +18,41 @@ from barque.kernel.netlink.connection import Connection
 
 log = logging.getLogger(__name__)
 
-_INTERFACE = "eth0"
 # The kernel changes one interface at a time. Unless the pool is empty the thread keeps away this
 # long from a container that is just starting or ending.
 _QUIET_S = 0.1
 _RETRY_S = 1.0
 
 
-class Sandbox(NamedTuple):
-    """A namespace with eth0 (down) in it, whose other end is up and in the bridge."""
-
-    space: namespace.Namespace
-    interface_index: int
-    host_name: str
-    host_index: int
-
-
 class Wiring(NamedTuple):
-    """How the pool's veth pairs are to be made."""
+    """How veth pairs of a bridge are to be made; `interface` is the name inside."""
 
     bridge_index: int
     mtu: int
     ipv6: bool
     isolated: bool
+    interface: str = "eth0"
+
+
+class Wire(NamedTuple):
+    """An interface (down) in a container's namespace, whose other end is up and in the bridge; 0: no such end."""
+
+    inner_index: int
+    host_name: str
+    host_index: int
+
+
+class Sandbox(NamedTuple):
+    """A namespace with one wire, made ahead."""
+
+    space: namespace.Namespace
+    wire: Wire
+    wiring: Wiring
+
+    @property
+    def host_index(self) -> int:
+        """Return the index of the wire's end on the host."""
+        return self.wire.host_index
 
 
 def make(connection: Connection, wiring: Wiring) -> Sandbox:
@@ -51,16 +63,29 @@ def make(connection: Connection, wiring: Wiring) -> Sandbox:
     """
     space = namespace.create(ipv6=wiring.ipv6)
     try:
-        name = _add_pair(connection, wiring, space.fd)
-        host = route.link(connection, name)
-        inner = route.link(space.connection, _INTERFACE)
-        if host is None or inner is None:
-            raise KernelError(errno.ENODEV, "netlink", name)
-        connection.run([route.set_port(host.ifindex, isolated=wiring.isolated)])
+        return Sandbox(space, plug(connection, wiring, space), wiring)
     except BaseException:
         space.close()
         raise
-    return Sandbox(space, inner.ifindex, name, host.ifindex)
+
+
+def plug(connection: Connection, wiring: Wiring, space: namespace.Namespace) -> Wire:
+    """Make a veth pair between a bridge and a namespace.
+
+    Raises:
+        KernelError: the kernel refused; nothing is left behind.
+    """
+    name = _add_pair(connection, wiring, space.fd)
+    host = route.link(connection, name)
+    inner = route.link(space.connection, wiring.interface)
+    if host is None or inner is None:
+        raise KernelError(errno.ENODEV, "netlink", name)
+    try:
+        connection.run([route.set_port(host.ifindex, isolated=wiring.isolated)])
+    except BaseException:
+        connection.attempt([route.remove_link(host.ifindex)], errno.ENODEV)
+        raise
+    return Wire(inner.ifindex, name, host.ifindex)
 
 
 def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
@@ -68,7 +93,7 @@ def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
         name = f"veth{os.urandom(4).hex()[:7]}"
         made = route.add_veth(
             name,
-            _INTERFACE,
+            wiring.interface,
             netns_fd=fd,
             master=wiring.bridge_index,
             mtu=wiring.mtu,
@@ -76,20 +101,22 @@ def _add_pair(connection: Connection, wiring: Wiring, fd: int) -> str:
         try:
             connection.run([made])
         except KernelError as error:
-            if error.errno != errno.EEXIST:
+            if error.errno != errno.EEXIST or route.link(connection, name) is None:
                 raise
         else:
             return name
 
 
 class SandboxPool:
-    """Keeps `size` sandboxes ready; take() never waits for the background thread."""
+    """Keeps sandboxes and bare namespaces ready; take() and bare() never wait for the background thread."""
 
-    def __init__(self, wiring: Wiring, size: int) -> None:
-        """Start the thread."""
-        self._wiring = wiring
+    def __init__(self, size: int, bare: int) -> None:
+        """Start the thread; sandboxes are made once wire() has told how."""
+        self._wiring: Wiring | None = None
         self._size = size
+        self._bare_size = bare
         self._ready: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
+        self._bare: queue.SimpleQueue[namespace.Namespace] = queue.SimpleQueue()
         self._used: queue.SimpleQueue[tuple[int, namespace.Namespace | None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -100,23 +127,54 @@ class SandboxPool:
         self._wake.set()
         self._thread.start()
 
+    def wire(self, wiring: Wiring) -> None:
+        """Make sandboxes with this wiring from now on; those made otherwise are thrown away."""
+        self._wiring = wiring
+        while not self._ready.empty():
+            try:
+                sandbox = self._ready.get_nowait()
+            except queue.Empty:
+                break
+            self.discard(sandbox.host_index, sandbox.space)
+        self._wake.set()
+
     def take(self) -> Sandbox:
         """Return a sandbox that is the caller's from now on.
 
         Raises:
             KernelError: none was ready and the kernel refused a new one.
         """
-        try:
-            found = self._ready.get_nowait()
-        except queue.Empty:
-            found = make(self._foreground, self._wiring)
+        assert self._wiring is not None
+        while True:
+            try:
+                found = self._ready.get_nowait()
+            except queue.Empty:
+                found = make(self._foreground, self._wiring)
+            if found.wiring == self._wiring:
+                break
+            self.discard(found.host_index, found.space)
         if self._ready.empty():
             self._hurry.set()
         self._wake.set()
         return found
 
+    def bare(self) -> namespace.Namespace:
+        """Return a namespace with nothing but lo in it that is the caller's from now on.
+
+        Raises:
+            KernelError: none was ready and the kernel refused a new one.
+        """
+        try:
+            found = self._bare.get_nowait()
+        except queue.Empty:
+            found = namespace.create(ipv6=False)
+        if self._bare.empty():
+            self._hurry.set()
+        self._wake.set()
+        return found
+
     def discard(self, host_index: int, space: namespace.Namespace | None) -> None:
-        """Delete an interface in the background, then let its namespace go."""
+        """Delete an interface (0: none) in the background, then let its namespace go."""
         self._used.put((host_index, space))
         self._wake.set()
 
@@ -129,6 +187,8 @@ class SandboxPool:
         while not self._ready.empty():
             sandbox = self._ready.get_nowait()
             self._delete(self._foreground, sandbox.host_index, sandbox.space)
+        while not self._bare.empty():
+            self._bare.get_nowait().close()
         self._foreground.close()
         self._background.close()
 
@@ -151,8 +211,11 @@ class SandboxPool:
     def _turn(self) -> None:
         # Making comes first: a container that starts is waited for, one that ended is not.
         while True:
-            if not self._stop and self._ready.qsize() < self._size:
-                self._ready.put(make(self._background, self._wiring))
+            wiring = self._wiring
+            if not self._stop and wiring is not None and self._ready.qsize() < self._size:
+                self._ready.put(make(self._background, wiring))
+            elif not self._stop and self._bare.qsize() < self._bare_size:
+                self._bare.put(namespace.create(ipv6=False))
             elif not self._used.empty():
                 self._delete(self._background, *self._used.get_nowait())
             else:
@@ -160,7 +223,8 @@ class SandboxPool:
 
     def _delete(self, connection: Connection, index: int, space: namespace.Namespace | None) -> None:
         try:
-            connection.attempt([route.remove_link(index)], errno.ENODEV, errno.EINVAL)
+            if index:
+                connection.attempt([route.remove_link(index)], errno.ENODEV, errno.EINVAL)
         finally:
             if space is not None:
                 space.close()

@@ -1,11 +1,16 @@
 """Who carries a published port: the firewall, or the userland proxy. Pure."""
 
+import ipaddress
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from barque.base.errors import InvalidInputError
 from barque.network import ports
+from barque.network.bridge_options import BridgeOptions
 from barque.network.firewall import Forward
-from barque.network.model import NetworkOptions, PortRequest
+from barque.network.model import NetworkOptions, PortBinding, PortRequest
+
+RESPECT_HOST = "respect-host"
 
 
 class Proxied(NamedTuple):
@@ -28,41 +33,82 @@ class Proxy(Protocol):
         ...
 
 
-def host_addresses(item: PortRequest, options: NetworkOptions, *, has_ipv6: bool) -> list[str]:
-    """Return the host addresses that a port is bound on.
+class Target(NamedTuple):
+    """The container's side of published ports: its addresses in one network, and that network's settings."""
+
+    ip: str
+    ip6: str
+    settings: BridgeOptions
+
+    def routed(self, version: int) -> bool:
+        """Tell whether its ports of an IP version are reached at its own address, not at this machine's."""
+        return bool(self.ip6 if version == 6 else self.ip) and \
+            (self.settings.mode6 if version == 6 else self.settings.mode4) == "routed"  # fmt: skip
+
+
+def carried_by_proxy(options: NetworkOptions) -> bool:
+    """Tell whether all published ports go through the proxy, so that the host's own rules hold for them."""
+    return options.firewall == RESPECT_HOST
+
+
+def host_addresses(item: PortRequest, options: NetworkOptions, target: Target) -> list[str]:
+    """Return the host addresses that a port is bound on; none where the container is reached directly.
 
     Raises:
-        InvalidInputError: an IPv6 host address that neither firewall nor proxy can serve.
+        InvalidInputError: a host address that neither firewall nor proxy can serve.
     """
-    carried6 = options.userland_proxy or (has_ipv6 and options.iptables and options.ip6tables)
-    host = item.host_ip or options.host_ip
-    if ":" in host and not carried6:
+    proxied = options.userland_proxy or carried_by_proxy(options)
+    led6 = bool(target.ip6 and options.iptables and options.ip6tables)
+    host = item.host_ip or target.settings.host_binding or options.host_ip
+    if ":" in host and not (proxied or led6):
         raise InvalidInputError(
             f"cannot publish on {host}: the container has no IPv6 address and the userland proxy is switched off"
         )
-    if item.host_ip or host not in ("", "0.0.0.0"):
-        return [host]
-    if host == "" and carried6 and ports.host_has_ipv6():
-        return ["0.0.0.0", "::"]
-    return ["0.0.0.0"]
+    if host and ":" not in host and not (proxied or target.ip):
+        raise InvalidInputError(
+            f"cannot publish on {host}: the container has no IPv4 address and the userland proxy is switched off"
+        )
+    hosts = [host]
+    if host in ("", "0.0.0.0") and not item.host_ip:
+        both = host == "" and (proxied or led6) and ports.host_has_ipv6()
+        hosts = ["0.0.0.0", "::"] if both else ["0.0.0.0"]
+        if not target.ip and not proxied:
+            hosts.remove("0.0.0.0")
+    return [host for host in hosts if not target.routed(ipaddress.ip_address(host).version)]
 
 
 def forwards(
-    reservations: list[ports.Reservation], options: NetworkOptions, addresses: tuple[str, str]
-) -> list[Forward]:
-    """Return what the firewall leads to a container; addresses are its IPv4 and IPv6 ones."""
-    if not options.iptables:
+    reservations: Iterable[ports.Reservation], options: NetworkOptions, target: Target
+) -> list[Forward]:  # fmt: skip
+    """Return what the firewall leads to a container from this machine's addresses."""
+    if not options.iptables or carried_by_proxy(options):
         return []
-    return [
-        Forward(item.binding, addresses[":" in item.binding.host_ip])
-        for item in reservations
-        if ":" not in item.binding.host_ip or (addresses[1] and options.ip6tables)
-    ]
+    found = []
+    for item in reservations:
+        v6 = ":" in item.binding.host_ip
+        address = target.ip6 if v6 else target.ip
+        if address and (not v6 or options.ip6tables):
+            found.append(Forward(item.binding, address))
+    return found
 
 
-def unled(reservations: list[ports.Reservation], led: list[Forward], address: str) -> list[Proxied]:
+def directs(requests: Iterable[PortRequest], options: NetworkOptions, target: Target) -> list[Forward]:
+    """Return the published ports that are reached at the container's own addresses."""
+    found = []
+    for item in requests:
+        for version, address in ((4, target.ip), (6, target.ip6)):
+            if target.routed(version) and options.iptables and (version == 4 or options.ip6tables):
+                binding = PortBinding(item.container_port, item.protocol, address, 0)
+                found.append(Forward(binding, address, direct=True))
+    return list(dict.fromkeys(found))
+
+
+def unled(reservations: Iterable[ports.Reservation], led: list[Forward], target: Target) -> list[Proxied]:
     """Return what the proxy must carry: all IPv6 sockets, since ::1 is never led, and the rest."""
     by_firewall = {item.binding for item in led if ":" not in item.binding.host_ip}
-    return [
-        Proxied(item, address, item.binding.container_port) for item in reservations if item.binding not in by_firewall
-    ]
+    found = []
+    for item in reservations:
+        if item.binding not in by_firewall:
+            address = target.ip or target.ip6
+            found.append(Proxied(item, address, item.binding.container_port))
+    return found

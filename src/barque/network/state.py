@@ -1,67 +1,58 @@
 """What the network room keeps on disk.
 
-<state>/networks.json              the networks' rows and the default bridge's name and address
-<exec>/network/<container>.json    one endpoint that is in use; gone with the machine's restart
+The engine's store, kinds `network` (a row each, by id) and `engine` (key `bridge`: name and address of the
+default bridge); and <exec>/network/<container>.json, one sandbox in use, gone with the machine's restart.
 """
 
 import contextlib
 import json
 import logging
 import os
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from barque.base import files, ids, times
-from barque.network.model import Endpoint, Json, PortBinding
+from barque.base import files
+from barque.network.model import Endpoint, Json, PortBinding, PortRequest
+from barque.network.resolving import Upstream
 
 log = logging.getLogger(__name__)
 
-PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
+
+class Store(Protocol):
+    """Rows by kind and key; what is put or deleted is on disk soon."""
+
+    def load(self, kind: str) -> dict[str, Json]:
+        """Return all rows of a kind."""
+        ...
+
+    def put(self, kind: str, key: str, row: Json) -> None:
+        """Write a row."""
+        ...
+
+    def delete(self, kind: str, key: str) -> None:
+        """Remove a row."""
+        ...
 
 
-def load_networks(state_dir: str, now_ns: int) -> Json:
-    """Return the stored rows; make the three predefined networks where they are missing.
+class SavedSandbox(NamedTuple):
+    """A sandbox as the next daemon must find it."""
 
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    path = f"{state_dir}/networks.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            stored: Json = json.load(file)
-    except FileNotFoundError:
-        stored = {}
-    except ValueError as error:
-        log.warning("the file of networks is broken and is made anew: %s", error)
-        stored = {}
-    rows = stored.setdefault("networks", {})
-    for name, driver in PREDEFINED:
-        if name not in rows:
-            rows[name] = {
-                "id": ids.new_id(),
-                "driver": driver,
-                "created": times.format_ns(now_ns),
-            }
-    stored.setdefault("bridge_name", "")
-    stored.setdefault("bridge_address", "")
-    return stored
+    container_id: str
+    container_name: str
+    endpoints: tuple[Endpoint, ...]
+    ports: tuple[PortRequest, ...]
+    upstreams: tuple[Upstream, ...]
+    dns_options: tuple[str, ...]
 
 
-def save_networks(state_dir: str, stored: Json) -> None:
-    """Write the rows durably."""
-    os.makedirs(state_dir, mode=0o700, exist_ok=True)
-    data = json.dumps(stored, indent=1).encode()
-    files.write_atomic(f"{state_dir}/networks.json", data, mode=0o600)
-
-
-def save_endpoint(folder: str, endpoint: Endpoint) -> None:
-    """Write an endpoint for the next daemon."""
-    row: dict[str, Any] = endpoint._asdict() | {"ports": [list(item) for item in endpoint.ports]}
-    path = f"{folder}/{endpoint.container_id}.json"
+def save_sandbox(folder: str, saved: SavedSandbox) -> None:
+    """Write a sandbox for the next daemon."""
+    path = f"{folder}/{saved.container_id}.json"
+    row = saved._asdict() | {"endpoints": [item._asdict() for item in saved.endpoints]}
     files.write_atomic(path, json.dumps(row).encode(), mode=0o600, durable=False)
 
 
-def load_endpoints(folder: str) -> list[Endpoint]:
-    """Return the endpoints that an earlier daemon left; broken files are removed."""
+def load_sandboxes(folder: str) -> list[SavedSandbox]:
+    """Return the sandboxes that an earlier daemon left; broken files are removed."""
     found = []
     for name in sorted(os.listdir(folder)):
         path = f"{folder}/{name}"
@@ -69,17 +60,32 @@ def load_endpoints(folder: str) -> list[Endpoint]:
             continue
         try:
             with open(path, encoding="utf-8") as file:
-                row = json.load(file)
-            row |= {"netns_fd": -1, "ports": tuple(PortBinding(*item) for item in row["ports"])}
-            found.append(Endpoint(**row))
+                found.append(_sandbox(json.load(file)))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("endpoint file %s is broken and is removed: %s", name, error)
+            log.warning("the file %s of a container's network is broken and is removed: %s", name, error)
             with contextlib.suppress(OSError):
                 os.unlink(path)
     return found
 
 
-def forget_endpoint(folder: str, container_id: str) -> None:
-    """Remove an endpoint's file; fine where there is none."""
+def _sandbox(row: dict[str, Any]) -> SavedSandbox:
+    return SavedSandbox(
+        row["container_id"],
+        row["container_name"],
+        tuple(map(_endpoint, row["endpoints"])),
+        tuple(PortRequest(*item) for item in row["ports"]),
+        tuple(Upstream(*item) for item in row["upstreams"]),
+        tuple(row["dns_options"]),
+    )
+
+
+def _endpoint(row: dict[str, Any]) -> Endpoint:
+    row |= {"netns_fd": -1, "ports": tuple(PortBinding(*item) for item in row["ports"])}
+    row |= {"link_local": tuple(row["link_local"]), "names": tuple(row["names"])}
+    return Endpoint(**row)
+
+
+def forget_sandbox(folder: str, container_id: str) -> None:
+    """Remove a sandbox's file; fine where there is none."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/{container_id}.json")

@@ -4,7 +4,7 @@ The calling thread enters a new namespace for a moment and returns, so other thr
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from barque.kernel import libc
@@ -111,11 +111,41 @@ def of_socket(fd: int) -> int:
     return fcntl.ioctl(fd, _SIOCGSKNS)
 
 
+def open_path(path: str) -> Namespace:
+    """Return the namespace behind a path, with a connection inside.
+
+    Raises:
+        OSError: the path is gone.
+        KernelError: it is no network namespace, or no right to enter.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        with entered(fd):
+            return Namespace(fd, Connection())
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def write_sysctls(fd: int, values: Mapping[str, str]) -> None:
+    """Set switches below /proc/sys in the namespace of a descriptor.
+
+    Raises:
+        OSError: there is no such switch, or the kernel takes no such value; errno and filename tell.
+    """
+    with entered(fd):
+        for path, value in values.items():
+            switch = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(switch, value.encode())
+            finally:
+                os.close(switch)
+
+
 def _prepare(connection: Connection, *, ipv6: bool) -> None:
     if not ipv6:
-        _write_sysctl(f"{_IPV6}/all/disable_ipv6", "1")
-        # Programs may expect ::1, whatever the networks have.
-        _write_sysctl(f"{_IPV6}/lo/disable_ipv6", "0")
+        # Not "all": programs may expect ::1, and a network with IPv6 may be joined later.
+        _write_sysctl(f"{_IPV6}/default/disable_ipv6", "1")
     connection.run([route.bring_up(1)])
 
 

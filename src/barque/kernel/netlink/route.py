@@ -18,18 +18,20 @@ from barque.kernel.netlink.connection import Connection
 IFF_UP = 0x1
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _GETADDR = 20, 22
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH = 28
 _CREATE = codec.NLM_F_CREATE | codec.NLM_F_EXCL
 _AF_BRIDGE = 7
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_AF_SPEC = 1, 3, 4, 5, 10, 26
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 12, 18, 20, 23, 28
+_IPV4_ARP_NOTIFY = 22
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 
 
 class Link(NamedTuple):
-    """A network interface as the kernel describes it; master is 0 where there is none."""
+    """A network interface as the kernel describes it; master and parent are 0 where there is none."""
 
     ifindex: int
     name: str
@@ -39,6 +41,7 @@ class Link(NamedTuple):
     alias: str
     mac: str
     kind: str
+    parent: int = 0
 
 
 class Counters(NamedTuple):
@@ -92,8 +95,76 @@ def add_veth(name: str, peer: str, *, netns_fd: int, master: int, mtu: int) -> R
     return Request(_NEWLINK, _CREATE, body)
 
 
-def bring_up(index: int, *, mac: str = "", mtu: int = 0, alias: str | None = None) -> Request:
-    """Set an interface up, with another MAC address or MTU where given."""
+def add_macvlan(name: str, parent: int, mode: int, *, mac: str, netns_fd: int, mtu: int = 0) -> Request:
+    """Make a macvlan interface in another namespace; modes: 1 private, 2 vepa, 4 bridge, 8 passthru."""
+    body = _info() + codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_LINK, parent)
+    body += codec.u32(_IFLA_NET_NS_FD, netns_fd)
+    if mac:
+        body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
+    if mtu:
+        body += codec.u32(_IFLA_MTU, mtu)
+    data = codec.nested(2, codec.u32(1, mode))
+    return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "macvlan"), data))
+
+
+def add_ipvlan(name: str, parent: int, mode: int, flags: int, *, netns_fd: int, mtu: int = 0) -> Request:
+    """Make an ipvlan interface in another namespace; modes: 0 l2, 1 l3, 2 l3s; flags: 1 private, 2 vepa."""
+    body = _info() + codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_LINK, parent)
+    body += codec.u32(_IFLA_NET_NS_FD, netns_fd)
+    if mtu:
+        body += codec.u32(_IFLA_MTU, mtu)
+    data = codec.nested(2, codec.attribute(1, struct.pack("=H", mode)), codec.attribute(2, struct.pack("=H", flags)))
+    return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "ipvlan"), data))
+
+
+def add_vlan(name: str, parent: int, number: int) -> Request:
+    """Make an 802.1q sub-interface, up."""
+    body = _info(flags=IFF_UP, change=IFF_UP) + codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_LINK, parent)
+    data = codec.nested(2, codec.attribute(1, struct.pack("=H", number)))
+    return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "vlan"), data))
+
+
+def add_dummy(name: str) -> Request:
+    """Make an interface that leads nowhere, up."""
+    body = _info(flags=IFF_UP, change=IFF_UP) + codec.text(_IFLA_IFNAME, name)
+    return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "dummy")))
+
+
+def add_vxlan(name: str, number: int, *, local: str, port: int, master: int, mtu: int) -> Request:
+    """Make a VXLAN port of a bridge, up; where frames go is told by add_flood_target()."""
+    body = _info(flags=IFF_UP, change=IFF_UP) + codec.text(_IFLA_IFNAME, name)
+    body += codec.u32(_IFLA_MTU, mtu) + codec.u32(_IFLA_MASTER, master)
+    parts = [codec.u32(1, number), codec.attribute(15, struct.pack("!H", port)), codec.u8(7, 1)]
+    if local:
+        address = ipaddress.ip_address(local)
+        parts.append(codec.attribute(4 if address.version == 4 else 17, address.packed))
+    return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "vxlan"), codec.nested(2, *parts)))
+
+
+def add_flood_target(index: int, address: str) -> Request:
+    """Send frames of a VXLAN port whose receiver is not known, and those for all, to another machine too."""
+    ip = ipaddress.ip_address(address)
+    # A permanent entry of the all-zero address, on the port itself.
+    body = struct.pack("=BxxxiHBB", _AF_BRIDGE, index, 0x80, 0x2, 0)
+    body += codec.attribute(1, ip.packed) + codec.attribute(2, bytes(6))
+    return Request(_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_APPEND, body)
+
+
+def probe(kind: str) -> Request:
+    """Ask for an interface on no parent, which always fails: EOPNOTSUPP where the kernel has no such kind."""
+    body = _info() + codec.text(_IFLA_IFNAME, "probe%d") + codec.nested(_IFLA_LINKINFO, codec.text(1, kind))
+    return Request(_NEWLINK, _CREATE, body)
+
+
+def set_master(index: int, master: int) -> Request:
+    """Put an interface into a bridge."""
+    return Request(_NEWLINK, 0, _info(index) + codec.u32(_IFLA_MASTER, master))
+
+
+def bring_up(
+    index: int, *, mac: str = "", mtu: int = 0, alias: str | None = None, announce: bool = False
+) -> Request:
+    """Set an interface up, with another MAC address or MTU where given; announce: tell neighbours its addresses."""
     body = _info(index, IFF_UP, IFF_UP)
     if mac:
         body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
@@ -101,7 +172,15 @@ def bring_up(index: int, *, mac: str = "", mtu: int = 0, alias: str | None = Non
         body += codec.u32(_IFLA_MTU, mtu)
     if alias is not None:
         body += codec.text(_IFLA_IFALIAS, alias)
+    if announce:
+        conf = codec.nested(1, codec.u32(_IPV4_ARP_NOTIFY, 1))
+        body += codec.nested(_IFLA_AF_SPEC, codec.nested(socket.AF_INET, conf))
     return Request(_NEWLINK, 0, body)
+
+
+def rename(index: int, name: str) -> Request:
+    """Give an interface that is down another name."""
+    return Request(_NEWLINK, 0, _info(index) + codec.text(_IFLA_IFNAME, name))
 
 
 def remove_link(index: int) -> Request:
@@ -121,13 +200,35 @@ def add_address(index: int, address: str, prefix_length: int) -> Request:
     return Request(_NEWADDR, _CREATE, body)
 
 
-def add_default_route(index: int, gateway: str) -> Request:
-    """Send all that has no better route to a gateway."""
-    ip = ipaddress.ip_address(gateway)
+def remove_address(index: int, address: str, prefix_length: int) -> Request:
+    """Take an address from an interface."""
+    ip = ipaddress.ip_address(address)
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 254, 3, 0, 1, 0)
-    body += codec.attribute(5, ip.packed) + codec.u32(4, index)
+    body = struct.pack("=BBBBI", family, prefix_length, 0, 0, index)
+    return Request(_DELADDR, 0, body + codec.attribute(1, ip.packed) + codec.attribute(2, ip.packed))
+
+
+def _default_route(index: int, version: int) -> bytes:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    return struct.pack("=BBBBBBBBI", family, 0, 0, 0, 254, 3, 0, 1, 0) + codec.u32(4, index)
+
+
+def add_default_route(index: int, gateway: str) -> Request:
+    """Send all that has no better route to a gateway; without one (0.0.0.0 or ::) straight out of the interface."""
+    ip = ipaddress.ip_address(gateway)
+    body = _default_route(index, ip.version)
+    if not ip.is_unspecified:
+        body += codec.attribute(5, ip.packed)
+    elif ip.version == 4:
+        body = body[:6] + bytes((253,)) + body[7:]  # scope link
     return Request(_NEWROUTE, _CREATE, body)
+
+
+def remove_default_route(index: int, version: int) -> Request:
+    """Take away the default route that leads out of an interface."""
+    body = _default_route(index, version)
+    # Neither scope nor origin matter for finding it.
+    return Request(_DELROUTE, 0, body[:5] + bytes((0, 255)) + body[7:])
 
 
 def set_port(index: int, *, isolated: bool) -> Request:
@@ -159,6 +260,17 @@ def link(connection: Connection, name: str) -> Link | None:
     return _link(answer[0])
 
 
+def link_at(connection: Connection, index: int) -> Link | None:
+    """Return the interface of an index, None where there is none."""
+    try:
+        answer = connection.dump(_GETLINK, _info(index), 0)
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return _link(answer[0])
+
+
 def counters(connection: Connection, index: int) -> Counters:
     """Return an interface's traffic counters.
 
@@ -180,6 +292,17 @@ def addresses(connection: Connection, index: int) -> list[tuple[str, int]]:
         if owner == index and scope == 0 and raw is not None:
             found.append((str(ipaddress.ip_address(raw)), prefix_length))
     return found
+
+
+def all_addresses(connection: Connection) -> frozenset[str]:
+    """Return all addresses of the connection's namespace."""
+    found = set()
+    for payload in connection.dump(_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+        table = codec.attributes(payload[8:])
+        raw = table.get(2) or table.get(1)
+        if raw is not None:
+            found.add(str(ipaddress.ip_address(raw)))
+    return frozenset(found)
 
 
 def destinations(connection: Connection) -> list[str]:
@@ -210,4 +333,5 @@ def _link(payload: bytes) -> Link:
         alias=word(_IFLA_IFALIAS),
         mac=table.get(_IFLA_ADDRESS, b"").hex(":"),
         kind=info.get(1, b"").rstrip(b"\0").decode(),
+        parent=int.from_bytes(table.get(_IFLA_LINK, b""), "little"),
     )

@@ -1,0 +1,1 @@
+"""How each kind of network is made on this machine and joined: one module a driver."""

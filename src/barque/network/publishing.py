@@ -1,0 +1,135 @@
+"""Publishing the ports of one sandbox: sockets reserved, the firewall told, the rest given to the proxy."""
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from barque.base.errors import BarqueError, KernelError
+from barque.kernel import conntrack
+from barque.kernel.netlink import route
+from barque.kernel.netlink.connection import Connection
+from barque.network import ports, publish
+from barque.network.firewall import Firewall, Forward
+from barque.network.model import NetworkOptions, PortBinding, PortRequest
+from barque.network.publish import Target
+
+log = logging.getLogger(__name__)
+
+
+class Publication(NamedTuple):
+    """What is published of one sandbox; to be given back to withdraw()."""
+
+    reservations: tuple[ports.Reservation, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    target: Target | None = None
+
+    @property
+    def bindings(self) -> tuple[PortBinding, ...]:
+        """Return the ports as they are bound on the host."""
+        return tuple(item.binding for item in self.reservations)
+
+
+class Publisher:
+    """Holds all published ports of one engine."""
+
+    def __init__(self, options: NetworkOptions, connection: Connection) -> None:
+        """Start with none; firewall and proxy are set later."""
+        self.options = options
+        self._connection = connection
+        self.firewall: Firewall | None = None
+        self.proxy: publish.Proxy | None = None
+        self._allocator = ports.PortAllocator()
+
+    def publish(self, container_id: str, requests: Iterable[PortRequest], target: Target) -> Publication:
+        """Publish ports, all or none.
+
+        Raises:
+            BarqueError: a port is taken.
+            InvalidInputError: a host address that cannot be served.
+            KernelError: the firewall refused.
+        """
+        wanted = tuple(requests)
+        reservations = self._reserve(wanted, target)
+        try:
+            forwards = publish.forwards(reservations, self.options, target)
+            forwards += publish.directs(wanted, self.options, target)
+            if self.firewall is not None and forwards:
+                self.firewall.add_forwards(forwards)
+        except BaseException:
+            self._allocator.free(reservations)
+            raise
+        made = Publication(tuple(reservations), tuple(forwards), target)
+        self._forget_flows(made)
+        self.start_proxy(container_id, made)
+        return made
+
+    def adopt(self, container_id: str, bindings: Iterable[PortBinding], requests: Iterable[PortRequest],
+              target: Target) -> Publication:  # fmt: skip
+        """Take over what an earlier daemon had published; ports that are gone are left out, aloud."""
+        found: list[ports.Reservation] = []
+        for item in bindings:
+            wanted = PortRequest(item.container_port, item.protocol, item.host_ip, item.host_port)
+            try:
+                found += self._allocator.reserve(wanted, [item.host_ip], target.ip or target.ip6)
+            except BarqueError as error:
+                log.warning("container %s: %s", container_id, error)
+        forwards = publish.forwards(found, self.options, target) + publish.directs(requests, self.options, target)
+        made = Publication(tuple(found), tuple(forwards), target)
+        self.start_proxy(container_id, made)
+        return made
+
+    def start_proxy(self, container_id: str, made: Publication) -> None:
+        """Give the proxy what the firewall cannot carry."""
+        wanted = self.options.userland_proxy or publish.carried_by_proxy(self.options)
+        if self.proxy is None or not wanted or made.target is None:
+            return
+        rest = publish.unled(made.reservations, list(made.forwards), made.target)
+        if rest:
+            self.proxy.start(container_id, rest)
+
+    def withdraw(self, container_id: str, made: Publication) -> None:
+        """Take ports back; connections that go on without packets of new ones end by themselves."""
+        if not made.reservations and not made.forwards:
+            return
+        if self.proxy is not None:
+            self.proxy.stop(container_id)
+        if self.firewall is not None and made.forwards:
+            try:
+                self.firewall.remove_forwards(made.forwards)
+            except OSError as error:
+                log.warning("published ports were gone from the firewall: %s", error)
+        self._allocator.free(made.reservations)
+        self._forget_flows(made)
+
+    def let_go(self, container_id: str, made: Publication) -> None:
+        """Stop serving at the daemon's end; what the firewall leads goes on."""
+        if self.proxy is not None:
+            self.proxy.stop(container_id)
+        self._allocator.free(made.reservations)
+
+    def _reserve(self, wanted: tuple[PortRequest, ...], target: Target) -> list[ports.Reservation]:
+        found: list[ports.Reservation] = []
+        try:
+            for item in wanted:
+                hosts = publish.host_addresses(item, self.options, target)
+                if hosts:
+                    shown = f"[{target.ip6}]" if (":" in hosts[0] and target.ip6) or not target.ip else target.ip
+                    found += self._allocator.reserve(item, hosts, shown)
+        except BaseException:
+            self._allocator.free(found)
+            raise
+        return found
+
+    def _forget_flows(self, made: Publication) -> None:
+        """Let datagrams find their way anew: the kernel remembers where those of a flow went before."""
+        listed = {(item.host_port, ":" in item.host_ip) for item in made.bindings if item.protocol == "udp"}
+        if not listed or made.target is None:
+            return
+        try:
+            mine = route.all_addresses(self._connection)
+            for port, v6 in listed:
+                conntrack.forget_udp_to(mine, port, v6=v6)
+            for address in filter(None, (made.target.ip, made.target.ip6)):
+                conntrack.forget_udp_of(address)
+        except KernelError as error:
+            log.debug("cannot forget flows of datagrams: %s", error)

@@ -1,0 +1,493 @@
+"""The network namespaces of containers: endpoints at start, live changes, taking over, letting go."""
+
+import contextlib
+import errno
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from barque.base import ids
+from barque.base.errors import (
+    BarqueError,
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    KernelError,
+    NotFoundError,
+    UnsupportedError,
+)
+from barque.kernel.netlink import namespace, route
+from barque.kernel.netlink.connection import Connection
+from barque.network import endpoints as plumbing, names, pool, resolving, state
+from barque.network.catalog import Catalog
+from barque.network.drivers.driver import prefix_length_of
+from barque.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, SandboxRequest
+from barque.network.publish import Target
+from barque.network.publishing import Publication, Publisher
+
+log = logging.getLogger(__name__)
+_FORGIVEN = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENETDOWN)
+
+
+@dataclass
+class Use:
+    """A container's namespace while it is in use; `space` is None once another daemon had made it."""
+
+    container_id: str
+    container_name: str
+    space: namespace.Namespace | None
+    pid: int = 0
+    endpoints: list[Endpoint] = field(default_factory=list)
+    host_indexes: dict[str, int] = field(default_factory=dict)
+    ports: tuple[PortRequest, ...] = ()
+    published_on: str = ""
+    publication: Publication = field(default_factory=Publication)
+    upstreams: tuple[resolving.Upstream, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    served: bool = False
+
+    def sandbox(self) -> Sandbox:
+        """Return it as the engine sees it."""
+        order = tuple(item.endpoint_id for item in plumbing.by_gateway(self.endpoints))
+        return Sandbox(self.container_id, self.space.fd if self.space else -1, tuple(self.endpoints), order)
+
+    def path(self) -> str:
+        """Return a path that opens the namespace."""
+        return f"/proc/self/fd/{self.space.fd}" if self.space is not None else f"/proc/{self.pid}/ns/net"
+
+
+class Sandboxes:
+    """All namespaces in use; called from one thread."""
+
+    def __init__(self, catalog: Catalog, publisher: Publisher, ready: pool.SandboxPool, connection: Connection,
+                 folder: str) -> None:  # fmt: skip
+        """Start with none."""
+        self._catalog = catalog
+        self._publisher = publisher
+        self._pool = ready
+        self._connection = connection
+        self._folder = folder
+        self.uses: dict[str, Use] = {}
+        self.server: resolving.NameServer | None = None
+
+    # At start and end of containers.
+
+    def allocate(self, request: SandboxRequest) -> Sandbox:
+        """Give a container its namespace, endpoints and ports.
+
+        Raises:
+            NotFoundError: no such network.
+            ConflictError: the container has a namespace already.
+            ForbiddenError: an address is in use.
+            InvalidInputError: an address, option or port cannot be.
+            BarqueError: a port is taken, no address is free, or the kernel refused.
+        """
+        if request.container_id in self.uses:
+            raise ConflictError(f"container {request.container_id} has a network endpoint already")
+        for item in request.endpoints:
+            plumbing.check(item)
+        use = Use(request.container_id, request.container_name, None, ports=request.ports,
+                  upstreams=request.upstreams, dns_options=request.dns_options)  # fmt: skip
+        with contextlib.ExitStack() as undo:
+            first = self._ready_wire(request, use, undo)
+            for at, item in enumerate(request.endpoints):
+                self._join(use, item, undo, first if at == 0 else None)
+            assert use.space is not None
+            plumbing.change_routes(use.space, {}, plumbing.default_routes(use.endpoints))
+            self._publish(use, undo)
+            self._save(use)
+            undo.callback(state.forget_sandbox, self._folder, use.container_id)
+            self._serve(use, undo)
+            undo.pop_all()
+        self.uses[use.container_id] = use
+        return use.sandbox()
+
+    def _ready_wire(self, request: SandboxRequest, use: Use, undo: contextlib.ExitStack) -> pool.Wire | None:
+        """Take a namespace; one with a wire in the default bridge where that is what the first endpoint wants."""
+        first = request.endpoints[0] if request.endpoints else None
+        if first is not None and first.network == "bridge" and self._catalog.bridge is not None \
+                and not first.options.get(plumbing.IFNAME):  # fmt: skip
+            sandbox = self._pool.take()
+            undo.callback(self._pool.discard, sandbox.host_index, sandbox.space)
+            use.space = sandbox.space
+            return sandbox.wire
+        use.space = self._pool.bare()
+        undo.callback(self._pool.discard, 0, use.space)
+        return None
+
+    def release(self, container_id: str) -> None:
+        """Take back what allocate() gave; unknown ids are fine."""
+        use = self.uses.pop(container_id, None)
+        if use is None:
+            return
+        self._stop_serving(use)
+        self._publisher.withdraw(container_id, use.publication)
+        state.forget_sandbox(self._folder, container_id)
+        space = use.space
+        for item in use.endpoints:
+            self._leave(use, item, space)
+            space = None
+        if space is not None:
+            self._pool.discard(0, space)
+
+    def _join(self, use: Use, item: EndpointRequest, undo: contextlib.ExitStack, ready: pool.Wire | None) -> Endpoint:
+        """Add an endpoint to a namespace; its interface is up, routes and ports are not set yet."""
+        network = self._catalog.find(item.network)
+        driver = self._catalog.driver(network)
+        if any(other.network_id == network.id for other in use.endpoints):
+            raise ForbiddenError(f"endpoint with name {use.container_name} already exists in network {network.name}")
+        assert use.space is not None
+        endpoint = self._addressed(use, item, network, undo)
+        try:
+            wire = ready
+            if wire is None:
+                wire = driver.plug(network, use.space, endpoint.interface, endpoint.mac)
+                undo.callback(self._unplug, wire, use.space, endpoint.interface)
+            endpoint = endpoint._replace(netns_fd=use.space.fd, host_interface=wire.host_name)
+            plumbing.configure(use.space, wire.inner_index, endpoint, item)
+        except KernelError as error:
+            raise BarqueError(f"failed to create endpoint {use.container_name} on network {network.name}: {error}") from error
+        use.host_indexes[endpoint.endpoint_id] = wire.host_index
+        use.endpoints.append(endpoint)
+        if endpoint.names and self.server is not None:
+            self._announce(endpoint)
+            undo.callback(self.server.remove, endpoint.endpoint_id)
+        return endpoint
+
+    def _addressed(self, use: Use, item: EndpointRequest, network: Network, undo: contextlib.ExitStack) -> Endpoint:
+        pools = self._catalog.addresses(network)
+        driver = self._catalog.driver(network)
+        taken = []
+        for version, wanted in ((4, item.ip), (6, item.ip6)):
+            found = pools.take(version, wanted)
+            taken.append(found[0] if found else "")
+            if found:
+                undo.callback(pools.give_back, found[0])
+        ip, ip6 = taken
+        gateway, gateway6 = driver.default_gateways(network, ip, ip6)
+        used = [other.interface for other in use.endpoints]
+        settings = driver.settings(network)
+        return Endpoint(
+            container_id=use.container_id,
+            container_name=use.container_name,
+            network=network.name,
+            network_id=network.id,
+            endpoint_id=ids.new_id(),
+            netns_fd=-1,
+            interface=plumbing.choose_interface(item.options.get(plumbing.IFNAME, ""), settings.prefix, used),
+            host_interface="",
+            ip=ip,
+            prefix_length=prefix_length_of(network, ip),
+            gateway=gateway,
+            mac=plumbing.choose_mac(item, ip),
+            ip6=ip6,
+            prefix_length6=prefix_length_of(network, ip6),
+            gateway6=gateway6,
+            priority=item.priority,
+            link_local=item.link_local,
+            names=item.names,
+            links=dict(item.links),
+            internal=network.internal,
+        )
+
+    def _announce(self, endpoint: Endpoint) -> None:
+        if self.server is not None and endpoint.names:
+            self.server.add(names.Entry(
+                endpoint.endpoint_id, endpoint.container_id, endpoint.network_id, endpoint.network, endpoint.names,
+                endpoint.ip, endpoint.ip6, endpoint.links,
+            ))  # fmt: skip
+
+    def _leave(self, use: Use, endpoint: Endpoint, space: namespace.Namespace | None) -> None:
+        """Give an endpoint's addresses back and remove its interface; the namespace, if given, goes with it."""
+        if self.server is not None and endpoint.names:
+            self.server.remove(endpoint.endpoint_id)
+        index = use.host_indexes.pop(endpoint.endpoint_id, 0)
+        if index:
+            # The port falls silent now and is deleted later, so its address may be given away at once.
+            self._connection.attempt([route.silence_port(index)], *_FORGIVEN)
+        with contextlib.suppress(NotFoundError, KeyError):
+            pools = self._catalog.addresses(self._catalog.by_id(endpoint.network_id))
+            pools.give_back(endpoint.ip)
+            pools.give_back(endpoint.ip6)
+        self._pool.discard(index, space)
+
+    def _unplug(self, wire: pool.Wire, space: namespace.Namespace, interface: str) -> None:
+        if wire.host_index:
+            self._connection.attempt([route.remove_link(wire.host_index)], errno.ENODEV)
+            return
+        space.connection.attempt([route.remove_link(wire.inner_index)], errno.ENODEV)
+
+    # Ports.
+
+    def _publish(self, use: Use, undo: contextlib.ExitStack | None) -> None:
+        """Publish a container's ports through the network that gives its default route."""
+        use.published_on, use.publication = "", Publication()
+        order = plumbing.by_gateway(use.endpoints)
+        if not order or not use.ports or order[0].internal:
+            return
+        endpoint = order[0]
+        network = self._catalog.by_id(endpoint.network_id)
+        driver = self._catalog.driver(network)
+        if not driver.publishes:
+            return
+        target = Target(endpoint.ip, endpoint.ip6, driver.settings(network))
+        try:
+            made = self._publisher.publish(use.container_id, use.ports, target)
+        except (UnsupportedError, InvalidInputError):
+            raise
+        except (BarqueError, OSError) as error:
+            raise BarqueError(
+                "driver failed programming external connectivity on endpoint "
+                f"{use.container_name} ({endpoint.endpoint_id}): {error}"
+            ) from error
+        if undo is not None:
+            undo.callback(self._publisher.withdraw, use.container_id, made)
+        use.published_on, use.publication = endpoint.endpoint_id, made
+        use.endpoints = [
+            item._replace(ports=made.bindings if item.endpoint_id == endpoint.endpoint_id else ())
+            for item in use.endpoints
+        ]
+
+    def republish(self, container_id: str, ports: tuple[PortRequest, ...]) -> Sandbox:
+        """Publish other ports of a running container; ports that stay do not lose a connection.
+
+        Raises:
+            NotFoundError: the container has no namespace of its own.
+            BarqueError: a port is taken; all is as before.
+        """
+        use = self._use(container_id)
+        before = use.ports
+        use.ports = ports
+        old = use.publication
+        self._publisher.withdraw(container_id, old)
+        try:
+            self._publish_again(use, old)
+        except BaseException:
+            use.ports = before
+            self._publish_again(use, old)
+            raise
+        self._save(use)
+        return use.sandbox()
+
+    def _publish_again(self, use: Use, old: Publication) -> None:
+        """Publish once more, with the ephemeral ports that were given before."""
+        given: dict[tuple[int, str], int] = {}
+        for binding in old.bindings:
+            given.setdefault((binding.container_port, binding.protocol), binding.host_port)
+        wanted, use.ports = use.ports, tuple(
+            item._replace(host_port=port, host_port_end=port)
+            if not item.host_port and (port := given.get((item.container_port, item.protocol))) else item
+            for item in use.ports
+        )  # fmt: skip
+        try:
+            self._publish(use, None)
+        finally:
+            use.ports = wanted
+            if not use.publication.reservations:
+                use.endpoints = [item._replace(ports=()) for item in use.endpoints]
+
+    # Live changes.
+
+    def connect(self, container_id: str, item: EndpointRequest) -> Sandbox:
+        """Add a network to a running container.
+
+        Raises:
+            NotFoundError: no such network, or the container has no namespace of its own.
+            BarqueError: as allocate().
+        """
+        use = self._use(container_id)
+        plumbing.check(item)
+        with self._opened(use), contextlib.ExitStack() as undo:
+            assert use.space is not None
+            before = plumbing.default_routes(use.endpoints)
+            kept = list(use.endpoints)
+            undo.callback(setattr, use, "endpoints", kept)
+            self._join(use, item, undo, None)
+            after = plumbing.default_routes(use.endpoints)
+            undo.callback(plumbing.change_routes, use.space, after, before)
+            plumbing.change_routes(use.space, before, after)
+            self._move_ports(use)
+            self._save(use)
+            self._serve(use, undo)
+            undo.pop_all()
+        return use.sandbox()
+
+    def disconnect(self, container_id: str, network_id: str) -> Sandbox:
+        """Take a running container off a network.
+
+        Raises:
+            NotFoundError: it is not in it.
+        """
+        use = self._use(container_id)
+        gone = next((item for item in use.endpoints if item.network_id == network_id), None)
+        if gone is None:
+            raise NotFoundError(f"container {container_id} is not connected to network {network_id}")
+        with self._opened(use):
+            assert use.space is not None
+            before = plumbing.default_routes(use.endpoints)
+            use.endpoints.remove(gone)
+            after = plumbing.default_routes(use.endpoints)
+            self._remove_interface(use, gone)
+            self._leave(use, gone, None)
+            lost = {key: value for key, value in before.items() if value[0] != gone.interface}
+            plumbing.change_routes(use.space, lost, after)
+            self._move_ports(use)
+            self._save(use)
+            if use.served:
+                self._stop_serving(use)
+            with contextlib.ExitStack() as undo:
+                self._serve(use, undo)
+                undo.pop_all()
+        return use.sandbox()
+
+    def _remove_interface(self, use: Use, endpoint: Endpoint) -> None:
+        assert use.space is not None
+        link = route.link(use.space.connection, endpoint.interface)
+        if link is not None:
+            use.space.connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
+            use.host_indexes[endpoint.endpoint_id] = 0
+
+    def _move_ports(self, use: Use) -> None:
+        """Publish through another network once another one gives the default route."""
+        order = plumbing.by_gateway(use.endpoints)
+        wanted = order[0].endpoint_id if order else ""
+        if not use.ports or wanted == use.published_on:
+            return
+        old = use.publication
+        self._publisher.withdraw(use.container_id, old)
+        try:
+            self._publish_again(use, old)
+        except BarqueError as error:
+            log.warning("container %s: ports are not published any more: %s", use.container_name, error)
+
+    @contextlib.contextmanager
+    def _opened(self, use: Use) -> Iterator[None]:
+        """Enter a namespace that another daemon made, for as long as it is changed."""
+        if use.space is not None:
+            yield
+            return
+        try:
+            use.space = namespace.open_path(f"/proc/{use.pid}/ns/net")
+        except FileNotFoundError:
+            raise ConflictError(f"container {use.container_id} is not running") from None
+        try:
+            yield
+        finally:
+            use.space.close()
+            use.space = None
+
+    def rename(self, container_id: str, name: str, by_network: Mapping[str, tuple[str, ...]]) -> Sandbox | None:
+        """Let a container answer to other names, by network id; None where it has no namespace here."""
+        use = self.uses.get(container_id)
+        if use is None:
+            return None
+        use.container_name = name
+        use.endpoints = [
+            item._replace(container_name=name, names=by_network.get(item.network_id, item.names))
+            for item in use.endpoints
+        ]
+        for item in use.endpoints:
+            self._announce(item)
+        self._save(use)
+        return use.sandbox()
+
+    # Names.
+
+    def _serve(self, use: Use, undo: contextlib.ExitStack) -> None:
+        """Serve names in a namespace that has an endpoint in a user-defined network."""
+        if not any(item.names for item in use.endpoints) or self.server is None:
+            return
+        order = plumbing.by_gateway(use.endpoints)
+        self.server.order(use.container_id, [item.endpoint_id for item in order])
+        self.server.serve(resolving.ServedNamespace(
+            use.container_id, use.path(), use.upstreams, forward=not all(item.internal for item in use.endpoints),
+            ipv6=any(item.ip6 for item in use.endpoints), options=use.dns_options,
+        ))  # fmt: skip
+        use.served = True
+        undo.callback(self._stop_serving, use)
+
+    def _stop_serving(self, use: Use) -> None:
+        if use.served and self.server is not None:
+            self.server.stop(use.container_id)
+            use.served = False
+
+    # Taking over.
+
+    def restore(self, running: Mapping[str, int]) -> None:
+        """Take over the namespaces of running containers, given as {container id: pid}; others are removed."""
+        for saved in state.load_sandboxes(self._folder):
+            if saved.container_id in running:
+                self._adopt(saved, running[saved.container_id])
+            else:
+                self._remove_leftover(saved)
+        if self.server is not None:
+            self.server.settle()
+
+    def _adopt(self, saved: state.SavedSandbox, pid: int) -> None:
+        use = Use(saved.container_id, saved.container_name, None, pid, ports=saved.ports,
+                  upstreams=saved.upstreams, dns_options=saved.dns_options)  # fmt: skip
+        for item in saved.endpoints:
+            if not self._adopt_endpoint(use, item):
+                log.warning("container %s: its place in network %s is gone", saved.container_name, item.network)
+        published = next((item for item in use.endpoints if item.ports), None)
+        order = plumbing.by_gateway(use.endpoints)
+        first = published or (order[0] if order else None)
+        if first is not None and use.ports:
+            driver = self._catalog.driver(self._catalog.by_id(first.network_id))
+            if driver.publishes and not first.internal:
+                target = Target(first.ip, first.ip6, driver.settings(self._catalog.by_id(first.network_id)))
+                use.publication = self._publisher.adopt(use.container_id, first.ports, use.ports, target)
+                use.published_on = first.endpoint_id
+                at = use.endpoints.index(first)
+                use.endpoints[at] = first._replace(ports=use.publication.bindings)
+        self.uses[use.container_id] = use
+        with contextlib.ExitStack() as undo:
+            try:
+                self._serve(use, undo)
+            except OSError as error:
+                log.warning("container %s: names are not served: %s", saved.container_name, error)
+            undo.pop_all()
+
+    def _adopt_endpoint(self, use: Use, item: Endpoint) -> bool:
+        try:
+            network = self._catalog.by_id(item.network_id)
+            self._catalog.driver(network)
+            pools = self._catalog.addresses(network)
+        except (BarqueError, KeyError):
+            return False
+        index = 0
+        if item.host_interface:
+            link = route.link(self._connection, item.host_interface)
+            if link is None:
+                return False
+            index = link.ifindex
+            bridge = self._catalog.bridge_index(network)
+            if bridge and link.master != bridge:
+                self._connection.attempt([route.set_master(index, bridge)], errno.ENODEV)
+        for version, address in ((4, item.ip), (6, item.ip6)):
+            try:
+                if address:
+                    pools.take(version, address)
+            except BarqueError as error:
+                log.warning("container %s keeps an address that is not ours: %s", use.container_name, error)
+        use.host_indexes[item.endpoint_id] = index
+        use.endpoints.append(item)
+        self._announce(item)
+        return True
+
+    def _remove_leftover(self, saved: state.SavedSandbox) -> None:
+        for item in saved.endpoints:
+            link = route.link(self._connection, item.host_interface) if item.host_interface else None
+            if link is not None and link.kind == "veth":
+                self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
+        state.forget_sandbox(self._folder, saved.container_id)
+
+    def _use(self, container_id: str) -> Use:
+        if container_id not in self.uses:
+            raise NotFoundError(f"container {container_id} has no network of its own")
+        return self.uses[container_id]
+
+    def _save(self, use: Use) -> None:
+        state.save_sandbox(self._folder, state.SavedSandbox(
+            use.container_id, use.container_name, tuple(use.endpoints), use.ports, use.upstreams, use.dns_options
+        ))  # fmt: skip

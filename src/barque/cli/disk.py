@@ -94,7 +94,7 @@ def _unique(image: dict[str, Any]) -> int:
 
 def _verbose(usage: dict[str, Any], form: str) -> None:
     if form == "json":
-        from barque.cli.go_functions import to_json
+        from barque.base.go_functions import to_json
 
         print(to_json(usage))
         return

@@ -85,6 +85,7 @@ l link bool Remove the named link
 v volumes bool Remove the container's anonymous volumes
 """,
     "container logs": """
+- clear bool Forget what the container has logged
 - details bool Show what the log options added
 f follow bool Follow log output
 - since string Show logs since a time (e.g. "2013-01-02T13:23:37Z") or a duration ago (e.g. "42m")

@@ -38,7 +38,7 @@ def info(call: Invocation) -> int:
 
 def _formatted(form: str, data: dict[str, Any]) -> None:
     if form == "json":
-        from barque.cli.go_functions import to_json
+        from barque.base.go_functions import to_json
 
         print(to_json(data))
         return

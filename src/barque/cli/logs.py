@@ -7,8 +7,11 @@ from barque.client.api import quote
 
 
 def logs(call: Invocation) -> int:
-    """Print a container's log."""
+    """Print a container's log, or forget it."""
     options = call.options
+    if options["clear"]:
+        call.api.post(f"/containers/{quote(call.words[0])}/logs/clear")
+        return 0
     details = call.api.get(f"/containers/{quote(call.words[0])}/json")
     response = call.api.send(
         "GET",

@@ -30,7 +30,7 @@ class Row:
         """
         getter = self.columns.get(name)
         if getter is None:
-            from barque.cli.go_lexer import TemplateError
+            from barque.base.go_lexer import TemplateError
 
             raise TemplateError(
                 f'template: :1:2: executing "" at <.{name}>: can\'t evaluate field {name} in type '
@@ -103,7 +103,7 @@ def show(
         _print_table(items, columns, headers, default)
         return
     if form == "json":
-        from barque.cli.go_functions import to_json
+        from barque.base.go_functions import to_json
 
         for item in items:
             print(to_json(Row(item, columns)))
@@ -117,7 +117,7 @@ def show(
 
 
 def _render_row(template: Any, row: Any) -> str:
-    from barque.cli.go_lexer import TemplateError
+    from barque.base.go_lexer import TemplateError
 
     try:
         return str(template.render(row))
@@ -148,8 +148,8 @@ def parse_template(form: str) -> Any:
     Raises:
         InvalidInputError: it is no template.
     """
-    from barque.cli.go_lexer import TemplateError
-    from barque.cli.go_template import Template
+    from barque.base.go_lexer import TemplateError
+    from barque.base.go_template import Template
 
     try:
         return Template(form.replace("\\t", "\t").replace("\\n", "\n"))
@@ -163,7 +163,7 @@ def render(template: Any, data: Any) -> str:
     Raises:
         InvalidInputError: the template does not fit the data.
     """
-    from barque.cli.go_lexer import TemplateError
+    from barque.base.go_lexer import TemplateError
 
     try:
         return str(template.render(data))

@@ -56,7 +56,7 @@ def _number(text: str) -> tuple[int, ...]:
 def _formatted(form: str, client: dict[str, Any], server: dict[str, Any] | None) -> None:
     data = {"Client": client, "Server": server}
     if form == "json":
-        from barque.cli.go_functions import to_json
+        from barque.base.go_functions import to_json
 
         print(to_json(data))
         return

@@ -1,10 +1,11 @@
 """A container's output and input: logs, attach, the terminal's size."""
 
+import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from barque.base.errors import ConflictError, InvalidInputError, UnsupportedError
-from barque.engine import logs
+from barque.engine import log_shipping, logs
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
 from barque.engine.types import Attachment, AttachOptions, LogOptions, LogStream
@@ -35,7 +36,7 @@ def read_logs(container: Container, options: LogOptions) -> LogStream:
     """
     if not (options.stdout or options.stderr):
         raise InvalidInputError("Bad parameters: you must choose at least one stream")
-    if not container.row["log_path"]:
+    if not _is_readable(container):
         raise UnsupportedError("configured logging driver does not support reading")
 
     def alive() -> bool:
@@ -43,6 +44,33 @@ def read_logs(container: Container, options: LogOptions) -> LogStream:
 
     chunks = logs.read(container.row["log_path"], options, tty=container.tty, alive=alive)
     return LogStream(container.tty, chunks)
+
+
+def _is_readable(container: Container) -> bool:
+    return bool(container.row["log_path"]) and not log_shipping.cache_disabled(container.host["LogConfig"]["Config"])
+
+
+async def clear_logs(engine: "Engine", container: Container) -> None:
+    """Forget what a container has logged.
+
+    Raises:
+        ConflictError: a log server has not got all of it yet.
+        UnsupportedError: there is no log.
+    """
+    path = container.row["log_path"]
+    if not path:
+        raise UnsupportedError("configured logging driver does not support reading")
+    if engine.logs.behind(container):
+        raise ConflictError(f"the log of container {container.id} is not delivered yet: it cannot be cleared now")
+    if container.is_running:
+        await engine.keeper.log_clear(container.id)
+    else:
+        for name in logs.files_of(path):
+            if name == path:
+                os.truncate(name, 0)
+            else:
+                os.unlink(name)
+    engine.publish(container, "clear_logs")
 
 
 async def attach(engine: "Engine", container: Container, options: AttachOptions) -> Attachment:
@@ -72,7 +100,7 @@ async def attach(engine: "Engine", container: Container, options: AttachOptions)
 
 
 def _earlier(container: Container, options: AttachOptions) -> AsyncIterator[bytes] | None:
-    if not (options.logs and container.row["log_path"]):
+    if not (options.logs and _is_readable(container)):
         return None
     wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
     return logs.read(container.row["log_path"], wanted, tty=container.tty, alive=lambda: False)

@@ -151,6 +151,10 @@ class Containers:
         """Return log output."""
         return container_streams.read_logs(self._engine.find(ref), options)
 
+    async def clear_logs(self, ref: str) -> None:
+        """Forget what a container has logged."""
+        await container_streams.clear_logs(self._engine, self._engine.find(ref))
+
     async def attach(self, ref: str, options: AttachOptions) -> Attachment:
         """Return a container's streams."""
         return await container_streams.attach(self._engine, self._engine.find(ref), options)

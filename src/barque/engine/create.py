@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import container_mounts, endpoints, init_layer, links, mount_points
+from barque.engine import container_mounts, endpoints, init_layer, links, log_shipping, mount_points
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -53,6 +53,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     if not (merged.get("Entrypoint") or merged.get("Cmd")):
         raise InvalidInputError("no command specified")
     fill_host(engine, host)
+    engine.logs.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
     networking, linked = _check_network(engine, merged, host, networking)
     container_id = new_id()
@@ -247,9 +248,14 @@ async def _make(
         "id": container_id, "name": name, "created_ns": time.time_ns(), "image": image.id,
         "image_ref": config["Image"], "path": command[0], "args": command[1:], "config": config, "host": host,
         "networking": networking, "mounts": points, "restart_count": 0, "state": new_state(),
-        "log_path": f"{folder}/{container_id}-json.log" if host["LogConfig"]["Type"] == "json-file" else "",
+        "log_path": _log_path(folder, host["LogConfig"]["Type"], container_id),
     }  # fmt: skip
     return Container(row)
+
+
+def _log_path(folder: str, driver: str, container_id: str) -> str:
+    name = log_shipping.log_name(driver, container_id)
+    return f"{folder}/{name}" if name else ""
 
 
 def _hostname(engine: "Engine", container_id: str, host: Json) -> str:

@@ -17,6 +17,7 @@ from barque.engine.events import Events
 from barque.engine.execs import Execs
 from barque.engine.images import Images
 from barque.engine.lifecycle import Lifecycle, now_ns
+from barque.engine.log_shipping import LogShipping
 from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
 from barque.engine.registries import Registries
@@ -68,6 +69,7 @@ class Engine:
         self.execs = Execs(self)
         self.containers = Containers(self)
         self.system = System(self)
+        self.logs = LogShipping(self)
         self.seccomp = SeccompPrograms(config.seccomp_profile)
         self.init_layer_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -108,6 +110,7 @@ class Engine:
             restart_daemon=config.restart_daemon,
         )  # fmt: skip
         await reconcile.reconcile(self)
+        self.logs.restore()
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
             self._on_event(event)
@@ -134,6 +137,7 @@ class Engine:
         for container in self.containers_by_id.values():
             if container.health_task is not None:
                 container.health_task.cancel()
+        await self.logs.close()
         for task in [*self._tasks]:
             task.cancel()
         if self._tasks:

@@ -73,7 +73,8 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
     engine.execs.drop_container(container)
     engine.publish(container, "destroy")
     waiting.settle(container, "removed")
-    _clear(folder)
+    if not engine.logs.keep(container):
+        _clear(folder)
     _clear(run)
     if volumes:
         await engine.volumes.drop_anonymous([point["Name"] for point in container.row["mounts"] if point["anonymous"]])

@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
-from barque.engine import container_mounts, endpoints, etc_files, health, links, resources, spec
-from barque.engine.checks import parse_size
+from barque.engine import container_mounts, endpoints, etc_files, health, links, log_shipping, resources, spec
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
 from barque.keeper.client import KeeperError
@@ -87,6 +86,7 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
     try:
         points = await container_mounts.prepare(engine, container)
         surroundings = _surroundings(engine, container, points, network_path)
+        await _begin_log(engine, container)
     except BaseException:
         clean(engine, container)
         raise
@@ -120,7 +120,7 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
             tty=container.tty,
             open_stdin=bool(container.config.get("OpenStdin")),
             stdin_once=bool(container.config.get("StdinOnce")),
-            log=log_settings(container),
+            log=log_shipping.keeper_settings(container),
             cgroup={"path": cgroup_path, "resources": limits},
             netns_fd=endpoint_fd,
             seccomp=None if runtime else program,
@@ -136,6 +136,13 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
     container_mounts.release_places(engine, container.id)
     engine.network.started(container.id, started["pid"])
     return started
+
+
+async def _begin_log(engine: "Engine", container: Container) -> None:
+    try:
+        await engine.logs.begin(container)
+    except BarqueError as error:
+        raise StartError(f"failed to create task for container: {error}") from error
 
 
 def _connect(engine: "Engine", container: Container) -> tuple[int | None, str]:
@@ -243,41 +250,8 @@ def clean(engine: "Engine", container: Container) -> None:
     """Take back what a start made on the host."""
     container_mounts.release_places(engine, container.id)
     container_mounts.release_volumes(engine, container)
+    engine.logs.ended(container)
     if container.host.get("IpcMode") == "shareable":
         path = f"{engine.bundle(container.id)}/shm"
         if os.path.ismount(path):
             kernel_mount.umount(path, kernel_mount.MNT_DETACH)
-
-
-def log_settings(container: Container) -> Json:
-    """Return the keeper's log settings of a container."""
-    log = container.host["LogConfig"]
-    if log["Type"] == "none":
-        return {"driver": "none"}
-    options = log["Config"]
-    attributes = {
-        label: container.labels[label]
-        for label in (options.get("labels") or "").split(",") if label in container.labels
-    }  # fmt: skip
-    wanted = {name for name in (options.get("env") or "").split(",") if name}
-    for entry in container.config.get("Env") or []:
-        key, _, value = entry.partition("=")
-        if key in wanted:
-            attributes[key] = value
-    if options.get("tag"):
-        attributes["tag"] = _tag(options["tag"], container)
-    return {
-        "driver": "json-file", "path": container.row["log_path"],
-        "max_size": parse_size(options["max-size"]) if options.get("max-size", "-1") != "-1" else -1,
-        "max_file": int(options.get("max-file") or 1), "compress": options.get("compress") == "true",
-        "attrs": attributes,
-    }  # fmt: skip
-
-
-def _tag(template: str, container: Container) -> str:
-    values = {"ID": container.id[:12], "FullID": container.id, "Name": container.name,
-              "ImageName": container.row["image_ref"], "ImageID": container.row["image"][7:19],
-              "ImageFullID": container.row["image"], "DaemonName": "barque"}  # fmt: skip
-    for key, value in values.items():
-        template = template.replace("{{." + key + "}}", value).replace("{{ ." + key + " }}", value)
-    return template

@@ -10,6 +10,7 @@ import barque
 from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
 from barque.engine import stats
+from barque.logdrivers import options as log_drivers
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -77,8 +78,8 @@ class System:
                              ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
                              ["userxattr", "false"]],
             "SystemStatus": None,
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
-                        "Log": ["json-file", "none"]},
+            "Plugins": {"Volume": ["local", *await asyncio.to_thread(self._plugins, "VolumeDriver")], "Network": ["bridge", "host", "null"], "Authorization": None,
+                        "Log": [*sorted(log_drivers.DRIVERS), *await asyncio.to_thread(self._plugins, "LogDriver")]},
             **self._limits(),
             "Debug": config.debug, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
             "OomKillDisable": not engine.cgroups_v2, "SystemTime": format_ns(time.time_ns()),
@@ -107,6 +108,9 @@ class System:
                                 *(["name=cgroupns"])],
             "CDISpecDirs": [], "Warnings": None,
         }  # fmt: skip
+
+    def _plugins(self, kind: str) -> list[str]:
+        return [plugin.name for plugin in self._engine.plugins.of_kind(kind)]
 
     def _limits(self) -> Json:
         return {

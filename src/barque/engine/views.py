@@ -36,7 +36,7 @@ def inspect(engine: "Engine", container: Container) -> Json:
         "ResolvConfPath": f"{folder}/resolv.conf" if container.state["started_before"] else "",
         "HostnamePath": f"{folder}/hostname" if container.state["started_before"] else "",
         "HostsPath": f"{folder}/hosts" if container.state["started_before"] else "",
-        "LogPath": row["log_path"],
+        "LogPath": row["log_path"] if row["host"]["LogConfig"]["Type"] == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": row["restart_count"],
         "Driver": "overlay2",

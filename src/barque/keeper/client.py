@@ -264,6 +264,10 @@ class Keeper:
         """Open the container's log file anew, after it was moved or emptied from outside."""
         await self._call({"op": "log_reopen", "of": id})
 
+    async def log_clear(self, id: str) -> None:
+        """Forget all that a running container has logged."""
+        await self._call({"op": "log_clear", "of": id})
+
     async def list(self) -> _Rows:
         """Return a row per process: id, exec_id, pid, start_time, tty, and "exit" once it ended."""
         ok = await self._call({"op": "list"})

@@ -16,12 +16,17 @@ import struct
 from typing import Any
 
 _RECORD = struct.Struct("=QQQQ")
+_GUARD = struct.Struct("=QQ")
 
 
 class LogSettings:
-    """What the log options say; max_size in bytes, -1 without limit."""
+    """What the log options say; max_size in bytes, -1 without limit.
 
-    __slots__ = ("attrs", "compress", "max_file", "max_size", "path")
+    guard names a file that says how far another process has read: packed inode and offset. No file of the
+    log is dropped before it was read; empty: dropped by number alone.
+    """
+
+    __slots__ = ("attrs", "compress", "guard", "max_file", "max_size", "path")
 
     def __init__(self, raw: dict[str, Any]) -> None:
         """Check and take over the daemon's log settings.
@@ -29,7 +34,7 @@ class LogSettings:
         Raises:
             ValueError: a key has a wrong type or value, or is unknown.
         """
-        unknown = raw.keys() - {"driver", "path", "max_size", "max_file", "compress", "attrs"}
+        unknown = raw.keys() - {"driver", "path", "max_size", "max_file", "compress", "attrs", "guard"}
         if unknown:
             raise ValueError(f"unknown log settings: {', '.join(sorted(unknown))}")
         self.path = raw.get("path", "")
@@ -37,6 +42,7 @@ class LogSettings:
         self.max_file: int = raw.get("max_file", 1)
         self.compress = raw.get("compress", False)
         self.attrs: dict[str, str] = raw.get("attrs") or {}
+        self.guard: str = raw.get("guard") or ""
         if not (isinstance(self.path, str) and self.path.startswith("/")):
             raise ValueError("log path must be absolute")
         if type(self.max_size) is not int or type(self.max_file) is not int or self.max_file < 1:
@@ -125,8 +131,30 @@ class LogFile:
             return
         self.size = position
 
+    def is_held(self) -> bool:
+        """Tell whether the log is full and the file that would be dropped was not read yet."""
+        if not self.settings.guard or not self.is_full():
+            return False
+        path, oldest = self.settings.path, self.settings.max_file - 1
+        try:
+            status = os.stat(f"{path}.{oldest}")
+        except FileNotFoundError:
+            # It is compressed, which is done to what was read, or there is room still.
+            return False
+        try:
+            with open(self.settings.guard, "rb", buffering=0) as file:
+                inode, offset = _GUARD.unpack(file.read(_GUARD.size))
+        except (OSError, struct.error):
+            return True
+        if inode == status.st_ino:
+            return bool(offset < status.st_size)
+        return inode != self._inode and find_rotated(path, inode) is None
+
     def rotate(self) -> None:
         """Start a new file; `rotated` gets the inode of a file to compress, if any."""
+        if self.is_held():
+            # It grows beyond its size by what is being written just now; then output is left in the pipe.
+            return
         self.record()
         path, keep = self.settings.path, self.settings.max_file
         try:
@@ -150,6 +178,18 @@ class LogFile:
         self.record()
         if self.settings.compress:
             self.rotated.append(inode)
+
+    def clear(self) -> None:
+        """Forget all that was logged.
+
+        Raises:
+            OSError: a file cannot be cut or removed.
+        """
+        os.ftruncate(self._fd, 0)
+        self.size = 0
+        self.record()
+        for number in range(1, self.settings.max_file):
+            _shift(self.settings.path, number, 0)
 
     def reopen(self) -> None:
         """Open the path anew.

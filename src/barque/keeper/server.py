@@ -344,6 +344,12 @@ class Server:
             task.log.reopen()
         reply.ok({})
 
+    def _log_clear(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
+        task = self.running(self.key(message))
+        if task.log is not None:
+            task.log.clear()
+        reply.ok({})
+
     def _list(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         reply.ok({"tasks": [task.row() for task in self.tasks.values()]})
 
@@ -428,7 +434,7 @@ _Operation = Callable[[Server, Connection, dict[str, Any], list[int], Reply], No
 _OPERATIONS: dict[str, _Operation] = {
     "hello": Server._hello, "adopt": Server._adopt, "recover": Server._recover, "start": Server._start,
     "exec": Server._exec, "attach": Server._attach, "signal": Server._signal, "resize": Server._resize,
-    "close_stdin": Server._close_stdin, "log_reopen": Server._log_reopen, "list": Server._list,
+    "close_stdin": Server._close_stdin, "log_reopen": Server._log_reopen, "log_clear": Server._log_clear, "list": Server._list,
     "hold": Server._hold, "exited": Server._exited, "forget": Server._forget, "ping": Server._ping,
     "goodbye": Server._goodbye, "shutdown": Server._shutdown,
 }  # fmt: skip

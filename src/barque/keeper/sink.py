@@ -126,7 +126,7 @@ class Sink:
             text = text[: text.index(b"\n") + 1]
             stamp, self._piece_stamp = self._piece_stamp, b""
         lines = self._format.lines(text, stamp)
-        if not log.fits(lines):
+        if not log.fits(lines) and not log.is_full():
             end = lines.find(b"\n", log.settings.max_size - log.size - 1) + 1
             if 0 < end < len(lines):
                 # As many input lines as output lines, since a log line ends with its only newline.

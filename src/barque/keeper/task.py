@@ -109,6 +109,10 @@ class Task:
         """Move one chunk; return whether more may be there."""
         fd = self._streams[stream]
         sink = self.sinks.get(stream)
+        if self.log is not None and self.raw_status is None and self.log.is_held():
+            self.pause_output()
+            self.poller.later(_RETRY_S, self.output_may_flow)
+            return False
         try:
             if sink is not None and not self.tty:
                 data = sink.splice(fd, _LARGE)

@@ -27,8 +27,6 @@ def refused(config, match, error=InvalidInputError):
         ({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 2}}, "maximum retry count can only be used"),
         ({"RestartPolicy": {"Name": "always"}, "AutoRemove": True}, "can't create 'AutoRemove' container"),
         ({"Runtime": "nosuch"}, "unknown or invalid runtime name: nosuch"),
-        ({"LogConfig": {"Type": "nosuch"}}, "no log driver named 'nosuch' is registered"),
-        ({"LogConfig": {"Config": {"x": "y"}}}, "unknown log opt 'x' for json-file log driver"),
         ({"PortBindings": {"80/abc": None}}, "invalid proto: abc"),
         ({"PortBindings": {"99999/tcp": None}}, "invalid port specification"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "99999"}]}}, "invalid port specification"),

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from barque.api import times
-from barque.api.call import Call, encode
+from barque.api.call import Call, encode, nothing
 from barque.api.hijack import MULTIPLEXED, RAW, UPGRADE_HEADER, Session, head
 from barque.api.router import Table
 from barque.api.streams import follow_chunks, send_messages
@@ -22,6 +22,7 @@ def add(table: Table) -> None:
     table.add("POST", "/containers/{ref}/attach", attach, follows=True)
     table.add("GET", "/containers/{ref}/attach/ws", attach_websocket, follows=True)
     table.add("GET", "/containers/{ref}/logs", logs, follows=True)
+    table.add("POST", "/containers/{ref}/logs/clear", clear_logs)
     table.add("GET", "/containers/{ref}/stats", stats, follows=True)
     table.add("POST", "/containers/{ref}/wait", wait, follows=True)
 
@@ -91,6 +92,12 @@ async def logs(call: Call) -> web.StreamResponse:
     stream = await call.backend.containers.logs(call.params["ref"], options)
     multiplexed = not stream.tty and call.version >= (1, 42)
     return await follow_chunks(call, stream.chunks, MULTIPLEXED if multiplexed else RAW)
+
+
+async def clear_logs(call: Call) -> web.StreamResponse:
+    """Forget what a container has said; Docker has no such path."""
+    await call.backend.containers.clear_logs(call.params["ref"])
+    return nothing()
 
 
 async def stats(call: Call) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from barque.cli.go_lexer import TemplateError
+from barque.base.go_lexer import TemplateError
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def _call_html(text: Any) -> str:
 
 
 def _urlquery(text: Any) -> str:
-    from barque.client.api import quote
+    from urllib.parse import quote_plus
 
-    return quote(go_print(text)).replace("%20", "+")
+    return quote_plus(go_print(text), safe="-_.~")
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

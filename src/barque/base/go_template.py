@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from barque.base.go_functions import FUNCTIONS, go_print, items_of, truth
+from barque.base.go_lexer import TemplateError, Token, split
 from barque.base.record import Record
-from barque.cli.go_functions import FUNCTIONS, go_print, items_of, truth
-from barque.cli.go_lexer import TemplateError, Token, split
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, strategies
 
 from barque.base.errors import InvalidInputError
-from barque.cli.go_lexer import TemplateError
-from barque.cli.go_template import Template
+from barque.base.go_lexer import TemplateError
+from barque.base.go_template import Template
 from barque.cli.tables import align, parse_template, render
 
 DATA = {

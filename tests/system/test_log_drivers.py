@@ -1,0 +1,322 @@
+"""Log drivers on a real engine against real servers on loopback."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from system.log_servers import Fluentd, Http, Lines, certificate, gelf_messages
+
+pytestmark = pytest.mark.system
+
+
+def until(condition, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def served():
+    """Make servers that are closed at the end."""
+    made = []
+
+    def make(kind, *arguments, **options):
+        made.append(kind(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+def options(driver, **values):
+    found = ["--log-driver", driver]
+    for key, value in values.items():
+        found += ["--log-opt", f"{key.replace('_', '-')}={value}"]
+    return found
+
+
+SPEAK = ["sh", "-c", "echo to out; echo to err >&2; echo; printf unfinished"]
+
+
+def test_rsyslog_gets_lines_over_udp_and_tcp(engine, tmp_path):
+    daemon = shutil.which("rsyslogd")
+    if daemon is None:
+        pytest.skip("rsyslog is not installed")
+    target, config = tmp_path / "messages", tmp_path / "conf"
+    config.write_text(
+        'module(load="imudp")\nmodule(load="imtcp")\n'
+        'input(type="imudp" address="127.0.0.1" port="10514")\ninput(type="imtcp" address="127.0.0.1" port="10515")\n'
+        'template(name="t" type="string" string="%syslogfacility-text%.%syslogseverity-text% %syslogtag%%msg%\\n")\n'
+        f'*.* action(type="omfile" file="{target}" template="t")\n'
+    )
+    server = subprocess.Popen([daemon, "-n", "-f", str(config), "-i", str(tmp_path / "pid")])
+    try:
+        until((tmp_path / "pid").exists)
+        for scheme, port, form in (("udp", 10514, "rfc3164"), ("tcp", 10515, "rfc5424")):
+            address = f"{scheme}://127.0.0.1:{port}"
+            engine.docker("run", "--rm", *options("syslog", syslog_address=address, syslog_format=form,
+                          syslog_facility="local3", tag=f"{scheme}-{{{{.Name}}}}"), "--name", "sys", "busybox", *SPEAK)  # fmt: skip
+        until(lambda: target.exists() and target.read_text().count("unfinished") == 2)
+        text = target.read_text()
+        for scheme in ("udp", "tcp"):
+            assert f"local3.info {scheme}-sys[" in text and f"local3.err {scheme}-sys[" in text
+        assert text.count("to out") == text.count("to err") == 2
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_syslog_over_tls_and_over_a_socket(engine, served, tmp_path):
+    server = served(Lines, context=certificate(tmp_path))
+    address = f"tcp+tls://127.0.0.1:{server.port}"
+    engine.docker("run", "--rm", *options("syslog", syslog_address=address, syslog_format="rfc5424micro",
+                  syslog_tls_ca_cert=tmp_path / "ca.pem"), "busybox", "echo", "over tls")  # fmt: skip
+    until(lambda: any(b"over tls" in line for line in server.got))
+    refused = engine.docker_result("run", "--rm", *options("syslog", syslog_address=address), "busybox", "true")
+    assert "failed to initialize logging driver" in refused.stderr and "CERTIFICATE_VERIFY_FAILED" in refused.stderr.upper()
+    path = tmp_path / "sock"
+    local = served(Lines, "unixgram", str(path))
+    engine.docker("run", "--rm", *options("syslog", syslog_address=f"unixgram://{path}"), "busybox", "echo", "by socket")
+    until(lambda: any(b"by socket" in line for line in local.got))
+
+
+def test_gelf_over_udp_and_tcp(engine, served):
+    udp = served(Lines, "udp")
+    engine.docker("run", "--rm", "-l", "team=a", *options("gelf", gelf_address=f"udp://127.0.0.1:{udp.port}", labels="team"),
+                  "--name", "gelfed", "busybox", "sh", "-c", "echo short; head -c 9000 /dev/urandom | od -x | tr -d '\\n '")  # fmt: skip
+    found = until(lambda: len(m := gelf_messages(list(udp.got))) >= 2 and m)
+    assert (found[0]["short_message"], found[0]["_container_name"], found[0]["_team"]) == ("short", "gelfed", "a")
+    assert len(found[1]["short_message"]) > 10_000
+    tcp = served(Lines, separator=b"\0")
+    engine.docker("run", "--rm", *options("gelf", gelf_address=f"tcp://127.0.0.1:{tcp.port}"), "busybox", *SPEAK)
+    rows = until(lambda: len(tcp.got) >= 3 and [json.loads(m) for m in tcp.got])
+    assert sorted((r["short_message"], r["level"]) for r in rows) == [("to err", 3), ("to out", 6), ("unfinished", 6)]
+
+
+def test_fluentd_with_acknowledgement_and_exact_times(engine, served):
+    server = served(Fluentd)
+    engine.docker("run", "--rm", *options("fluentd", fluentd_address=f"127.0.0.1:{server.port}", tag="app.{{.Name}}",
+                  fluentd_request_ack="true", fluentd_sub_second_precision="true", env="A"), "-e", "A=b",
+                  "--name", "flu", "busybox", "sh", "-c", "echo one; yes | head -c 40000 | tr -d '\\n'")  # fmt: skip
+    until(lambda: any(record.get("partial_last") == "true" for _, _, record in server.got))
+    tag, moment, record = server.got[0]
+    assert tag == "app.flu" and len(moment) == 8
+    assert (record["log"], record["source"], record["container_name"], record["A"]) == ("one", "stdout", "/flu", "b")
+    pieces = [r for _, _, r in server.got if "partial_id" in r]
+    assert [r["partial_ordinal"] for r in pieces] == ["1", "2"] and "".join(r["log"] for r in pieces) == "y" * 20000
+
+
+def test_splunk_in_all_forms(engine, served):
+    server = served(Http)
+    url = f"http://127.0.0.1:{server.port}"
+    for form, more in (("inline", {"splunk_gzip": "true"}), ("json", {"splunk_index": "main"}), ("raw", {"tag": "t"})):
+        engine.docker("run", "--rm", *options("splunk", splunk_url=url, splunk_token="tok", splunk_format=form, **more),
+                      "busybox", "echo", '{"a": 1}')  # fmt: skip
+    posts = until(lambda: len(p := [g for g in server.got if g[0] == "POST"]) == 3 and p)
+    events = [json.loads(body) for _, _, _, body in posts]
+    assert events[0]["event"]["line"] == '{"a": 1}' and events[1]["event"]["line"] == {"a": 1}
+    assert events[1]["index"] == "main" and events[2]["event"] == 't {"a": 1}'
+    assert posts[0][2]["Authorization"] == "Splunk tok" and posts[0][1] == "/services/collector/event/1.0"
+    assert [g[0] for g in server.got].count("OPTIONS") == 3
+    bad = served(Http, lambda method, path: (403, {"text": "Invalid token"}))
+    refused = engine.docker_result("run", "--rm", *options("splunk", splunk_url=f"http://127.0.0.1:{bad.port}", splunk_token="x"),
+                                   "busybox", "true")  # fmt: skip
+    assert "failed to verify connection - 403" in refused.stderr
+
+
+@pytest.fixture
+def cloudwatch(monkeypatch):
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_cloudwatch_gets_events_in_a_group_that_is_made(cloudwatch, served, tmp_path):
+    import conftest
+
+    # The daemon's own environment has the credentials.
+    credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": str(tmp_path)}
+    old = {key: os.environ.get(key) for key in credentials}
+    os.environ.update(credentials)
+    try:
+        for engine in conftest._engine():
+            words = options("awslogs", awslogs_region="eu-west-1", awslogs_endpoint=cloudwatch, awslogs_group="shop",
+                            awslogs_stream="web", awslogs_create_group="true")  # fmt: skip
+            engine.docker("run", "--rm", *words, "busybox", *SPEAK)
+            refused = engine.docker_result("run", "--rm", *options("awslogs", awslogs_region="eu-west-1",
+                                           awslogs_endpoint=cloudwatch, awslogs_group="none"), "busybox", "true")  # fmt: skip
+            assert "failed to create Cloudwatch log stream" in refused.stderr
+            import boto3
+
+            client = boto3.client("logs", region_name="eu-west-1", endpoint_url=cloudwatch)
+
+            def stored(client=client):
+                return [e["message"] for e in client.get_log_events(logGroupName="shop", logStreamName="web")["events"]]
+
+            until(lambda: len(stored()) >= 3)
+            assert sorted(stored()) == ["to err", "to out", "unfinished"]
+    finally:
+        for key, value in old.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
+
+
+def test_google_gets_entries_with_a_service_accounts_token(served, tmp_path):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    import conftest
+
+    google = served(Http, lambda method, path: (200, {"access_token": "secret-token", "expires_in": 3600}))
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())  # fmt: skip
+    account = {"client_email": "a@b", "private_key": key.decode(), "project_id": "proj",
+               "token_uri": f"http://127.0.0.1:{google.port}/token"}  # fmt: skip
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    variables = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+                 "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"http://127.0.0.1:{google.port}/"}  # fmt: skip
+    os.environ.update(variables)
+    try:
+        for engine in conftest._engine():
+            engine.docker("run", "--rm", *options("gcplogs", gcp_log_cmd="true", gcp_meta_name="vm"), "busybox", "echo", "cloudy")
+            posts = until(lambda: [g for g in google.got if g[1] == "/v2/entries:write"])
+    finally:
+        for name in variables:
+            del os.environ[name]
+    assert posts[0][2]["Authorization"] == "Bearer secret-token"
+    body = json.loads(posts[0][3])
+    assert body["logName"] == "projects/proj/logs/gcplogs-docker-driver"
+    payload = body["entries"][0]["jsonPayload"]
+    assert (payload["message"], payload["container"]["command"], payload["instance"]) == ("cloudy", "echo cloudy", {"name": "vm"})
+
+
+def test_logs_work_for_every_driver_by_a_cache_unless_it_is_switched_off(engine, served):
+    server = served(Lines, "udp")
+    address = {"gelf_address": f"udp://127.0.0.1:{server.port}"}
+    for name, words in {"local": options("local", max_size="1m"), "gelf": options("gelf", **address)}.items():
+        engine.docker("run", "--name", f"cached-{name}", *words, "busybox", *SPEAK)
+        result = engine.docker_result("logs", f"cached-{name}")
+        assert (result.stdout, result.stderr) == ("to out\n\nunfinished", "to err\n")
+        assert engine.docker("inspect", "-f", "{{.LogPath}}", f"cached-{name}") == ""
+    for name, words in {"none": ["--log-driver", "none"], "off": options("gelf", cache_disabled="true", **address)}.items():
+        engine.docker("run", "--name", f"uncached-{name}", *words, "busybox", "true")
+        assert "configured logging driver does not support reading" in engine.docker_result("logs", f"uncached-{name}").stderr
+
+
+def test_options_of_json_files_choose_attributes_and_rotate(engine):
+    words = options("json-file", max_size="20k", max_file="3", compress="true", labels_regex="^t", env="A", tag="{{.Name}}")
+    engine.docker("run", "--name", "files", "-l", "team=a", "-e", "A=b", *words, "busybox", "seq", "1", "3000")
+    first = engine.docker("logs", "--details", "files").splitlines()[-1]
+    assert first == "A=b,tag=files,team=a 3000"
+    path = Path(engine.docker("inspect", "-f", "{{.LogPath}}", "files"))
+    until(lambda: {p.name[len(path.name):] for p in path.parent.glob("*-json.log*")} == {"", ".1.gz", ".2.gz"})
+    assert engine.docker("logs", "files").splitlines()[-1] == "3000"
+
+
+def test_a_log_can_be_cleared_while_its_container_runs_and_after(engine):
+    engine.docker("run", "-d", "--name", "clean", "busybox", "sh", "-c", "echo before; while ! test -e /go; do sleep 0.05; done; echo after; sleep 100")
+    until(lambda: engine.docker("logs", "clean") == "before")
+    engine.barque("logs", "--clear", "clean")
+    assert engine.docker("logs", "clean") == ""
+    engine.docker("exec", "clean", "touch", "/go")
+    until(lambda: engine.docker("logs", "clean") == "after")
+    engine.docker("kill", "clean")
+    engine.barque("logs", "--clear", "clean")
+    assert engine.docker("logs", "clean") == ""
+    engine.docker("rm", "clean")
+
+
+def test_a_dead_server_stops_no_container_in_non_blocking_mode_and_gets_what_the_buffer_holds(engine, served):
+    server = served(Lines, separator=b"\0")
+    port = server.port
+    server.close()
+    words = options("gelf", gelf_address=f"tcp://127.0.0.1:{port}", gelf_tcp_max_reconnect="0",
+                    mode="non-blocking", max_buffer_size="1m")  # fmt: skip
+    began = time.monotonic()
+    engine.docker("run", "--name", "unheard", *words, "busybox", "seq", "1", "20000")
+    assert time.monotonic() - began < 10
+    again = served(Lines, separator=b"\0", port=port)
+    until(lambda: again.got and json.loads(again.got[-1])["short_message"] == "20000")
+    assert [json.loads(m)["short_message"] for m in again.got] == [str(n) for n in range(1, 20001)]
+    blocking = options("gelf", gelf_address="tcp://127.0.0.1:1")
+    refused = engine.docker_result("run", "--name", "refused", *blocking, "busybox", "true")
+    assert "failed to initialize logging driver: gelf: cannot connect to GELF endpoint: 127.0.0.1:1" in refused.stderr
+    assert "connection refused" in refused.stderr
+
+
+def test_a_slow_server_holds_a_container_back_in_blocking_mode_and_nothing_is_lost(engine, served):
+    server = served(Lines, separator=b"\0")
+    words = options("gelf", gelf_address=f"tcp://127.0.0.1:{server.port}", gelf_tcp_max_reconnect="0",
+                    cache_max_size="300k", cache_max_file="2", cache_compress="false")  # fmt: skip
+    engine.docker("run", "-d", "--name", "held", *words, "busybox", "sh", "-c",
+                  "echo start; while ! test -e /go; do sleep 0.05; done; seq 1 12000 | sed 's/$/ " + "x" * 500 + "/'; echo done > /done; sleep 100")  # fmt: skip
+    until(lambda: server.got)
+    port = server.port
+    server.close()
+    engine.docker("exec", "held", "touch", "/go")
+    log = Path(engine.root / "data" / "containers" / engine.docker("inspect", "-f", "{{.Id}}", "held"))
+    until(lambda: (log / "container-cached.log.1").exists() and (log / "container-cached.log").stat().st_size > 300_000)
+    size = until(lambda: (s := _size(log)) == (time.sleep(0.3), _size(log))[1] and s)
+    assert size < 5_000_000
+    assert engine.docker_result("exec", "held", "cat", "/done").returncode == 1
+    again = served(Lines, separator=b"\0", port=port)
+    until(lambda: engine.docker_result("exec", "held", "cat", "/done").returncode == 0)
+    until(lambda: again.got and json.loads(again.got[-1])["short_message"].startswith("12000 "))
+    got = [json.loads(m)["short_message"] for m in [*server.got, *again.got]]
+    numbers = [int(n.split()[0]) for n in got if n != "start"]
+    # What went into the dead server's connection just before it closed may come twice, never not at all.
+    assert set(numbers) >= set(range(1, 12001))
+    engine.docker("rm", "-f", "held")
+
+
+def _size(folder):
+    return sum(p.stat().st_size for p in folder.glob("container-cached.log*"))
+
+
+def test_a_killed_daemon_loses_no_line_and_delivers_those_of_removed_containers(own_engine, served):
+    engine = own_engine
+    server = served(Fluentd)
+    words = options("fluentd", fluentd_address=f"127.0.0.1:{server.port}", fluentd_request_ack="true")
+    engine.docker("run", "-d", "--name", "talks", *words, "busybox", "sh", "-c",
+                  "i=0; while test $i -lt 3000; do i=$((i+1)); echo $i; done; sleep 100")  # fmt: skip
+    until(lambda: len(server.got) > 100)
+    os.kill(engine.pid, signal.SIGKILL)
+    engine.process.wait()
+    until(lambda: engine.docker_result("ps").returncode == 0)
+    engine.adopt()
+    engine.process = None
+    until(lambda: server.got[-1][2]["log"] == "3000")
+    assert {int(r["log"]) for _, _, r in server.got} == set(range(1, 3001))
+    port = server.port
+    server.close()
+    engine.docker("rm", "-f", "talks")
+    again = served(Fluentd, port=port)
+    engine.docker("run", "--name", "last", *words, "busybox", "echo", "first words")
+    until(lambda: again.got)
+    again.close()
+    engine.docker("start", "-a", "last", check=False)
+    third = served(Fluentd, port=port)
+    engine.docker("start", "-a", "last")
+    engine.docker("rm", "last")
+    until(lambda: "first words" in [r["log"] for _, _, r in third.got])
+    until(lambda: not list((engine.root / "data").glob("unsent/*")))
+
+
+def test_our_command_knows_the_drivers(engine):
+    listed = json.loads(engine.docker("info", "-f", "{{json .Plugins.Log}}"))
+    assert set(listed) >= {"awslogs", "fluentd", "gcplogs", "gelf", "journald", "json-file", "local", "splunk", "syslog"}
+    result = engine.run([sys.executable, "-m", "barque", "run", "--log-driver", "nosuch", "busybox"])
+    assert "logger: no log driver named 'nosuch' is registered" in result.stderr

@@ -4,6 +4,9 @@ from barque.api.backends import Json
 
 Version = tuple[int, int]
 
+_OF_IMAGES = frozenset(("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Healthcheck", "ArgsEscaped", "Volumes",
+                        "WorkingDir", "OnBuild", "Labels", "StopSignal", "Shell"))  # fmt: skip
+
 _RUNTIME_ONLY = {
     "Hostname": "", "Domainname": "", "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
     "Tty": False, "OpenStdin": False, "StdinOnce": False, "Image": "",
@@ -42,8 +45,12 @@ def image_row(value: Json, version: Version) -> Json:
 
 def image(value: Json, version: Version) -> Json:
     """Return an inspected image."""
+    config = value.get("Config") or {}
     if version < (1, 50):
-        value["Config"] = {**_RUNTIME_ONLY, **(value.get("Config") or {})}
+        value["Config"] = {**_RUNTIME_ONLY, **config}
+    else:
+        # What an image that was made of a container still knows of that one is told no more.
+        value["Config"] = {key: item for key, item in config.items() if key in _OF_IMAGES}
     if version < (1, 45):
         value.setdefault("Container", "")
         value.setdefault("ContainerConfig", {**_RUNTIME_ONLY, "Env": None, "Cmd": None, "Volumes": None,

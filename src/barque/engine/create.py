@@ -132,6 +132,8 @@ def merge(config: Json, image: Json) -> Json:
         both = {**(image.get(key) or {}), **(made.get(key) or {})}
         if both or key == "Labels":
             made[key] = both
+        elif key == "Volumes":
+            made[key] = None
     known = {entry.partition("=")[0] for entry in made["Env"] or []}
     inherited = [entry for entry in image.get("Env") or [] if entry.partition("=")[0] not in known]
     made["Env"] = [*(made["Env"] or []), *inherited]
@@ -180,6 +182,9 @@ def fill_host(engine: "Engine", host: Json) -> None:
     for key, value in defaults.items():
         if host.get(key) in (None, "", 0):
             host[key] = value
+    if host["MemorySwappiness"] == -1:
+        host["MemorySwappiness"] = None
+    host["OomKillDisable"] = None if engine.cgroups_v2 else bool(host["OomKillDisable"])
     if host["NetworkMode"] == "default":
         host["NetworkMode"] = "bridge"
     if host["Privileged"] and not engine.cgroups_v2:

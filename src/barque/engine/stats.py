@@ -69,11 +69,12 @@ def _memory(raw: Json) -> Json:
     return shown
 
 
-def _block(raw: Json) -> Json:
+def _block(raw: Json, absent: list[Json] | None) -> Json:
+    """Return the counters of block devices; version 2 of control groups has not all: null, version 1 empty lists."""
     names = ("io_service_bytes_recursive", "io_serviced_recursive", "io_queue_recursive",
              "io_service_time_recursive", "io_wait_time_recursive", "io_merged_recursive", "io_time_recursive",
              "sectors_recursive")  # fmt: skip
-    return {name: raw["blkio"].get(name) for name in names}
+    return {name: raw["blkio"].get(name, absent) for name in names}
 
 
 def _empty(container: Container) -> Json:
@@ -81,7 +82,7 @@ def _empty(container: Container) -> Json:
            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}  # fmt: skip
     return {
         "name": f"/{container.name}", "id": container.id, "read": ZERO, "preread": ZERO, "pids_stats": {},
-        "blkio_stats": _block({"blkio": {}}), "num_procs": 0, "storage_stats": {}, "cpu_stats": cpu,
+        "blkio_stats": _block({"blkio": {}}, None), "num_procs": 0, "storage_stats": {}, "cpu_stats": cpu,
         "precpu_stats": cpu, "memory_stats": {},
     }  # fmt: skip
 
@@ -99,7 +100,7 @@ def sample(engine: "Engine", container: Container, before: Json | None) -> Json:
     shown.update(
         read=format_ns(time.time_ns()),
         pids_stats={"current": raw["pids"]["current"], **({"limit": limit} if limit else {})},
-        blkio_stats=_block(raw), cpu_stats=_cpu(raw), memory_stats=_memory(raw),
+        blkio_stats=_block(raw, None if engine.cgroups_v2 else []), cpu_stats=_cpu(raw), memory_stats=_memory(raw),
         networks=engine.network.statistics(container.id),
     )  # fmt: skip
     if before is not None:

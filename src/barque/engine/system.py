@@ -77,7 +77,6 @@ class System:
             "DriverStatus": [["Backing Filesystem", "overlayfs"], ["Supports d_type", "true"],
                              ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
                              ["userxattr", "false"]],
-            "SystemStatus": None,
             "Plugins": {"Volume": ["local", *await asyncio.to_thread(self._plugins, "VolumeDriver")], "Network": ["bridge", "host", "null"], "Authorization": None,
                         "Log": [*sorted(log_drivers.DRIVERS), *await asyncio.to_thread(self._plugins, "LogDriver")]},
             **self._limits(),
@@ -107,6 +106,7 @@ class System:
             "SecurityOptions": ["name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                                 *(["name=cgroupns"])],
             "CDISpecDirs": [], "Warnings": None,
+            **({"FirewallBackend": {"Driver": "nftables"}} if config.network.iptables else {}),
         }  # fmt: skip
 
     def _plugins(self, kind: str) -> list[str]:
@@ -116,7 +116,6 @@ class System:
         return {
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": _ipv4_forwarding(),
-            "BridgeNfIptables": False, "BridgeNfIp6tables": False,
         }  # fmt: skip
 
     def _registries(self) -> Json:

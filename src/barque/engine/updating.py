@@ -55,7 +55,7 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
         engine.save(container)
         await engine.database.flush()
     engine.publish(container, "update")
-    return {"Warnings": warnings}
+    return {"Warnings": warnings or None}
 
 
 def _given(changes: Json) -> Json:

@@ -48,7 +48,7 @@ def inspect(engine: "Engine", container: Container) -> Json:
         "HostConfig": {**container.host, "Links": links.shown(engine, container)},
         "GraphDriver": {"Name": "overlay2", "Data": _driver_data(engine, container)},
         "Mounts": mount_points.shown(row["mounts"]),
-        "Config": container.config,
+        "Config": {**container.config},
         "NetworkSettings": describe.network_settings(
             container.sandbox, row["networking"], _network_ids(engine, container), sandbox_id=sandbox,
             sandbox_key=f"/proc/{container.pid}/ns/net" if container.is_running else "",

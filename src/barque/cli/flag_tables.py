@@ -185,6 +185,48 @@ q quiet bool Suppress the load output
 o output string Write to a file, instead of STDOUT
 - platform string Save only this platform (os[/arch[/variant]])
 """,
+    "image pull": """
+a all-tags bool Download all tagged images in the repository
+- disable-content-trust bool=true Skip image verification
+- platform string Set platform if server is multi-platform capable
+q quiet bool Suppress verbose output
+""",
+    "image push": """
+a all-tags bool Push all tags of an image to the repository
+- disable-content-trust bool=true Skip image signing
+- platform string Push this platform of an image alone (os[/arch[/variant]])
+q quiet bool Suppress verbose output
+""",
+    "login": """
+p password string Password or Personal Access Token (PAT)
+- password-stdin bool Take the Password or Personal Access Token (PAT) from stdin
+u username string Username
+""",
+    "manifest annotate": """
+- arch string Set architecture
+- os string Set operating system
+- os-features strings Set operating system feature
+- os-version string Set operating system version
+- variant string Set architecture variant
+""",
+    "manifest create": """
+a amend bool Amend an existing manifest list
+- insecure bool Allow communication with an insecure registry
+""",
+    "manifest inspect": """
+- insecure bool Allow communication with an insecure registry
+v verbose bool Output additional info including layers and platform
+""",
+    "manifest push": """
+- insecure bool Allow push to an insecure registry
+p purge bool Remove the local manifest list after push
+""",
+    "search": """
+f filter filter Filter output based on conditions provided
+- format string Pretty-print search using a Go template
+- limit int Max number of search results
+- no-trunc bool Don't truncate output
+""",
     "image rm": """
 f force bool Force removal of the image
 - no-prune bool Do not delete untagged parents

@@ -6,7 +6,7 @@ import os
 import sys
 
 from barque.base.errors import BarqueError
-from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, Command, find
+from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, OFFLINE, Command, find
 from barque.cli.flags import Flag, Options, UsageError, parse, read_table
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
@@ -206,6 +206,8 @@ def _call(command: Command, path: str, typed: str, options: Options, rest: list[
     try:
         if path in LOCAL:
             return int(verb(options) or 0)
+        if path in OFFLINE:
+            return int(verb(rest, options, global_options) or 0)
         api = open_api(global_options)
         return int(verb(Invocation(api, typed, options, rest, global_options)) or 0)
     except ExitError as end:

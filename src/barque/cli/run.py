@@ -9,7 +9,6 @@ from barque.base.errors import BarqueError, InvalidInputError
 from barque.cli.flags import Options
 from barque.cli.run_spec import create_body
 from barque.cli.verb import Invocation
-from barque.client.api import Api
 from barque.client.http import ApiError
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
@@ -125,7 +124,7 @@ def _create(call: Invocation, body: dict[str, object]) -> str:
     identity = ""
     try:
         if options["pull"] == "always":
-            _pull(call.api, image, options)
+            _pull(call, image)
         answer = _post_create(call, body, image)
         identity = str(answer["Id"])
         if descriptor >= 0:
@@ -163,7 +162,7 @@ def _post_create(call: Invocation, body: dict[str, object], image: str) -> dict[
             raise
     if not options["quiet"]:
         print(f"Unable to find image '{_familiar(image)}' locally", file=sys.stderr)
-    _pull(call.api, image, options)
+    _pull(call, image)
     return dict(call.api.call("POST", "/containers/create", parameters=parameters, json_body=body))
 
 
@@ -176,13 +175,16 @@ def _familiar(image: str) -> str:
     return image if ":" in last or "@" in image else f"{image}:latest"
 
 
-def _pull(api: Api, image: str, options: Options) -> None:
+def _pull(call: Invocation, image: str) -> None:
     from barque.cli.progress import show_progress
+    from barque.cli.transfers import auth_header
+    from barque.oci.reference import parse
 
     name, tag = split_reference(image)
-    parameters = {"fromImage": name, "tag": tag, "platform": _platform(options)}
-    response = api.send("POST", "/images/create", parameters=parameters)
-    show_progress(response.json_stream(), quiet=options["quiet"])
+    parameters = {"fromImage": name, "tag": tag, "platform": _platform(call.options)}
+    headers = auth_header(parse(image).domain, call.global_options)
+    response = call.api.send("POST", "/images/create", parameters=parameters, headers=headers)
+    show_progress(response.json_stream(), quiet=call.options["quiet"])
     response.close()
 
 

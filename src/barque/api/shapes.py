@@ -35,6 +35,10 @@ def image_row(value: Json, version: Version) -> Json:
     """Return an image of a list."""
     if version < (1, 51):
         value["Containers"] = -1
+    if version < (1, 47):
+        value.pop("Manifests", None)
+    if version < (1, 48):
+        value.pop("Descriptor", None)
     if version < (1, 44):
         value["VirtualSize"] = value.get("Size", 0)
     if version < (1, 43):
@@ -46,6 +50,9 @@ def image_row(value: Json, version: Version) -> Json:
 def image(value: Json, version: Version) -> Json:
     """Return an inspected image."""
     config = value.get("Config") or {}
+    if version < (1, 48):
+        value.pop("Descriptor", None)
+        value.pop("Manifests", None)
     if version < (1, 50):
         value["Config"] = {**_RUNTIME_ONLY, **config}
     else:

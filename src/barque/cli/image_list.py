@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from barque.base.errors import UnsupportedError
+from barque.base.errors import InvalidInputError
 from barque.cli.tables import show
 from barque.cli.units import human_duration, human_size
 from barque.cli.verb import Invocation, filters_json
@@ -16,7 +16,7 @@ def ls(call: Invocation) -> int:
     """List images."""
     options = call.options
     if options["tree"]:
-        raise UnsupportedError("the tree view of images is not supported")
+        return _tree(call)
     pairs = list(options["filter"])
     if call.words:
         pairs.append(f"reference={call.words[0]}")
@@ -38,6 +38,21 @@ def ls(call: Invocation) -> int:
         else ("Repository Tag Digest ID CreatedSince Size")
     )
     show(rows, columns(truncated), HEADERS, form, default, "image")
+    return 0
+
+
+def _tree(call: Invocation) -> int:
+    options = call.options
+    for flag in ("quiet", "no-trunc", "digests", "format"):
+        if options[flag]:
+            shown = "show-digest" if flag == "digests" else flag
+            raise InvalidInputError(f"--{shown} is not yet supported with --tree")
+    pairs = [*options["filter"], *(f"reference={word}" for word in call.words)]
+    images = call.api.get("/images/json", all=options["all"] or None, filters=filters_json(pairs), manifests=True)
+    images.sort(key=lambda image: -image["Created"])
+    from barque.cli.image_tree import show as show_tree
+
+    show_tree(images)
     return 0
 
 

@@ -232,9 +232,7 @@ def push(words: list[str], options: Options, global_options: Options) -> int:
 def _check_member(entry: dict[str, Any], target: Reference) -> None:
     platform = entry["Descriptor"].get("platform") or {}
     if not platform.get("architecture") or not platform.get("os"):
-        raise InvalidInputError(
-            f"manifest {entry['Ref']} must have an OS and Architecture to be pushed to a registry"
-        )
+        raise InvalidInputError(f"manifest {entry['Ref']} must have an OS and Architecture to be pushed to a registry")
     domain = parse(entry["Ref"]).domain
     if domain != target.domain:
         raise InvalidInputError(
@@ -249,7 +247,9 @@ def _bring(repository: Repository, entry: dict[str, Any], target: Reference) -> 
     raw = base64.b64decode(entry["Raw"])
     digest = entry["Descriptor"]["digest"]
     if digests.of(raw) != digest:
-        raise InvalidInputError(f"internal digest mismatch for {entry['Ref']}: expected {digest}, got {digests.of(raw)}")
+        raise InvalidInputError(
+            f"internal digest mismatch for {entry['Ref']}: expected {digest}, got {digests.of(raw)}"
+        )
     parsed = manifests.parse(raw)
     assert isinstance(parsed, manifests.Manifest)
     for blob in (parsed.config, *parsed.layers):

@@ -118,9 +118,7 @@ class Authority:
         offline: ask for an identity token besides, to keep instead of the password.
     """
 
-    def __init__(
-        self, transport: Transport, credentials: Credentials, registry: str, *, offline: bool = False
-    ) -> None:
+    def __init__(self, transport: Transport, credentials: Credentials, registry: str, *, offline: bool = False) -> None:
         self._offline = offline
         self._transport = transport
         self._credentials = credentials

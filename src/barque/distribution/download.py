@@ -146,7 +146,9 @@ class Download:
         if answer.status == 206:
             told = answer.headers.get("Content-Range", "")
             if not told.startswith(f"bytes {start}-"):
-                raise InvalidInputError(f"the registry answers with another range of {self._blob.digest}: {told[:80]!r}")
+                raise InvalidInputError(
+                    f"the registry answers with another range of {self._blob.digest}: {told[:80]!r}"
+                )
             wanted = size - start
         else:
             wanted = size

@@ -108,7 +108,10 @@ def _told(status: int, body: bytes) -> tuple[str, str]:
         if status == 429:
             return "TOOMANYREQUESTS", _short(body) or "too many requests"
         text = _short(body)
-        return "", f"error parsing HTTP {status} response body: {text!r}" if text else f"unexpected HTTP status: {reason}"
+        return (
+            "",
+            f"error parsing HTTP {status} response body: {text!r}" if text else f"unexpected HTTP status: {reason}",
+        )
     if isinstance(value, dict):
         if isinstance(value.get("details"), str):
             return _CODES.get(status, "UNKNOWN"), _clean(value["details"])
@@ -116,7 +119,10 @@ def _told(status: int, body: bytes) -> tuple[str, str]:
         if isinstance(errors, list) and errors and isinstance(errors[0], dict):
             return _first(errors[0])
     if status == 404:
-        return "", f"error parsing HTTP 404 response body: no error details found in HTTP response body: {_short(body)!r}"
+        return (
+            "",
+            f"error parsing HTTP 404 response body: no error details found in HTTP response body: {_short(body)!r}",
+        )
     return _CODES.get(status, ""), f"unexpected HTTP status: {reason}"
 
 

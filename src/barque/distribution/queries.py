@@ -103,9 +103,7 @@ def search(
     if limit and not 1 <= limit <= _SEARCH_MAX:
         raise InvalidInputError(f"limit {limit} is outside the range of [1, {_SEARCH_MAX}]")
     if "://" in term:
-        raise InvalidInputError(
-            f"invalid repository name: repository name ({term}) should not have a scheme"
-        )
+        raise InvalidInputError(f"invalid repository name: repository name ({term}) should not have a scheme")
     domain, rest = _search_place(term)
     if filters.get("is-automated") and wanted["is-automated"]:
         return []

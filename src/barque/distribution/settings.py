@@ -65,7 +65,9 @@ def mirrors_of(options: list[str]) -> dict[str, list[str]]:
             domain, url = HUB, option
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InvalidInputError(f'invalid mirror: no scheme specified for "{url}": must use either \'https://\' or \'http://\'')
+            raise InvalidInputError(
+                f"invalid mirror: no scheme specified for \"{url}\": must use either 'https://' or 'http://'"
+            )
         if parts.query or parts.fragment:
             raise InvalidInputError(f'invalid mirror: query or fragment at end of the URI "{url}"')
         if parts.username is not None:
@@ -131,9 +133,7 @@ def bypasses_proxy(settings: Settings, host: str) -> bool:
     return False
 
 
-def _matches(
-    entry: str, name: str, host: str, addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]
-) -> bool:
+def _matches(entry: str, name: str, host: str, addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> bool:
     if entry == "*" or entry in (name, host):
         return True
     try:

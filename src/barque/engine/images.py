@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.engine.pumps import chunks_of, stream_of
-from barque.images import load as loading, removal, save as saving, views
+from barque.images import load as loading, removal, save as saving, summaries, views
 from barque.images.model import Image
 from barque.images.removal import User
 from barque.images.store import ImageStore
@@ -49,25 +49,33 @@ class Images:
         manifests: bool,
     ) -> Jsons:
         """Return the images that pass the filters."""
+        using = self._containers_by_image()
 
         def work() -> Jsons:
             shared = views.shared_sizes(self.store) if shared_size else {}
             patterns = filters.get("reference", [])
-            return [
-                views.row(
-                    self.store,
-                    image,
-                    shared=shared.get(image.id, -1),
-                    names=views.matching(image, patterns) if patterns else None,
+            rows = []
+            for image in views.select(self.store, filters, everything=all):
+                names = views.matching(image, patterns) if patterns else None
+                row = views.row(
+                    self.store, image, shared=shared.get(image.id, -1), containers=len(using[image.id]), names=names
                 )
-                for image in views.select(self.store, filters, everything=all)
-            ]
+                row["Descriptor"] = summaries.descriptor(self.store, image)
+                if manifests:
+                    row["Manifests"] = summaries.summaries(self.store, image, using)
+                rows.append(row)
+            return rows
 
         return await asyncio.to_thread(work)
 
     async def inspect(self, ref: str, *, platform: str, manifests: bool) -> Json:
         """Return everything about an image."""
-        return views.inspect(self.store, self._resolve(ref, platform))
+        image = self._resolve(ref, platform)
+        shown = views.inspect(self.store, image)
+        shown["Descriptor"] = summaries.descriptor(self.store, image)
+        if manifests:
+            shown["Manifests"] = summaries.summaries(self.store, image, self._containers_by_image())
+        return shown
 
     async def history(self, ref: str, *, platform: str) -> Jsons:
         """Return how an image came to be."""
@@ -163,6 +171,12 @@ class Images:
 
     def _resolve(self, ref: str, platform: str) -> Image:
         return self.store.resolve_platform(ref, parsed_platform(platform)) if platform else self.store.resolve(ref)
+
+    def _containers_by_image(self) -> dict[str, Strings]:
+        found: dict[str, Strings] = defaultdict(list)
+        for container in self._containers_using():
+            found[container["image_id"]].append(container["id"])
+        return found
 
     def _users(self) -> "Sequence[User]":
         return [User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()]

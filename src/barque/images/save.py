@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from barque.base.errors import InvalidInputError
 from barque.images.model import Image, Json
 from barque.images.store import ImageStore
+from barque.images.summaries import manifest_of
 from barque.oci import digest as digests, media
 from barque.oci.reference import Reference, parse
 from barque.storage.archive.tar import BLOCK, FOLDER
@@ -64,7 +65,7 @@ def save(store: ImageStore, chosen: Selected) -> Iterator[bytes]:
     for folder in (b"blobs/", b"blobs/sha256/"):
         yield header(folder, kind=FOLDER, mode=0o755)
     for image in chosen.images.values():
-        manifest = json.dumps(_manifest(store, image), separators=(",", ":")).encode()
+        manifest = manifest_of(store, image)
         for digest in image.diff_ids:
             yield from _blob(store, digest, written)
         for data in (image.raw, manifest):
@@ -99,17 +100,6 @@ def _all_tags(store: ImageStore, ref: str) -> list[Reference]:
         return []
     names = [parse(n) for image in store.images() for n in image.names]
     return [name for name in names if name.name == wanted.name]
-
-
-def _manifest(store: ImageStore, image: Image) -> Json:
-    layers = [{"mediaType": media.OCI_LAYER, "digest": d, "size": store.content.size(d)} for d in image.diff_ids]
-    config = {"mediaType": media.OCI_CONFIG, "digest": image.id, "size": len(image.raw)}
-    return {
-        "schemaVersion": 2,
-        "mediaType": media.OCI_MANIFEST,
-        "config": config,
-        "layers": layers,
-    }
 
 
 def _descriptors(image: Image, manifest: bytes, names: Sequence[Reference]) -> list[Json]:

@@ -1,0 +1,194 @@
+"""Our command beside docker's: the same words give the same output, errors, exit codes and files."""
+
+import json
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import EngineUnderTest
+from registries import PASSWORD, USER, RegistryUnderTest
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
+    """Give a registry without passwords."""
+    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
+    """Give a registry with passwords."""
+    made = RegistryUnderTest(tmp_path_factory.mktemp("secured"), passwords=True)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def image(engine: EngineUnderTest, registry: RegistryUnderTest) -> Iterator[str]:
+    """Give an image that the registry has too."""
+    name = f"{registry.host}/beside/box:1"
+    engine.docker("tag", "busybox", name)
+    engine.docker("push", "-q", name)
+    yield name
+    engine.docker("rmi", name, check=False)
+
+
+class Both:
+    """Runs one command line with docker and with barque, each with a configuration folder of its own."""
+
+    def __init__(self, engine: EngineUnderTest, folder: Path) -> None:
+        self.engine = engine
+        self.folders = {name: folder / name for name in ("docker", "barque")}
+
+    def run(self, *words: str, same_errors: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+        answers = {}
+        for name, folder in self.folders.items():
+            words_of = [w.replace("CONFIG", str(folder)) for w in words]
+            command = ["docker"] if name == "docker" else self._barque()
+            environment = {**self.engine.environment, "DOCKER_CONFIG": str(folder)}
+            settings = {"capture_output": True, "text": True, "timeout": 60, "env": environment, **options}
+            done = subprocess.run([*command, *words_of], **settings)  # type: ignore[call-overload]
+            for stream in ("stdout", "stderr"):
+                text = getattr(done, stream).replace(str(folder), "CONFIG").replace("docker", "barque")
+                setattr(done, stream, "\n".join(line for line in text.splitlines() if line.strip()))
+            answers[name] = done
+        one, other = answers["docker"], answers["barque"]
+        assert (one.returncode, one.stdout) == (other.returncode, other.stdout), (words, one.stderr, other.stderr)
+        if same_errors:
+            assert one.stderr == other.stderr, words
+        return other
+
+    def _barque(self) -> list[str]:
+        import sys
+
+        return [sys.executable, "-m", "barque"]
+
+    def content(self, path: str) -> object:
+        one, other = ((folder / path).read_text() for folder in self.folders.values())
+        assert one == other
+        return json.loads(other)
+
+
+@pytest.fixture
+def both(engine: EngineUnderTest, tmp_path: Path) -> Both:
+    """Give both commands."""
+    return Both(engine, tmp_path)
+
+
+def test_pull_and_push_print_the_same(both: Both, image: str) -> None:
+    name = image.rpartition(":")[0]
+    for words in (
+        ("pull", image), ("pull", "-q", image), ("pull", "-a", name), ("pull", "-a", image), ("pull", f"{name}:nosuch"),
+        ("push", image), ("push", "-q", image), ("push", "-a", name), ("push", "-a", image), ("push", f"{name}:nosuch"),
+        ("push", name), ("push", "--platform", "linux/amd64", image), ("push", "--platform", "linux/arm64", image),
+        ("pull", "Upper"), ("push", "a b"), ("pull", "scratch"),
+    ):  # fmt: skip
+        both.run(*words)
+
+
+def test_content_trust_is_refused_in_words(both: Both, engine: EngineUnderTest, image: str) -> None:
+    for verb in ("pull", "push"):
+        words = [*both._barque(), verb, "--disable-content-trust=false", image]
+        result = subprocess.run(words, env=engine.environment, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert "content trust (Notary v1) is not supported" in result.stderr
+
+
+def test_login_and_logout_print_and_keep_the_same(both: Both, secured: RegistryUnderTest) -> None:
+    both.run("login", "-u", USER, "--password-stdin", secured.host, input="wrong")
+    both.run("login", "-u", USER, "-p", "x", "--password-stdin", secured.host, input="x")
+    both.run("login", "--password-stdin", secured.host, input="x")
+    both.run("login", secured.host, input="")
+    both.run("login", "-u", USER, "--password-stdin", secured.host, input=PASSWORD + "\n")
+    kept = both.content("config.json")
+    assert list(kept["auths"]) == [secured.host]  # type: ignore[index]
+    assert stat.S_IMODE((both.folders["barque"] / "config.json").stat().st_mode) == 0o600
+    both.run("login", secured.host)
+    both.run("logout", secured.host)
+    assert both.content("config.json") == {"auths": {}}
+    both.run("logout", secured.host)
+
+
+def test_a_credential_helper_keeps_what_login_gives_it(
+    both: Both, secured: RegistryUnderTest, tmp_path: Path, engine: EngineUnderTest
+) -> None:
+    helpers = tmp_path / "bin"
+    helpers.mkdir()
+    helper = helpers / "docker-credential-test"
+    helper.write_text(
+        f"#!/bin/sh\nkept={tmp_path}/kept\ncase $1 in store) cat >$kept;; erase) rm -f $kept;;\n"
+        "get) [ -e $kept ] || { echo 'credentials not found in native keychain'; exit 1; }; cat $kept;; esac\n"
+    )
+    helper.chmod(0o755)
+    environment = {**engine.environment, "PATH": f"{helpers}:{engine.environment['PATH']}"}
+    for folder in both.folders.values():
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text('{"credsStore": "test"}')
+    for name, command in (("docker", ["docker"]), ("barque", both._barque())):
+        settings = {"env": {**environment, "DOCKER_CONFIG": str(both.folders[name])}, "text": True, "timeout": 60}
+        words = [*command, "login", "-u", USER, "--password-stdin", secured.host]
+        done = subprocess.run(words, input=PASSWORD, capture_output=True, **settings)  # type: ignore[call-overload]
+        assert (done.returncode, done.stdout, done.stderr) == (0, "Login Succeeded\n", "")
+        assert json.loads((tmp_path / "kept").read_text())["Secret"] == PASSWORD
+        asked = subprocess.run([*command, "pull", f"{secured.host}/x"], capture_output=True, **settings)  # type: ignore[call-overload]
+        assert "manifest unknown" in asked.stderr
+        subprocess.run([*command, "logout", secured.host], check=True, capture_output=True, **settings)  # type: ignore[call-overload]
+        assert not (tmp_path / "kept").exists()
+
+
+def test_search_prints_the_same(both: Both, registry: RegistryUnderTest, image: str) -> None:
+    for words in (
+        (f"{registry.host}/beside",), ("--format", "json", f"{registry.host}/beside"), ("--limit", "101", "x"),
+        ("--format", "{{.Name}}:{{.StarCount}}", f"{registry.host}/beside"), ("--filter", "nosuch=1", "x"),
+        ("--filter", "stars=x", "x"), ("--no-trunc", f"{registry.host}/beside"), ("http://x",),
+    ):  # fmt: skip
+        both.run("search", *words)
+
+
+def test_manifest_lists_are_made_kept_and_sent_the_same(both: Both, registry: RegistryUnderTest, image: str) -> None:
+    target, other = f"{registry.host}/beside/list:1", f"{registry.host}/beside/elsewhere:1"
+    folder = f"manifests/{target.replace(':', '-').replace('/', '_')}"
+    both.run("manifest", "create", "--insecure", target, image)
+    both.run("manifest", "create", "--insecure", target, image)
+    kept = both.content(f"{folder}/{image.replace(':', '-').replace('/', '_')}")
+    assert kept["Ref"] == image  # type: ignore[index]
+    for words in (
+        ("annotate", "--arch", "arm64", "--variant", "v8", "--os-features", "a,b", "--os-version", "3", target, image),
+        ("annotate", "--arch", "nosuch", target, image),
+        ("annotate", "--arch", "arm64", target, f"{image}0"),
+        ("inspect", target), ("inspect", "-v", target), ("inspect", target, image), ("inspect", target, f"{image}0"),
+        ("inspect", "--insecure", image), ("inspect", "--insecure", "-v", image),
+        ("inspect", "--insecure", f"{image}0"),
+        ("push", "--insecure", target), ("push", "--insecure", "-p", target), ("push", "--insecure", "-p", target),
+        ("inspect", "--insecure", target), ("inspect", "--insecure", "-v", target),
+        ("create", "--insecure", other, image), ("push", "--insecure", other),
+        ("rm", other, f"{other}0"),
+    ):  # fmt: skip
+        both.run("manifest", *words)
+
+
+def test_images_as_a_tree_show_the_platforms(both: Both, engine: EngineUnderTest, image: str) -> None:
+    lines = engine.barque("images", "--tree", image).splitlines()
+    assert lines[0].split() == ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]
+    assert lines[1].split()[0] == image
+    assert lines[2].split()[:2] == ["└─", "linux/amd64"]
+    for flag in ("-q", "--digests"):
+        both.run("images", "--tree", flag)
+
+
+def test_a_missing_image_is_pulled_by_run(engine: EngineUnderTest, image: str) -> None:
+    engine.docker("rmi", image)
+    assert engine.barque("run", "--rm", image, "echo", "hi") == "hi"
+    engine.docker("rmi", image)
+    refused = subprocess.run([*Both(engine, Path("/nonexistent"))._barque(), "run", "--pull", "never", image],
+                             env=engine.environment, capture_output=True, text=True)  # fmt: skip
+    assert refused.returncode == 125

@@ -1,0 +1,187 @@
+"""BuildKit's Control service: builds from beginning to end, their progress, the cache, the worker, the history."""
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+from barque.base.errors import BarqueError, InvalidInputError
+from barque.builder.buildkit import worker
+from barque.builder.buildkit.builds import Build, Builds, Outcome
+from barque.builder.buildkit.history import History
+from barque.builder.buildkit.llb import Translator
+from barque.builder.buildkit.pb import control_pb2
+from barque.builder.buildkit.progress import timestamp
+from barque.builder.buildkit.sessions import Sessions
+from barque.builder.graph import Vertex
+
+Json = dict[str, Any]
+
+class Frontends(Protocol):
+    """Turns what a client asks for into vertices."""
+
+    async def solve(self, build: Build, name: str, options: dict[str, str], inputs: dict[str, Vertex]) -> Outcome:
+        """Run a frontend.
+
+        Raises:
+            UnsupportedError: there is no frontend of that name.
+            BarqueError: what it reads is wrong.
+        """
+        ...
+
+class Exporters(Protocol):
+    """Brings a build's outcome to where its client wants it."""
+
+    async def export(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> dict[str, str]:
+        """Solve what is not solved yet, export it, and return what the client is told of it."""
+        ...
+
+class CacheKeeper(Protocol):
+    """The build cache as its owner sees it."""
+
+    async def usage(self) -> list[Json]:
+        """Return a row for each record, in the API's form."""
+        ...
+
+    async def prune(self, *, all: bool, filters: dict[str, list[str]], reserved_space: int, max_used_space: int,
+                    min_free_space: int) -> list[Json]:  # fmt: skip
+        """Remove records and return their rows."""
+        ...
+
+class Control:
+    """Serves moby.buildkit.v1.Control."""
+
+    descriptor = control_pb2.DESCRIPTOR.services_by_name["Control"]
+
+    def __init__(
+        self, builds: Builds, sessions: Sessions, tools: "tuple[Any, Frontends, Exporters, CacheKeeper]", history: History,
+        identity: worker.Identity,
+    ) -> None:  # fmt: skip
+        self._builds = builds
+        self._sessions = sessions
+        self._solver, self._frontends, self._exporters, self._cache = tools
+        self._history = history
+        self._identity = identity
+
+    async def solve(self, stream: Any) -> None:
+        """Carry a build out and say what it exported."""
+        request = await stream.recv_message()
+        client = await self._sessions.get(request.Session) if request.Session else None
+        build = Build(request.Ref, client)
+        build.created_ns = time.time_ns()
+        build.entitlements = frozenset(request.Entitlements)
+        build.session.options["allow_insecure"] = "security.insecure" in build.entitlements
+        build.frontend = request.Frontend
+        build.options = dict(request.FrontendAttrs)
+        exporters = [(one.Type, dict(one.Attrs)) for one in request.Exporters]
+        if request.ExporterDeprecated and not exporters:
+            exporters = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
+        await self._builds.add(build)
+        self._history.begun(build, internal=request.Internal)
+        try:
+            outcome = await self._outcome(build, request)
+            build.response = await self._exporters.export(build, outcome, exporters)
+            await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
+        except BarqueError as error:
+            build.error = str(error)
+            raise
+        except asyncio.CancelledError:
+            build.error = "context canceled"
+            raise
+        finally:
+            build.completed_ns = time.time_ns()
+            await build.session.close()
+            build.report.close()
+            self._history.completed(build)
+            self._builds.remove_later(build)
+
+    async def _outcome(self, build: Build, request: Any) -> Outcome:
+        translator = Translator(self._builds.references)
+        inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
+        build.inputs = inputs
+        if request.Frontend:
+            return await self._frontends.solve(build, request.Frontend, dict(request.FrontendAttrs), inputs)
+        # `def` is a word of the language: the field is reached by its name.
+        if getattr(request.Definition, "def"):
+            return Outcome({"": translator.vertex(request.Definition)})
+        return await build.returned
+
+    async def status(self, stream: Any) -> None:
+        """Send a build's progress until it is over."""
+        request = await stream.recv_message()
+        build = await self._builds.get(request.Ref)
+        async for said in build.report.follow():
+            await stream.send_message(said)
+
+    async def disk_usage(self, stream: Any) -> None:
+        """Say what the cache holds."""
+        request = await stream.recv_message()
+        rows = [row for row in await self._cache.usage() if _passes(row, list(request.filter))]
+        await stream.send_message(control_pb2.DiskUsageResponse(record=[_record(row) for row in rows]))
+
+    async def prune(self, stream: Any) -> None:
+        """Make the cache smaller, and say what went."""
+        request = await stream.recv_message()
+        filters: dict[str, list[str]] = {}
+        for text in request.filter:
+            key, _, value = text.partition("==" if "==" in text else "=")
+            filters.setdefault(key, []).append(value)
+        if request.keepDuration:
+            filters["until"] = [f"{request.keepDuration // 1_000_000_000}s"]
+        removed = await self._cache.prune(
+            all=request.all, filters=filters, reserved_space=request.reservedSpace,
+            max_used_space=request.maxUsedSpace, min_free_space=request.minFreeSpace,
+        )  # fmt: skip
+        for row in removed:
+            await stream.send_message(_record(row))
+
+    async def list_workers(self, stream: Any) -> None:
+        """Name the one worker."""
+        await stream.recv_message()
+        await stream.send_message(control_pb2.ListWorkersResponse(record=[worker.record(self._identity)]))
+
+    async def info(self, stream: Any) -> None:
+        """Say which version this is."""
+        await stream.recv_message()
+        await stream.send_message(control_pb2.InfoResponse(buildkitVersion=worker.version()))
+
+    async def listen_build_history(self, stream: Any) -> None:
+        """Send the builds that were, and those to come."""
+        request = await stream.recv_message()
+        async for event in self._history.follow(
+            active_only=request.ActiveOnly, ref=request.Ref, early_exit=request.EarlyExit, limit=request.Limit
+        ):
+            await stream.send_message(event)
+
+    async def update_build_history(self, stream: Any) -> None:
+        """Pin, unpin or forget a build."""
+        request = await stream.recv_message()
+        if not request.Ref:
+            raise InvalidInputError("a build's ref is needed")
+        self._history.update(request.Ref, pinned=request.Pinned, delete=request.Delete)
+        await stream.send_message(control_pb2.UpdateBuildHistoryResponse())
+
+def _passes(row: Json, filters: list[str]) -> bool:
+    for text in filters:
+        key, equals, value = text.partition("==" if "==" in text else "=")
+        field = {"id": "ID", "type": "Type", "description": "Description", "inuse": "InUse", "shared": "Shared"}.get(key)
+        if field is None:
+            raise InvalidInputError(f"unknown filter {key!r}")
+        if not equals:
+            if not row[field]:
+                return False
+        elif value not in str(row[field]):
+            return False
+    return True
+
+def _record(row: Json) -> Any:
+    from barque.base.times import parse_ns
+
+    used = row.get("LastUsedAt")
+    return control_pb2.UsageRecord(
+        ID=row["ID"], Mutable=row["Type"] == "exec.cachemount", InUse=row["InUse"], Size=row["Size"],
+        CreatedAt=timestamp(parse_ns(row["CreatedAt"])), LastUsedAt=timestamp(parse_ns(used)) if used else None,
+        UsageCount=row["UsageCount"], Description=row["Description"], RecordType=row["Type"], Shared=row["Shared"],
+        Parents=row["Parents"] or [],
+    )  # fmt: skip
+
+__all__ = ["CacheKeeper", "Control", "Exporters", "Frontends", "GRPCError", "NotFoundError", "StreamTerminatedError"]

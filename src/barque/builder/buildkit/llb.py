@@ -1,0 +1,248 @@
+"""Definitions of BuildKit's protocol (LLB) as vertices of our graph, and names of vertices as definitions."""
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.builder.buildkit.builds import References
+from barque.builder.buildkit.pb import ops_pb2
+from barque.builder.graph import (
+    Action,
+    CopyFiles,
+    Diff,
+    Exec,
+    Files,
+    MakeFile,
+    MakeFolder,
+    MakeLink,
+    Merge,
+    Mount,
+    RemovePath,
+    Scratch,
+    Source,
+    Vertex,
+)
+from barque.oci import digest as digests
+
+_REFERENCE = "barque-ref://"
+_NETWORKS = {ops_pb2.UNSET: "default", ops_pb2.HOST: "host", ops_pb2.NONE: "none"}
+_SHARING = {ops_pb2.SHARED: "shared", ops_pb2.PRIVATE: "private", ops_pb2.LOCKED: "locked"}
+_ATTRIBUTES = {
+    "http.checksum": "checksum", "http.filename": "filename", "git.fullurl": "remote", "git.keepgitdir": "keep_git",
+    "git.subdir": "subdir", "git.checksum": "checksum", "image.resolvemode": "pull",
+}  # fmt: skip
+_MOST_OPS = 100_000
+
+
+def definition_of(name: str) -> Any:
+    """Return a definition that stands for a vertex known by a name; clients hand it back as it is."""
+    if not name:
+        return ops_pb2.Definition()
+    operation = ops_pb2.Op(source=ops_pb2.SourceOp(identifier=_REFERENCE + name)).SerializeToString(deterministic=True)
+    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digests.of_bytes(operation))]).SerializeToString(deterministic=True)
+    return ops_pb2.Definition(**{"def": [operation, last]})
+
+
+class Translator:
+    """Turns definitions into vertices; one for each request."""
+
+    def __init__(self, references: References) -> None:
+        self._references = references
+
+    def vertex(self, definition: Any) -> Vertex:
+        """Return the vertex that a definition describes; an empty one is nothing at all.
+
+        Raises:
+            InvalidInputError: it is broken.
+            UnsupportedError: it holds an operation that is unknown.
+        """
+        listed = getattr(definition, "def")
+        if not listed:
+            return Scratch()
+        if len(listed) > _MOST_OPS:
+            raise InvalidInputError(f"the definition has {len(listed)} operations; at most {_MOST_OPS} are taken")
+        made: dict[str, list[Vertex]] = {}
+        last: Any = None
+        for raw in listed:
+            operation = ops_pb2.Op()
+            try:
+                operation.ParseFromString(raw)
+            except DecodeError:
+                raise InvalidInputError("failed to parse llb proto op") from None
+            digest = digests.of_bytes(raw)
+            inputs = [_input(made, one) for one in operation.inputs]
+            kind = operation.WhichOneof("op")
+            last = operation
+            if kind is not None:
+                made[digest] = self._make(kind, operation, inputs, definition.metadata.get(digest))
+        if not last.inputs:
+            raise InvalidInputError("invalid definition: no last operation")
+        return _input(made, last.inputs[0])
+
+    def _make(self, kind: str, operation: Any, inputs: list[Vertex], metadata: Any) -> list[Vertex]:
+        name = metadata.description.get("llb.customname", "") if metadata is not None else ""
+        no_cache = bool(metadata.ignore_cache) if metadata is not None else False
+        common = {"no_cache": no_cache}
+        if kind == "source":
+            return [self._source(operation, name, common)]
+        if kind == "exec":
+            return _exec(operation.exec, inputs, name, common)
+        if kind == "file":
+            return _files(operation.file, inputs, name, common)
+        if kind == "merge":
+            needs = tuple(_of(inputs, one.input) for one in operation.merge.inputs)
+            return [Merge(needs, name=name or "merge", **common)]
+        if kind == "diff":
+            lower, upper = _of(inputs, operation.diff.lower.input), _of(inputs, operation.diff.upper.input)
+            return [Diff(lower, upper, name=name or "diff", **common)]
+        raise UnsupportedError(f"unsupported operation {kind} in the build's definition")
+
+    def _source(self, operation: Any, name: str, common: dict[str, bool]) -> Vertex:
+        identifier = operation.source.identifier
+        if identifier.startswith(_REFERENCE):
+            return self._references.get(identifier.removeprefix(_REFERENCE))
+        scheme = identifier.partition("://")[0]
+        if scheme not in ("docker-image", "local", "git", "http", "https"):
+            raise UnsupportedError(f"unsupported source {identifier}")
+        attributes = {}
+        for key, value in operation.source.attrs.items():
+            attributes[_ATTRIBUTES.get(key, key)] = value
+        if operation.HasField("platform") and scheme == "docker-image":
+            found = operation.platform
+            attributes["platform"] = "/".join(p for p in (found.OS, found.Architecture, found.Variant) if p)
+        if attributes.get("pull") == "pull":
+            attributes["pull"] = "always"
+        return Source(identifier, tuple(sorted(attributes.items())), name=name or identifier, **common)
+
+
+def _input(made: dict[str, list[Vertex]], one: Any) -> Vertex:
+    outputs = made.get(one.digest)
+    if outputs is None:
+        raise InvalidInputError(f"invalid missing input digest {one.digest}")
+    if not 0 <= one.index < len(outputs):
+        raise InvalidInputError(f"invalid index {one.index} of input {one.digest}")
+    return outputs[one.index]
+
+
+def _of(inputs: list[Vertex], index: int) -> Vertex:
+    if index == -1:
+        return Scratch()
+    if not 0 <= index < len(inputs):
+        raise InvalidInputError(f"invalid input index {index}")
+    return inputs[index]
+
+
+def _exec(operation: Any, inputs: list[Vertex], name: str, common: dict[str, bool]) -> list[Vertex]:
+    meta = operation.meta
+    root: Vertex | None = None
+    needs: list[Vertex] = []
+    mounts: list[Mount] = []
+    for one in operation.mounts:
+        if one.dest == "/":
+            if one.output not in (0, -1):
+                raise UnsupportedError("a command's root must be its first output")
+            root = _of(inputs, one.input)
+            continue
+        if one.output > 0:
+            raise UnsupportedError(f"{one.dest}: outputs of other mounts than the root are not supported")
+        mounts.append(_mount(one, inputs, needs))
+    if root is None:
+        raise InvalidInputError("a command needs a mount on /")
+    for secret in operation.secretenv:
+        mounts.append(Mount("", "secret", id=secret.ID, env=secret.name, required=not secret.optional))
+    security = "insecure" if operation.security == ops_pb2.INSECURE else "sandbox"
+    return [Exec(
+        (root, *needs), tuple(meta.args), tuple(meta.env), meta.cwd or "/", meta.user, tuple(mounts),
+        _NETWORKS.get(operation.network, "default"), security, hosts=tuple(f"{h.Host}:{h.IP}" for h in meta.extraHosts),
+        hostname=meta.hostname, name=name or " ".join(meta.args), **common,
+    )]  # fmt: skip
+
+
+def _mount(one: Any, inputs: list[Vertex], needs: list[Vertex]) -> Mount:
+    number = -1
+    if one.input >= 0 and one.mountType in (ops_pb2.BIND, ops_pb2.CACHE):
+        needs.append(_of(inputs, one.input))
+        number = len(needs)
+    if one.mountType == ops_pb2.BIND:
+        return Mount(one.dest, "bind", number, one.selector, one.readonly)
+    if one.mountType == ops_pb2.CACHE:
+        sharing = _SHARING.get(one.cacheOpt.sharing, "shared")
+        return Mount(one.dest, "cache", number, one.selector, one.readonly, one.cacheOpt.ID, sharing)
+    if one.mountType == ops_pb2.TMPFS:
+        return Mount(one.dest, "tmpfs", size=one.TmpfsOpt.size, readonly=False)
+    if one.mountType in (ops_pb2.SECRET, ops_pb2.SSH):
+        option = one.secretOpt if one.mountType == ops_pb2.SECRET else one.SSHOpt
+        return Mount(
+            one.dest, "secret" if one.mountType == ops_pb2.SECRET else "ssh", id=option.ID, mode=option.mode,
+            uid=option.uid, gid=option.gid, required=not option.optional,
+        )  # fmt: skip
+    raise UnsupportedError(f"{one.dest}: unsupported mount type {one.mountType}")
+
+
+def _files(operation: Any, inputs: list[Vertex], name: str, common: dict[str, bool]) -> list[Vertex]:
+    """Return the outputs of a file operation; actions that follow each other become one vertex."""
+    chains: list[tuple[Vertex, list[Vertex], list[Action]]] = []
+    outputs: dict[int, int] = {}
+    for one in operation.actions:
+        kind = one.WhichOneof("action")
+        if one.input >= len(inputs):
+            base, needs, actions = chains[one.input - len(inputs)] if one.input - len(inputs) < len(chains) else (None, [], [])
+            if base is None:
+                raise InvalidInputError(f"invalid input index {one.input}")
+            needs, actions = list(needs), list(actions)
+        else:
+            base, needs, actions = _of(inputs, one.input), [], []
+        second = 0
+        if kind == "copy":
+            if one.secondaryInput >= len(inputs):
+                raise UnsupportedError("copying from another action's result is not supported")
+            source = _of(inputs, one.secondaryInput)
+            if source not in needs:
+                needs.append(source)
+            second = needs.index(source) + 1
+        actions.append(_action(one, kind, second))
+        if one.output >= 0:
+            outputs[one.output] = len(chains)
+        chains.append((base, needs, actions))
+    made = []
+    for index in range(max(outputs, default=-1) + 1):
+        base, needs, actions = chains[outputs[index]]
+        made.append(Files((base, *needs), tuple(actions), name=name or "files", **common))
+    return list(made)
+
+
+def _action(one: Any, kind: str | None, source: int) -> Action:
+    if kind == "copy":
+        found = one.copy
+        mode = found.modeStr or (f"{found.mode:o}" if found.mode >= 0 else "")
+        return CopyFiles(
+            source, found.src, found.dest, _owner(found, "="), mode, found.attemptUnpackDockerCompatibility,
+            found.allowWildcard, found.followSymlink, found.dirCopyContents, tuple(found.exclude_patterns),
+            tuple(found.include_patterns), tuple(found.required_paths), found.alwaysReplaceExistingDestPaths,
+            found.allowEmptyWildcard, _time(found.timestamp),
+        )  # fmt: skip
+    if kind == "mkfile":
+        return MakeFile(one.mkfile.path, one.mkfile.data, one.mkfile.mode & 0o7777, _owner(one.mkfile), _time(one.mkfile.timestamp))
+    if kind == "mkdir":
+        found = one.mkdir
+        return MakeFolder(found.path, found.mode & 0o7777, found.makeParents, _owner(found), _time(found.timestamp))
+    if kind == "symlink":
+        return MakeLink(one.symlink.oldpath, one.symlink.newpath, _owner(one.symlink), _time(one.symlink.timestamp))
+    if kind == "rm":
+        return RemovePath(one.rm.path, one.rm.allowWildcard, one.rm.allowNotFound)
+    raise UnsupportedError(f"unsupported file action {kind}")
+
+
+def _time(value: int) -> int | None:
+    return None if value == -1 else value
+
+
+def _owner(found: Any, default: str = "") -> str:
+    if not found.HasField("owner"):
+        return default
+    parts = []
+    for one in (found.owner.user, found.owner.group):
+        kind = one.WhichOneof("user")
+        parts.append(one.byName.name if kind == "byName" else str(one.byID) if kind == "byID" else "")
+    return ":".join(parts).rstrip(":")

@@ -1,0 +1,1 @@
+"""BuildKit's messages, compiled from the .proto files beside by tools/compile-protos."""

@@ -1,0 +1,291 @@
+"""A client's files come over: the receiving half of BuildKit's file synchronisation (fsutil).
+
+The client lists its files in walking order, one STAT each; the receiver asks for the content of those that it
+does not have yet; DATA packets carry it, an empty one ends a file; FIN from both ends the exchange.
+"""
+
+import os
+import posixpath
+import stat
+from typing import Any
+
+from grpclib.exceptions import GRPCError
+
+from barque.base.errors import InvalidInputError, UnavailableError
+from barque.builder.buildkit.connection import refused
+from barque.builder.buildkit.pb import wire_pb2
+from barque.builder.buildkit.sessions import ClientSession
+from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
+
+DIFF_COPY = "moby.filesync.v1.FileSync/DiffCopy"
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PATH = 4096
+# Bits of Go's os.FileMode.
+_GO_FOLDER, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
+_GO_SETUID, _GO_SETGID, _GO_STICKY = 1 << 23, 1 << 22, 1 << 20
+_GO_TYPES = _GO_FOLDER | _GO_LINK | _GO_DEVICE | _GO_PIPE | _GO_SOCKET
+
+
+def unix_mode(mode: int) -> int:
+    """Return permission bits, set-id bits and the sticky bit of Go's file mode."""
+    found = mode & 0o777
+    for bit, ours in ((_GO_SETUID, stat.S_ISUID), (_GO_SETGID, stat.S_ISGID), (_GO_STICKY, stat.S_ISVTX)):
+        if mode & bit:
+            found |= ours
+    return found
+
+
+class _Tree:
+    """The folder that receives; what is in it from an earlier time is kept where it is unchanged."""
+
+    def __init__(self, path: str) -> None:
+        self.root = os.open(path, _FOLDER)
+        self.seen: set[str] = set()
+        self.times: list[tuple[str, int]] = []
+        self._folder: tuple[str, int] | None = None
+
+    def close(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder[1])
+            self._folder = None
+        os.close(self.root)
+
+    def place(self, path: str) -> tuple[int, str]:
+        """Return a descriptor of the folder that a path lies in, and its last part.
+
+        Raises:
+            InvalidInputError: the path is not clean, or its folder was not listed before it.
+        """
+        parent, _, name = path.rpartition("/")
+        if not path or len(path) > _LONGEST_PATH or posixpath.normpath(path) != path or name in (".", ".."):
+            raise InvalidInputError(f"the client sent an invalid path: {path!r}")
+        if path.startswith(("/", "../")) or "\0" in path:
+            raise InvalidInputError(f"the client sent a path outside its folder: {path!r}")
+        if parent and parent not in self.seen:
+            raise InvalidInputError(f"the client sent {path!r} before its folder")
+        if self._folder is None or self._folder[0] != parent:
+            fd = os.dup(self.root) if not parent else open_in_root(self.root, parent, _FOLDER, resolve=_RESOLVE)
+            if self._folder is not None:
+                os.close(self._folder[1])
+            self._folder = (parent, fd)
+        return self._folder[1], name
+
+    def current(self, folder: int, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, folder: int, name: str) -> None:
+        """Remove whatever has a name in a folder."""
+        found = self.current(folder, name)
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name, dir_fd=folder)
+            return
+        fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        try:
+            for inner in os.listdir(fd):
+                self.remove(fd, inner)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=folder)
+
+    def drop_unlisted(self) -> None:
+        """Remove what an earlier time left and the client no longer has; give folders their times."""
+        self._drop(self.root, "")
+        for path, time_ns in reversed(self.times):
+            folder, name = self.place(path)
+            os.utime(name, ns=(time_ns, time_ns), dir_fd=folder, follow_symlinks=False)
+
+    def _drop(self, folder: int, prefix: str) -> None:
+        with os.scandir(folder) as found:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+        for name, is_folder in entries:
+            if prefix + name not in self.seen:
+                self.remove(folder, name)
+            elif is_folder:
+                fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                try:
+                    self._drop(fd, f"{prefix}{name}/")
+                finally:
+                    os.close(fd)
+
+
+class Receiver:
+    """Fills a folder from one exchange; `transferred` counts bytes of content that came over."""
+
+    def __init__(self, path: str) -> None:
+        self._tree = _Tree(path)
+        self._wanted: dict[int, tuple[int, Any]] = {}
+        self._listed = 0
+        self._ended = False
+        self.transferred = 0
+
+    def close(self) -> None:
+        """Close what is open."""
+        for fd, _ in self._wanted.values():
+            if fd >= 0:
+                os.close(fd)
+        self._wanted.clear()
+        self._tree.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is listed and all that was asked for is here."""
+        return self._ended and not self._wanted
+
+    def finish(self) -> None:
+        """Bring the folder to what the client listed."""
+        self._tree.drop_unlisted()
+
+    def listed(self, packet: Any) -> int | None:
+        """Take a STAT; return the number to ask content by, None where nothing is needed.
+
+        Raises:
+            InvalidInputError: it names what cannot be part of a context.
+        """
+        if not packet.HasField("stat"):
+            self._ended = True
+            return None
+        number = self._listed
+        self._listed += 1
+        found = packet.stat
+        path = found.path
+        folder, name = self._tree.place(path)
+        wanted = self._make(folder, name, found)
+        self._tree.seen.add(path)
+        if wanted is None:
+            return None
+        self._wanted[number] = (wanted, found)
+        return number
+
+    def _make(self, folder: int, name: str, found: Any) -> int | None:
+        kind = found.mode & _GO_TYPES
+        current = self._tree.current(folder, name)
+        if kind == _GO_FOLDER:
+            if current is None or not stat.S_ISDIR(current.st_mode):
+                self._tree.remove(folder, name)
+                os.mkdir(name, 0o700, dir_fd=folder)
+            self._attributes(folder, name, found)
+            self._tree.times.append((found.path, found.modTime))
+            return None
+        if kind == _GO_LINK:
+            self._tree.remove(folder, name)
+            os.symlink(found.linkname, name, dir_fd=folder)
+            os.chown(name, found.uid, found.gid, dir_fd=folder, follow_symlinks=False)
+            os.utime(name, ns=(found.modTime, found.modTime), dir_fd=folder, follow_symlinks=False)
+            return None
+        if kind == _GO_PIPE:
+            self._tree.remove(folder, name)
+            os.mkfifo(name, 0o600, dir_fd=folder)
+            self._attributes(folder, name, found)
+            return None
+        if kind:
+            raise InvalidInputError(f"{found.path}: devices and sockets cannot be part of a build context")
+        if found.linkname:
+            self._link(folder, name, found)
+            return None
+        if current is not None and _unchanged(current, found):
+            return None
+        self._tree.remove(folder, name)
+        return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+
+    def _link(self, folder: int, name: str, found: Any) -> None:
+        if found.linkname not in self._tree.seen:
+            raise InvalidInputError(f"{found.path}: hard link to {found.linkname!r}, which was not sent")
+        self._tree.remove(folder, name)
+        parent, _, last = found.linkname.rpartition("/")
+        source = open_in_root(self._tree.root, parent or ".", _FOLDER, resolve=_RESOLVE)
+        try:
+            os.link(last, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    @staticmethod
+    def _attributes(folder: int, name: str, found: Any) -> None:
+        os.chown(name, found.uid, found.gid, dir_fd=folder, follow_symlinks=False)
+        os.chmod(name, unix_mode(found.mode), dir_fd=folder)
+
+    def data(self, packet: Any) -> None:
+        """Take content; an empty packet ends its file.
+
+        Raises:
+            InvalidInputError: nobody asked for it.
+        """
+        if packet.ID not in self._wanted:
+            raise InvalidInputError(f"the client sent content that was not asked for ({packet.ID})")
+        fd, found = self._wanted[packet.ID]
+        if packet.data:
+            view = memoryview(packet.data)
+            while view:
+                view = view[os.write(fd, view) :]
+            self.transferred += len(packet.data)
+            return
+        del self._wanted[packet.ID]
+        try:
+            os.fchown(fd, found.uid, found.gid)
+            os.fchmod(fd, unix_mode(found.mode))
+            for key, value in found.xattrs.items():
+                if key.startswith("user."):
+                    os.setxattr(fd, key, value)
+            os.utime(fd, ns=(found.modTime, found.modTime))
+        finally:
+            os.close(fd)
+
+
+def _unchanged(current: os.stat_result, found: Any) -> bool:
+    return (
+        stat.S_ISREG(current.st_mode)
+        and current.st_size == found.size
+        and current.st_mtime_ns == found.modTime
+        and stat.S_IMODE(current.st_mode) == unix_mode(found.mode)
+        and (current.st_uid, current.st_gid) == (found.uid, found.gid)
+    )
+
+
+async def receive(session: ClientSession, path: str, options: dict[str, list[str]]) -> int:
+    """Bring a folder of the host to what a client has; return the bytes of content that came over.
+
+    Args:
+        session: the client.
+        path: the folder that is filled; files in it that are as the client has them are not sent again.
+        options: `dir-name`, `include-patterns`, `exclude-patterns`, `followpaths`.
+
+    Raises:
+        InvalidInputError: the client sent what cannot be part of a context.
+        BarqueError: the client refused.
+        UnavailableError: the client went away.
+    """
+    metadata = [(key, value) for key, values in options.items() for value in values]
+    receiver = Receiver(path)
+    kinds = wire_pb2.Packet
+    try:
+        async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:
+            while (packet := await stream.recv_message()) is not None:
+                if packet.type == kinds.PACKET_STAT:
+                    number = receiver.listed(packet)
+                    if number is not None:
+                        await stream.send_message(kinds(type=kinds.PACKET_REQ, ID=number))
+                elif packet.type == kinds.PACKET_DATA:
+                    receiver.data(packet)
+                elif packet.type == kinds.PACKET_ERR:
+                    raise InvalidInputError(packet.data.decode("utf-8", "replace"))
+                elif packet.type == kinds.PACKET_FIN:
+                    break
+                if receiver.complete:
+                    receiver.finish()
+                    await stream.send_message(kinds(type=kinds.PACKET_FIN))
+            if not receiver.complete:
+                raise UnavailableError("the client ended its files before all had come")
+            await stream.end()
+    except GRPCError as error:
+        raise refused(error) from None
+    except (ConnectionError, EOFError) as error:
+        raise UnavailableError(f"the client went away while it sent its files: {error}") from None
+    finally:
+        receiver.close()
+    return receiver.transferred

@@ -1,0 +1,67 @@
+"""What the engine tells BuildKit's clients of itself: its one worker, its version, what it can do."""
+
+from typing import Any, NamedTuple
+
+import barque
+from barque.builder.buildkit.pb import caps_pb2, ops_pb2, worker_pb2
+from barque.oci import platform as platforms
+
+# Clients ask for features by the version of BuildKit that brought them.
+BUILDKIT_VERSION = "v0.24.0"
+_HOST_GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+_SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
+
+FRONTEND_CAPS = (
+    "solve.base", "solve.inlinereturn", "resolveimage", "resolveimage.resolvemode", "source.metaresolver", "readfile",
+    "return", "returnmap", "readdir", "statfile", "importcaches", "proto.refarray", "reference.output",
+    "frontend.inputs", "gateway.solve.metadata", "frontend.caps", "gateway.solve.evaluate", "gateway.evaluate",
+    "gateway.warnings", "reference.attestations",
+)  # fmt: skip
+LLB_CAPS = (
+    "source.image", "source.image.resolvemode", "source.local", "source.local.unique", "source.local.sessionid",
+    "source.local.includepatterns", "source.local.followpaths", "source.local.excludepatterns",
+    "source.local.sharedkeyhint", "source.git", "source.git.keepgitdir", "source.git.fullurl", "source.git.subdir",
+    "source.git.checksum", "source.http", "source.http.checksum", "source.http.perm", "exec.meta.base",
+    "exec.meta.network", "exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.ulimit", "exec.mount.bind",
+    "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size",
+    "exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base", "file.rm.wildcard",
+    "file.copy.includeexcludepatterns", "file.copy.requiredpaths", "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache", "meta.description",
+    "meta.exportcache", "mergeop", "diffop", "exporter.image.annotations", "exporter.sourcedateepoch",
+    "exporter.multiple",
+)  # fmt: skip
+
+
+class Identity(NamedTuple):
+    """The engine's id, the address of its host as containers reach it, and the platforms that it runs."""
+
+    id: str
+    host_gateway: str
+    platforms: tuple[str, ...]
+
+
+def version() -> Any:
+    """Return the version message."""
+    return worker_pb2.BuildkitVersion(package="barque", version=BUILDKIT_VERSION, revision=barque.__version__)
+
+
+def platform_message(text: str) -> Any:
+    """Return a platform as a message."""
+    found = platforms.parse(text)
+    return ops_pb2.Platform(OS=found.os, Architecture=found.architecture, Variant=found.variant)
+
+
+def record(identity: Identity) -> Any:
+    """Return the worker's record."""
+    labels = {_SNAPSHOTTER: "overlayfs"}
+    if identity.host_gateway:
+        labels[_HOST_GATEWAY] = identity.host_gateway
+    return worker_pb2.WorkerRecord(
+        ID=identity.id, Labels=labels, platforms=[platform_message(one) for one in identity.platforms],
+        BuildkitVersion=version(),
+    )  # fmt: skip
+
+
+def caps(names: tuple[str, ...]) -> list[Any]:
+    """Return capabilities as messages."""
+    return [caps_pb2.APICap(ID=name, Enabled=True) for name in names]

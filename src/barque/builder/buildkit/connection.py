@@ -157,8 +157,9 @@ class GrpcClient:
         return reply
 
     def close(self) -> None:
-        """End the connection."""
-        self._channel.close()
+        """End the connection, if it ever began."""
+        if hasattr(self._channel.given, "connection"):
+            self._channel.close()
 
 
 def refused(error: GRPCError) -> BarqueError:

@@ -183,5 +183,3 @@ def _record(row: Json) -> Any:
         UsageCount=row["UsageCount"], Description=row["Description"], RecordType=row["Type"], Shared=row["Shared"],
         Parents=row["Parents"] or [],
     )  # fmt: skip
-
-__all__ = ["CacheKeeper", "Control", "Exporters", "Frontends", "GRPCError", "NotFoundError", "StreamTerminatedError"]

@@ -144,7 +144,7 @@ class Gateway:
         platform = _platform_text(request.Platform) if request.HasField("Platform") else ""
         image = await self._sources.image(request.Ref, platform, pull="always" if request.ResolveMode == "pull" else "")
         await stream.send_message(gateway_pb2.ResolveImageConfigResponse(
-            Digest=digests.of_bytes(image.config_bytes), Config=image.config_bytes, Ref=request.Ref
+            Digest=digests.of(image.raw), Config=image.raw, Ref=request.Ref
         ))  # fmt: skip
 
     async def resolve_source_meta(self, stream: Any) -> None:
@@ -156,9 +156,9 @@ class Gateway:
         if scheme == "docker-image":
             platform = _platform_text(request.Platform) if request.HasField("Platform") else ""
             image = await self._sources.image(rest, platform, pull="always" if request.ResolveMode == "pull" else "")
-            config = b"" if request.Image.NoConfig else image.config_bytes
+            config = b"" if request.Image.NoConfig else image.raw
             made.Image.CopyFrom(
-                gateway_pb2.ResolveSourceImageResponse(Digest=digests.of_bytes(image.config_bytes), Config=config)
+                gateway_pb2.ResolveSourceImageResponse(Digest=digests.of(image.raw), Config=config)
             )
         elif scheme not in ("http", "https", "git", "local"):
             raise UnsupportedError(f"unsupported source {request.Source.identifier}")

@@ -40,8 +40,9 @@ def definition_of(name: str) -> Any:
     if not name:
         return ops_pb2.Definition()
     operation = ops_pb2.Op(source=ops_pb2.SourceOp(identifier=_REFERENCE + name)).SerializeToString(deterministic=True)
-    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digests.of_bytes(operation))]).SerializeToString(deterministic=True)
-    return ops_pb2.Definition(**{"def": [operation, last]})
+    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digests.of(operation))]).SerializeToString(deterministic=True)
+    parts: Any = {"def": [operation, last]}
+    return ops_pb2.Definition(**parts)
 
 
 class Translator:
@@ -70,7 +71,7 @@ class Translator:
                 operation.ParseFromString(raw)
             except DecodeError:
                 raise InvalidInputError("failed to parse llb proto op") from None
-            digest = digests.of_bytes(raw)
+            digest = digests.of(raw)
             inputs = [_input(made, one) for one in operation.inputs]
             kind = operation.WhichOneof("op")
             last = operation
@@ -83,22 +84,21 @@ class Translator:
     def _make(self, kind: str, operation: Any, inputs: list[Vertex], metadata: Any) -> list[Vertex]:
         name = metadata.description.get("llb.customname", "") if metadata is not None else ""
         no_cache = bool(metadata.ignore_cache) if metadata is not None else False
-        common = {"no_cache": no_cache}
         if kind == "source":
-            return [self._source(operation, name, common)]
+            return [self._source(operation, name, no_cache)]
         if kind == "exec":
-            return _exec(operation.exec, inputs, name, common)
+            return _exec(operation.exec, inputs, name, no_cache)
         if kind == "file":
-            return _files(operation.file, inputs, name, common)
+            return _files(operation.file, inputs, name, no_cache)
         if kind == "merge":
             needs = tuple(_of(inputs, one.input) for one in operation.merge.inputs)
-            return [Merge(needs, name=name or "merge", **common)]
+            return [Merge(needs, name=name or "merge", no_cache=no_cache)]
         if kind == "diff":
             lower, upper = _of(inputs, operation.diff.lower.input), _of(inputs, operation.diff.upper.input)
-            return [Diff(lower, upper, name=name or "diff", **common)]
+            return [Diff(lower, upper, name=name or "diff", no_cache=no_cache)]
         raise UnsupportedError(f"unsupported operation {kind} in the build's definition")
 
-    def _source(self, operation: Any, name: str, common: dict[str, bool]) -> Vertex:
+    def _source(self, operation: Any, name: str, no_cache: bool) -> Vertex:
         identifier = operation.source.identifier
         if identifier.startswith(_REFERENCE):
             return self._references.get(identifier.removeprefix(_REFERENCE))
@@ -113,7 +113,7 @@ class Translator:
             attributes["platform"] = "/".join(p for p in (found.OS, found.Architecture, found.Variant) if p)
         if attributes.get("pull") == "pull":
             attributes["pull"] = "always"
-        return Source(identifier, tuple(sorted(attributes.items())), name=name or identifier, **common)
+        return Source(identifier, tuple(sorted(attributes.items())), name=name or identifier, no_cache=no_cache)
 
 
 def _input(made: dict[str, list[Vertex]], one: Any) -> Vertex:
@@ -122,7 +122,8 @@ def _input(made: dict[str, list[Vertex]], one: Any) -> Vertex:
         raise InvalidInputError(f"invalid missing input digest {one.digest}")
     if not 0 <= one.index < len(outputs):
         raise InvalidInputError(f"invalid index {one.index} of input {one.digest}")
-    return outputs[one.index]
+    found: Vertex = outputs[one.index]
+    return found
 
 
 def _of(inputs: list[Vertex], index: int) -> Vertex:
@@ -133,7 +134,7 @@ def _of(inputs: list[Vertex], index: int) -> Vertex:
     return inputs[index]
 
 
-def _exec(operation: Any, inputs: list[Vertex], name: str, common: dict[str, bool]) -> list[Vertex]:
+def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
     meta = operation.meta
     root: Vertex | None = None
     needs: list[Vertex] = []
@@ -155,7 +156,7 @@ def _exec(operation: Any, inputs: list[Vertex], name: str, common: dict[str, boo
     return [Exec(
         (root, *needs), tuple(meta.args), tuple(meta.env), meta.cwd or "/", meta.user, tuple(mounts),
         _NETWORKS.get(operation.network, "default"), security, hosts=tuple(f"{h.Host}:{h.IP}" for h in meta.extraHosts),
-        hostname=meta.hostname, name=name or " ".join(meta.args), **common,
+        hostname=meta.hostname, name=name or " ".join(meta.args), no_cache=no_cache,
     )]  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _mount(one: Any, inputs: list[Vertex], needs: list[Vertex]) -> Mount:
     raise UnsupportedError(f"{one.dest}: unsupported mount type {one.mountType}")
 
 
-def _files(operation: Any, inputs: list[Vertex], name: str, common: dict[str, bool]) -> list[Vertex]:
+def _files(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
     """Return the outputs of a file operation; actions that follow each other become one vertex."""
     chains: list[tuple[Vertex, list[Vertex], list[Action]]] = []
     outputs: dict[int, int] = {}
@@ -208,7 +209,7 @@ def _files(operation: Any, inputs: list[Vertex], name: str, common: dict[str, bo
     made = []
     for index in range(max(outputs, default=-1) + 1):
         base, needs, actions = chains[outputs[index]]
-        made.append(Files((base, *needs), tuple(actions), name=name or "files", **common))
+        made.append(Files((base, *needs), tuple(actions), name=name or "files", no_cache=no_cache))
     return list(made)
 
 

@@ -265,6 +265,7 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
     kinds = wire_pb2.Packet
     try:
         async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:
+            await stream.send_request()
             while (packet := await stream.recv_message()) is not None:
                 if packet.type == kinds.PACKET_STAT:
                     number = receiver.listed(packet)

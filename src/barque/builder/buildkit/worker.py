@@ -11,6 +11,12 @@ BUILDKIT_VERSION = "v0.24.0"
 _HOST_GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
 
+_EMULATED = {
+    "x86_64": "linux/amd64", "aarch64": "linux/arm64", "arm": "linux/arm/v7", "riscv64": "linux/riscv64",
+    "ppc64le": "linux/ppc64le", "s390x": "linux/s390x", "i386": "linux/386", "mips64el": "linux/mips64le",
+    "loongarch64": "linux/loong64",
+}  # fmt: skip
+
 FRONTEND_CAPS = (
     "solve.base", "solve.inlinereturn", "resolveimage", "resolveimage.resolvemode", "source.metaresolver", "readfile",
     "return", "returnmap", "readdir", "statfile", "importcaches", "proto.refarray", "reference.output",
@@ -65,3 +71,17 @@ def record(identity: Identity) -> Any:
 def caps(names: tuple[str, ...]) -> list[Any]:
     """Return capabilities as messages."""
     return [caps_pb2.APICap(ID=name, Enabled=True) for name in names]
+
+
+def platforms_here() -> tuple[str, ...]:
+    """Return the platforms that this machine runs: its own, and those that binfmt_misc has an interpreter for."""
+    own = str(platforms.host())
+    found = [own]
+    for name, text in _EMULATED.items():
+        try:
+            with open(f"/proc/sys/fs/binfmt_misc/qemu-{name}", encoding="ascii", errors="replace") as file:
+                if file.readline().strip() == "enabled" and text not in found:
+                    found.append(text)
+        except OSError:
+            continue
+    return tuple(found)

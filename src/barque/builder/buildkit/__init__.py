@@ -1,0 +1,1 @@
+"""BuildKit's protocol: what buildx, bake and Compose speak to the builder."""

@@ -1,0 +1,247 @@
+"""Bringing a build's outcome out: into the image store and registries, archives, folders of the client."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
+from barque.base.times import format_ns
+from barque.builder.buildkit.builds import Build, Outcome
+from barque.builder.buildkit.providers import registry_header
+from barque.builder.buildkit.sending import send_stream, send_tree
+from barque.builder.cache import BuildCache
+from barque.builder.folder_tree import FolderTree
+from barque.builder.results import Result, opened
+from barque.builder.solver import Solver
+from barque.builder.stages import config_bytes
+from barque.builder.trees import Tree
+from barque.engine.pumps import stream_of
+from barque.images import save as saving
+from barque.images.model import Image
+from barque.oci import media, platform as platforms
+from barque.oci.reference import Reference, parse
+from barque.storage.archive.tar import FOLDER
+from barque.storage.archive.write import END, header, tree as members
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_CONFIG = "containerimage.config"
+_COMPRESSIONS = ("", "gzip", "uncompressed", "zstd", "estargz")
+_IMAGE_OPTIONS = {
+    "name", "push", "push-by-digest", "registry.insecure", "unpack", "dangling-name-prefix", "danging-name-empty-only",
+    "name-canonical", "store", "oci-mediatypes", "compression", "force-compression", "compression-level", "load",
+}  # fmt: skip
+_ARCHIVE_OPTIONS = {"name", "dest", "tar", "oci-mediatypes", "compression", "force-compression", "compression-level", "context"}
+_FILES_OPTIONS = {"dest", "platform-split", "mode"}
+
+
+class EngineExporters:
+    """Exports into one engine and to its clients."""
+
+    def __init__(self, engine: "Engine", solver: Solver, cache: BuildCache) -> None:
+        self._engine = engine
+        self._solver = solver
+        self._cache = cache
+
+    async def export(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> dict[str, str]:
+        """Solve what is not solved yet, export it, and return what the client is told of it.
+
+        Raises:
+            BarqueError: a step failed, or an export.
+        """
+        results = {
+            name: await self._solver.solve(vertex, build.session) for name, vertex in sorted(outcome.vertices.items())
+        }
+        response: dict[str, str] = {
+            key: value.decode("utf-8", "replace") for key, value in outcome.metadata.items() if key.startswith("result.")
+        }
+        for number, (kind, attributes) in enumerate(exporters):
+            if not results and kind:
+                continue
+            if kind in ("image", "moby"):
+                response |= await self._image(build, outcome, results, attributes)
+            elif kind in ("docker", "oci"):
+                response |= await self._archive(build, outcome, results, attributes, number, kind)
+            elif kind == "local":
+                await self._local(build, results, attributes, number)
+            elif kind == "tar":
+                await self._tar(build, results, attributes, number)
+            elif kind:
+                raise UnsupportedError(f"exporter {kind!r} could not be found")
+        await asyncio.to_thread(self._cache.flush)
+        return response
+
+    async def _image(
+        self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str]
+    ) -> dict[str, str]:
+        _check(attributes, _IMAGE_OPTIONS, "image")
+        names = _names(attributes.get("name", ""))
+        with build.report.work("exporting to image") as step:
+            with step.part("exporting layers"):
+                image = await self._registered(outcome, _only(results, "image"))
+            with step.part(f"writing image {image.id}"):
+                pass
+            for name in names:
+                with step.part(f"naming to {name}"):
+                    await asyncio.to_thread(self._engine.image_store.tag, image.id, name.name, name.tag)
+            response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
+            if names:
+                response["image.name"] = ",".join(str(name) for name in names)
+            if _true(attributes.get("push", "")):
+                if not names:
+                    raise InvalidInputError("tag is needed when pushing to registry")
+                for name in names:
+                    with step.part(f"pushing {name}"):
+                        digest, size = await self._push(build, name)
+                    response["containerimage.digest"] = digest
+                    response["containerimage.descriptor"] = _descriptor(digest, size)
+        return response
+
+    async def _push(self, build: Build, name: Reference) -> tuple[str, int]:
+        auth = await registry_header(build.client, name.domain)
+        digest, size = "", 0
+        async for message in self._engine.registries.push(name.name, name.tag, platform="", auth=auth):
+            if message.get("error"):
+                raise BarqueError(f"failed to push {name}: {message['error']}")
+            found = message.get("aux") or {}
+            digest, size = found.get("Digest", digest), found.get("Size", size)
+        return digest, size
+
+    async def _registered(self, outcome: Outcome, result: Result) -> Image:
+        config = _config_of(outcome, result)
+        ids = await asyncio.to_thread(self._cache.flush, [(config_bytes(config), "")])
+        return self._engine.image_store.resolve(ids[-1])
+
+    async def _archive(
+        self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str], number: int, kind: str
+    ) -> dict[str, str]:
+        _check(attributes, _ARCHIVE_OPTIONS, kind)
+        if attributes.get("tar") == "false":
+            raise UnsupportedError(f"exporter {kind}: tar=false is not supported; export a tar and unpack it")
+        names = _names(attributes.get("name", ""))
+        store = self._engine.image_store
+        title = "exporting to docker image format" if kind == "docker" else "exporting to oci image format"
+        with build.report.work(title) as step:
+            with step.part("exporting layers"):
+                known = {image.id for image in store.images()}
+                image = await self._registered(outcome, _only(results, kind))
+            response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
+            if names:
+                response["image.name"] = ",".join(str(name) for name in names)
+            chosen = saving.Selected()
+            chosen.add(image, names)
+            try:
+                with step.part("sending tarball"):
+                    await send_stream(build.need_client(), stream_of(lambda: saving.save(store, chosen)), number, response)
+            finally:
+                # The archive is the client's; the store keeps what it had, and the cache its layers.
+                if image.id not in known and not store.resolve(image.id).names:
+                    await asyncio.to_thread(store.delete, image.id)
+        return response
+
+    async def _local(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
+        _check(attributes, _FILES_OPTIONS, "local")
+        with build.report.work("exporting to client directory") as step, step.part("copying files"), ExitStack() as stack:
+            trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
+            client = build.need_client()
+            if set(trees) == {""} and not _true(attributes.get("platform-split", "")):
+                await send_tree(client, trees[""], number)
+            else:
+                split = {_folder(name): tree for name, tree in trees.items()}
+                await send_tree(client, next(iter(trees.values())), number, split)
+
+    async def _tar(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
+        _check(attributes, _FILES_OPTIONS, "tar")
+        with build.report.work("exporting to client tarball") as step, step.part("sending tarball"), ExitStack() as stack:
+            trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
+            single = set(trees) == {""}
+            chunks = _tar_of({"" if single else _folder(name): tree for name, tree in trees.items()})
+            await send_stream(build.need_client(), chunks, number, {})
+
+
+def _check(attributes: dict[str, str], known: set[str], kind: str) -> None:
+    for key, value in attributes.items():
+        if key in known or (key.startswith(("annotation", "attest:")) and not value):
+            continue
+        raise UnsupportedError(f"exporter {kind}: option {key} is not supported")
+    compression = attributes.get("compression", "")
+    if compression not in _COMPRESSIONS:
+        raise InvalidInputError(f"unsupported layer compression type {compression}")
+    if compression in ("zstd", "estargz"):
+        raise UnsupportedError(f"exporter {kind}: compression={compression} is not supported; use gzip or uncompressed")
+
+
+def _true(text: str) -> bool:
+    return text.lower() in ("1", "t", "true")
+
+
+def _names(text: str) -> list[Reference]:
+    return [parse(one.strip()).with_default_tag() for one in text.split(",") if one.strip()]
+
+
+def _only(results: dict[str, Result], kind: str) -> Result:
+    if len(results) != 1:
+        raise UnsupportedError(
+            f"exporter {kind}: images of several platforms at once are not supported; build one platform at a time"
+        )
+    return next(iter(results.values()))
+
+
+def _folder(name: str) -> str:
+    text = name or str(platforms.host())
+    return text.replace("/", "_")
+
+
+def _config_of(outcome: Outcome, result: Result) -> Json:
+    """Return the image's config: the frontend's, with the layers that there are, and a history that fits them."""
+    name = next(iter(outcome.vertices))
+    raw = outcome.metadata.get(f"{_CONFIG}/{name}") or outcome.metadata.get(_CONFIG)
+    if raw:
+        try:
+            config = json.loads(raw)
+        except ValueError:
+            raise InvalidInputError("the frontend gave an image config that is no JSON") from None
+        if not isinstance(config, dict):
+            raise InvalidInputError("the frontend gave an image config that is no object")
+    else:
+        host = platforms.host()
+        config = {"architecture": host.architecture, "os": host.os, "config": {}}
+    config["rootfs"] = {"type": "layers", "diff_ids": [diff for _, diff in result.layers]}
+    created = format_ns(result.created_ns or time.time_ns())
+    config.setdefault("created", created)
+    history = [entry for entry in config.get("history") or [] if isinstance(entry, dict)]
+    filled = sum(1 for entry in history if not entry.get("empty_layer"))
+    for _ in range(len(result.layers) - filled):
+        history.append({"created": created, "created_by": "buildkit", "comment": "buildkit.exporter.image.v0"})
+    excess = filled - len(result.layers)
+    for entry in reversed(history):
+        if excess > 0 and not entry.get("empty_layer"):
+            entry["empty_layer"] = True
+            excess -= 1
+    config["history"] = history
+    return config
+
+
+def _descriptor(digest: str, size: int) -> str:
+    value = {"mediaType": media.OCI_MANIFEST, "digest": digest, "size": size}
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+async def _tar_of(trees: dict[str, Tree]) -> AsyncIterator[bytes]:
+    for prefix, tree in sorted(trees.items()):
+        # Nothing at all has no folder on disk.
+        if not isinstance(tree, FolderTree):
+            continue
+        if prefix:
+            yield header(f"{prefix}/".encode(), kind=FOLDER, mode=0o755)
+        root = tree.root
+        start = f"{prefix}/".encode() if prefix else b""
+        async for chunk in stream_of(lambda root=root, start=start: members(root, prefix=start)):  # type: ignore[misc]
+            yield chunk
+    yield END

@@ -1,0 +1,145 @@
+"""Files that go over gRPC, both ways, between a client on one end of a socket and the engine on the other."""
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Server
+
+from barque.base.errors import BarqueError, InvalidInputError
+from barque.builder.buildkit.pb import stat_pb2, wire_pb2
+from barque.builder.buildkit.receiving import DIFF_COPY, receive
+from barque.builder.buildkit.sending import go_mode
+from barque.builder.buildkit.sessions import ClientSession, Sessions
+from barque.builder.folder_tree import FolderTree
+
+Packet = wire_pb2.Packet
+
+
+class FakeClient:
+    """A client that sends given packets, and content for what is asked for."""
+
+    def __init__(self, stats: list[Any], contents: dict[int, bytes]) -> None:
+        self.stats, self.contents = stats, contents
+        self.asked: list[int] = []
+        self.metadata: dict[str, str] = {}
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {f"/{DIFF_COPY}": Handler(self.diff_copy, Cardinality.STREAM_STREAM, Packet, Packet)}
+
+    async def diff_copy(self, stream: Any) -> None:
+        self.metadata = dict(stream.metadata)
+        for one in self.stats:
+            await stream.send_message(Packet(type=Packet.PACKET_STAT, stat=one))
+        await stream.send_message(Packet(type=Packet.PACKET_STAT))
+        while (packet := await stream.recv_message()) is not None:
+            if packet.type == Packet.PACKET_FIN:
+                await stream.send_message(Packet(type=Packet.PACKET_FIN))
+                return
+            self.asked.append(packet.ID)
+            if self.contents[packet.ID]:
+                await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=self.contents[packet.ID]))
+            await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=packet.ID))
+
+
+async def session_of(client: FakeClient) -> ClientSession:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    server = Server([client])
+    await loop.connect_accepted_socket(server._protocol_factory, theirs)
+    session = ClientSession("id", "name", "key", frozenset({f"/{DIFF_COPY}".lower()}))
+    await loop.create_connection(lambda: session.client.protocol, sock=ours)
+    return session
+
+
+def entry(path: str, mode: int, **parts: Any) -> Any:
+    return stat_pb2.Stat(path=path, mode=mode, modTime=1_700_000_000_123_456_789, **parts)
+
+
+FOLDER, LINK = 1 << 31, 1 << 27
+
+
+async def test_files_come_over_with_their_kinds_modes_and_times(tmp_path: Path) -> None:
+    client = FakeClient(
+        [entry("d", FOLDER | 0o750), entry("d/f", 0o640, size=5), entry("d/l", LINK | 0o777, linkname="f"), entry("e", 0o755)],
+        {1: b"hello", 3: b""},
+    )
+    session = await session_of(client)
+    transferred = await receive(session, str(tmp_path), {"dir-name": ["context"]})
+    assert transferred == 5
+    assert client.metadata["dir-name"] == "context"
+    found = (tmp_path / "d/f").stat()
+    assert (tmp_path / "d/f").read_bytes() == b"hello"
+    assert stat.S_IMODE(found.st_mode) == 0o640
+    assert found.st_mtime_ns == 1_700_000_000_123_456_789
+    assert os.readlink(tmp_path / "d/l") == "f"
+    assert (tmp_path / "d").stat().st_mtime_ns == 1_700_000_000_123_456_789
+    session.client.close()
+
+
+async def test_what_is_unchanged_is_not_asked_for_again_and_what_is_gone_goes(tmp_path: Path) -> None:
+    listed = [entry("a", 0o644, size=1), entry("b", 0o644, size=1)]
+    first = await session_of(FakeClient(listed, {0: b"1", 1: b"2"}))
+    await receive(first, str(tmp_path), {})
+    client = FakeClient([entry("b", 0o644, size=1), entry("c", 0o644, size=3)], {1: b"new"})
+    second = await session_of(client)
+    await receive(second, str(tmp_path), {})
+    assert client.asked == [1]
+    assert sorted(os.listdir(tmp_path)) == ["b", "c"]
+    first.client.close()
+    second.client.close()
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "a//b", ".", "", "missing/x", "x\0y"])
+async def test_paths_that_lead_away_are_refused(path: str, tmp_path: Path) -> None:
+    session = await session_of(FakeClient([entry(path, 0o644)], {0: b"x"}))
+    with pytest.raises(InvalidInputError):
+        await receive(session, str(tmp_path), {})
+    assert os.listdir(tmp_path) == []
+    session.client.close()
+
+
+async def test_nothing_is_written_through_a_link_that_the_client_sent(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    client = FakeClient([entry("a", LINK | 0o777, linkname=str(outside)), entry("a/x", 0o644)], {1: b"evil"})
+    session = await session_of(client)
+    with pytest.raises((BarqueError, OSError)):
+        await receive(session, str(inside), {})
+    assert os.listdir(outside) == []
+    session.client.close()
+
+
+async def test_a_device_is_refused(tmp_path: Path) -> None:
+    session = await session_of(FakeClient([entry("dev", 1 << 26 | 0o600, devmajor=1, devminor=3)], {}))
+    with pytest.raises(InvalidInputError, match="dev: devices and sockets"):
+        await receive(session, str(tmp_path), {})
+    session.client.close()
+
+
+async def test_a_session_that_comes_late_is_waited_for() -> None:
+    sessions = Sessions()
+    waiting = asyncio.create_task(sessions.get("prefix:later"))
+    await asyncio.sleep(0)
+    session = ClientSession("later", "", "", frozenset())
+    await sessions.add(session)
+    assert await waiting is session
+    with pytest.raises(InvalidInputError):
+        await sessions.add(session)
+    session.client.close()
+
+
+def test_modes_go_out_as_they_came_in(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    (tmp_path / "f").chmod(0o4755)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    node = FolderTree(fd).lstat("f")
+    os.close(fd)
+    assert node is not None
+    assert go_mode(node) == 0o755 | 1 << 23

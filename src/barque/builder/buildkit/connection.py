@@ -157,9 +157,8 @@ class GrpcClient:
         return reply
 
     def close(self) -> None:
-        """End the connection, if it ever began."""
-        if hasattr(self._channel.given, "connection"):
-            self._channel.close()
+        """End the connection."""
+        self._channel.close()
 
 
 def refused(error: GRPCError) -> BarqueError:
@@ -179,6 +178,11 @@ class _GivenChannel(Channel):
         super().__init__("localhost", config=_CONFIG)
         self.given = H2Protocol(ClientHandler(), self._config, self._h2_config)
         self._protocol = self.given
+
+    def close(self) -> None:
+        # A connection that never began has nothing to end.
+        if hasattr(self.given, "processor"):
+            super().close()
 
     async def _create_connection(self) -> H2Protocol:
         raise ConnectionResetError("the client has gone")

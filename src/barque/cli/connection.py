@@ -12,6 +12,7 @@ from barque.client.endpoint import DEFAULT_HOST, Endpoint, TlsFiles, connect, pa
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 START_SECONDS = 15
@@ -38,7 +39,21 @@ def open_api(options: Options) -> Api:
     endpoint = parse_host(text or DEFAULT_HOST, tls=tls is not None)
     if not text:
         _start_if_absent(endpoint)
-    return Api(endpoint, tls, os.environ.get("DOCKER_API_VERSION", ""))
+    return Api(endpoint, tls, os.environ.get("DOCKER_API_VERSION", ""), _trace(options))
+
+
+def _trace(options: Options) -> Callable[[str], None] | None:
+    """Return what tells of requests on standard error, for --debug or the level debug."""
+    if not options["debug"] and options["log-level"] not in ("debug", "trace"):
+        return None
+
+    def tell(message: str) -> None:
+        import time
+
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        print(f'time="{stamp}" level=debug msg="{message}"', file=sys.stderr)
+
+    return tell
 
 
 def _tls(options: Options) -> TlsFiles | None:

@@ -8,7 +8,6 @@ from barque.cli.session import Ends, Session, resize
 from barque.cli.signals import SignalPipe
 from barque.cli.terminal import size
 from barque.cli.verb import Invocation
-from barque.client.api import Api
 
 
 def execute(call: Invocation) -> int:
@@ -56,7 +55,7 @@ def _interactive(call: Invocation, identity: str, start: dict[str, object], ends
     connection = call.api.hijack(f"{path}/start", json_body=start)
     session = Session(connection, ends, call.options["detach-keys"])
     if ends.tty:
-        side = Api(call.api.endpoint, call.api.tls, call.api.prefix.removeprefix("/v"))
+        side = call.api.beside()
         with SignalPipe(lambda: resize(side, path), None) as signals:
             resize(side, path)
             session.run(signals)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GLOBALS = """
 - config string Folder of the client's configuration files
 c context string Name of the context to connect by (overrides DOCKER_HOST)
-D debug bool Enable debug mode
+D debug bool Enable debug mode: requests to the engine are shown on standard error
 H host list Daemon socket to connect to
 - help bool Print usage
 l log-level string=info Set the logging level ("debug", "info", "warn", "error", "fatal")

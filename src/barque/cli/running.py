@@ -45,7 +45,7 @@ def wait_result(response: Response) -> int:
 
 def watch_signals(api: Api, identity: str, *, tty: bool, proxy: bool) -> SignalPipe:
     """Return the pipe that passes signals on to the container, or follows the size of our terminal."""
-    side = Api(api.endpoint, api.tls, api.prefix.removeprefix("/v"))
+    side = api.beside()
 
     def forward(name: str) -> None:
         try:

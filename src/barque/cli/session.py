@@ -171,8 +171,7 @@ def half_close(sock: Any) -> None:
     """Tell the other side that no more input comes."""
     import _socket
 
-    if not hasattr(sock, "pending"):
-        sock.shutdown(_socket.SHUT_WR)
+    sock.shutdown(_socket.SHUT_WR)
 
 
 def resize(api: Api, path: str) -> None:

@@ -9,7 +9,7 @@ from barque.base.errors import BarqueError
 from barque.cli.tables import show
 from barque.cli.units import binary_size, human_size
 from barque.cli.verb import Invocation
-from barque.client.api import Api, quote
+from barque.client.api import quote
 from barque.client.http import Response
 
 HEADERS = {
@@ -74,7 +74,7 @@ def _open(call: Invocation, *, stream: bool) -> list[Meter]:
     names = call.words or [c["Id"] for c in call.api.get("/containers/json", all=call.options["all"] or None)]
     meters = []
     for name in names:
-        api = Api(call.api.endpoint, call.api.tls, call.api.prefix.removeprefix("/v"))
+        api = call.api.beside()
         parameters = {"stream": "1" if stream else "0"}
         response = api.send("GET", f"/containers/{quote(name)}/stats", parameters=parameters)
         meters.append(Meter(name, response))
@@ -116,7 +116,7 @@ def _open_new(call: Invocation, known: set[str]) -> list[Meter]:
         if container["Id"] in known:
             continue
         known.add(container["Id"])
-        api = Api(call.api.endpoint, call.api.tls, call.api.prefix.removeprefix("/v"))
+        api = call.api.beside()
         try:
             response = api.send("GET", f"/containers/{container['Id']}/stats", parameters={"stream": "1"})
         except BarqueError:

@@ -154,10 +154,9 @@ def _write(response: Any, target: str) -> None:
 
 
 def _export_image(call: Invocation, image: str, archive: Any) -> int:
-    from barque.client.api import Api
 
     repo, _, tag = image.partition(":") if "/" not in image.rpartition(":")[2] else (image, "", "")
-    other = Api(call.api.endpoint, call.api.tls, call.api.prefix.removeprefix("/v"))
+    other = call.api.beside()
     response = other.send(
         "POST", "/images/create", parameters={"fromSrc": "-", "repo": repo, "tag": tag},
         headers={"Content-Type": "application/x-tar"}, body=archive.chunks(),

@@ -10,7 +10,7 @@ from barque.client.http import ApiError, Response, send_request
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from barque.client.http import Body
@@ -39,11 +39,30 @@ def query(parameters: dict[str, Any] | None) -> str:
 class Api:
     """One engine. Every call opens its own connection unless the last one is free again."""
 
-    def __init__(self, endpoint: Endpoint, tls: TlsFiles | None = None, version: str = "") -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tls: TlsFiles | None = None,
+        version: str = "",
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        """Keep how to reach the engine.
+
+        Args:
+            endpoint: where it listens.
+            tls: certificates, None for a connection that is not encrypted.
+            version: the API version to ask for, empty for the engine's own.
+            trace: is told of each request and answer.
+        """
         self.endpoint = endpoint
         self.tls = tls
         self.prefix = f"/v{version}" if version else ""
+        self.trace = trace
         self._idle: Any = None
+
+    def beside(self) -> Api:
+        """Return another client of the same engine, for requests while a connection of this one is busy."""
+        return Api(self.endpoint, self.tls, self.prefix.removeprefix("/v"), self.trace)
 
     def _socket(self) -> Any:
         if self._idle is not None:
@@ -69,6 +88,8 @@ class Api:
         host = "localhost" if self.endpoint.kind == "unix" else f"{self.endpoint.host}:{self.endpoint.port}"
         head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
         target = self.prefix + path + query(parameters)
+        if self.trace is not None:
+            self.trace(f"{method} {target}")
         reused = self._idle is not None
         sock = self._socket()
         try:
@@ -80,6 +101,8 @@ class Api:
             if reused:
                 return self.send(method, path, parameters=parameters, body=body, headers=headers)
             raise ApiConnectionError(f"error during connect: {error.strerror or error}") from error
+        if self.trace is not None:
+            self.trace(f"{response.status} {method} {target}")
         if response.status >= 400:
             raise self._error(response)
         return response

@@ -88,7 +88,11 @@ def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> Any:
                 sock.close()
                 raise
             return sock
-        return _connect_tls(endpoint, tls) if tls else _connect_tcp(endpoint)
+        if tls is None:
+            return _connect_tcp(endpoint)
+        from barque.client.tls import connect_tls
+
+        return connect_tls(endpoint, tls)
     except PermissionError as error:
         raise UnavailableError(
             "permission denied while trying to connect to the Docker daemon socket at "
@@ -113,27 +117,3 @@ def _connect_tcp(endpoint: Endpoint) -> Any:
             sock.close()
             problem = error
     raise problem or OSError("no address found")
-
-
-def _connect_tls(endpoint: Endpoint, tls: TlsFiles) -> Any:
-    import socket
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = tls.verify
-    if not tls.verify:
-        context.verify_mode = ssl.CERT_NONE
-    elif os.path.exists(tls.ca):
-        context.load_verify_locations(tls.ca)
-    else:
-        raise InvalidInputError(f"could not read CA certificate {tls.ca!r}: no such file or directory")
-    if os.path.exists(tls.cert) and os.path.exists(tls.key):
-        context.load_cert_chain(tls.cert, tls.key)
-    plain = socket.create_connection((endpoint.host, endpoint.port))
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return context.wrap_socket(plain, server_hostname=endpoint.host)
-    except BaseException:
-        plain.close()
-        raise

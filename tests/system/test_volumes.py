@@ -376,3 +376,39 @@ def test_mounts_of_volumes_come_back_after_the_engine_was_killed(own_engine):
     assert mounted_below(place)
     own_engine.docker("rm", "-f", "two")
     until(lambda: not mounted_below(place))
+
+
+def test_mounts_are_added_to_a_running_container_and_taken_out_again(engine, tmp_path):
+    (tmp_path / "f").write_text("late")
+    engine.docker("run", "-d", "--name", "live", "busybox", "sleep", "1000")
+    engine.barque("mount", "add", "-v", f"{tmp_path}:/in:ro", "-v", "livevol:/v", "--mount", "type=tmpfs,dst=/t,tmpfs-size=1m", "live")
+    assert engine.docker("exec", "live", "cat", "/in/f") == "late"
+    assert "Read-only" in engine.docker_result("exec", "live", "touch", "/in/x").stderr
+    engine.docker("exec", "live", "touch", "/v/kept", "/t/y")
+    assert "size=1024k" in engine.docker("exec", "live", "grep", " /t ", "/proc/mounts")
+    engine.barque("mount", "add", "-v", f"{tmp_path}/f:/etc/one", "live")
+    assert engine.docker("exec", "live", "cat", "/etc/one") == "late"
+    listed = engine.barque("mount", "ls", "live")
+    assert all(word in listed for word in ("/in", "livevol", "tmpfs", "/etc/one"))
+    assert "volume is in use" in error_of(engine, "volume", "rm", "livevol")
+    twice = engine.run([sys.executable, "-m", "barque", "mount", "add", "-v", f"{tmp_path}:/in", "live"])
+    assert "Duplicate mount point: /in" in twice.stderr
+    engine.docker("restart", "-t", "0", "live")
+    assert engine.docker("exec", "live", "ls", "/in", "/v").split() == ["/in:", "f", "/v:", "kept"]
+    engine.barque("mount", "rm", "live", "/in", "/v", "/t", "/etc/one")
+    assert engine.docker("exec", "live", "sh", "-c", "ls /in /t /v; cat /etc/one").split() == ["/in:", "/t:", "/v:"]
+    engine.docker("volume", "rm", "livevol")
+    gone = engine.run([sys.executable, "-m", "barque", "mount", "rm", "live", "/proc"])
+    assert "nothing is mounted at /proc" in gone.stderr
+    engine.docker("rm", "-f", "live")
+
+
+def test_a_container_cannot_bend_the_removal_of_a_mount_to_one_that_protects_the_host(engine, tmp_path):
+    (tmp_path / "kcore").write_text("")
+    engine.docker("run", "-d", "--name", "bends", "busybox", "sleep", "1000")
+    engine.barque("mount", "add", "-v", f"{tmp_path}/kcore:/a/kcore", "bends")
+    engine.docker("exec", "bends", "sh", "-c", "mv /a /b && ln -s /proc /a")
+    result = engine.run([sys.executable, "-m", "barque", "mount", "rm", "bends", "/a/kcore"])
+    assert result.returncode == 1
+    assert engine.docker("exec", "bends", "sh", "-c", "head -c 4 /proc/kcore | wc -c") == "0"
+    engine.docker("rm", "-f", "bends")

@@ -97,6 +97,7 @@ NETWORK: Schema = {
 CONNECT: Schema = {"Container": "str", "EndpointConfig": ENDPOINT}
 DISCONNECT: Schema = {"Container": "str", "Force": "bool"}
 VOLUME: Schema = {"Name": "str", "Driver": "str", "DriverOpts": {"*": "str"}, "Labels": {"*": "str"}}
+MOUNT: Schema = {**_MOUNT, "Bind": "str"}
 AUTH: Schema = {"username": "str", "password": "str", "email": "str", "serveraddress": "str"}
 
 _GO = {

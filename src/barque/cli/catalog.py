@@ -158,6 +158,11 @@ COMMANDS: dict[str, Command] = {
         "Delete one or more manifest lists from local storage",
     ),
     "search": Command("transfers:search", "[OPTIONS] TERM", (1, 1), "Search Docker Hub for images"),
+    "mount add": Command(
+        "mounts:add", "[OPTIONS] CONTAINER", (1, 1), "Mount files, volumes or tmpfs in a container, running or not"
+    ),
+    "mount ls": Command("mounts:ls", "[OPTIONS] CONTAINER", (1, 1), "List what is mounted in a container"),
+    "mount rm": Command("mounts:rm", "CONTAINER TARGET [TARGET...]", (2, -1), "Take mounts out of a container"),
     "network connect": Command(
         "networks:connect", "[OPTIONS] NETWORK CONTAINER", (2, 2), "Connect a container to a network"
     ),
@@ -219,6 +224,7 @@ GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage image manifests and manifest lists",
+    "mount": "Manage mounts of containers that exist",
     "network": "Manage networks",
     "registry": "Run a registry of images",
     "system": "Manage Barque",

@@ -284,6 +284,12 @@ o output string Write to a file, instead of STDOUT
 - clear bool Empty the volume first
 - image string Take the files of this image
 """,
+    "mount add": """
+- mount mount Attach a filesystem mount to the container
+v volume list Bind mount a path or a named volume (SRC:DST[:MODE])
+""",
+    "mount ls": f"- format {_FORMAT}",
+    "mount rm": "",
     "volume rename": "",
     "volume update": "- availability string=active Availability of a cluster volume (\"active\", \"pause\", \"drain\")",
     "volume rm": "f force bool Force the removal of one or more volumes",

@@ -124,11 +124,11 @@ async def prepare(engine: "Engine", container: Container) -> list[Json]:
         elif point["Type"] == "image":
             path = await asyncio.to_thread(_mount_image, engine, container, point, number)
         elif point["Type"] == "overlay":
-            path = _place(engine, container, number)
+            path = place(engine, container, number)
             os.makedirs(path, mode=0o755, exist_ok=True)
             await asyncio.to_thread(mount_at, point["mounts"], path)
         if point["Type"] == "volume" and point.get("subpath"):
-            path = _bind_part(path, point["subpath"], _place(engine, container, number))
+            path = bind_part(path, point["subpath"], place(engine, container, number))
         ready.append({**point, "path": path})
     return ready
 
@@ -159,21 +159,22 @@ async def mount_volume(engine: "Engine", container: Container, point: Json) -> s
     return path
 
 
-def _place(engine: "Engine", container: Container, number: int) -> str:
+def place(engine: "Engine", container: Container, number: int) -> str:
+    """Return where a part is bound for the moment of a start."""
     return f"{engine.bundle(container.id)}/mounts/{number}"
 
 
 def _mount_image(engine: "Engine", container: Container, point: Json, number: int) -> str:
     """Mount an image's layers read-only; a part of them is bound beside."""
-    place = _place(engine, container, number)
-    os.makedirs(place, mode=0o755, exist_ok=True)
+    target = place(engine, container, number)
+    os.makedirs(target, mode=0o755, exist_ok=True)
     if not point["top"]:
-        return place
-    mount_at(engine.snapshots.mounts(point["top"]), place)
-    return _bind_part(place, point["subpath"], f"{place}.part") if point.get("subpath") else place
+        return target
+    mount_at(engine.snapshots.mounts(point["top"]), target)
+    return bind_part(target, point["subpath"], f"{target}.part") if point.get("subpath") else target
 
 
-def _bind_part(base: str, part: str, place: str) -> str:
+def bind_part(base: str, part: str, target: str) -> str:
     """Bind a part of a tree on a place of our own, without leaving the tree.
 
     Raises:
@@ -186,17 +187,17 @@ def _bind_part(base: str, part: str, place: str) -> str:
         except OSError as error:
             raise BarqueError(f"cannot access path {base}/{part}: {(error.strerror or '').lower()}") from None
         try:
-            _make_place(place, folder=os.path.isdir(f"/proc/self/fd/{fd}"))
+            _make_place(target, folder=os.path.isdir(f"/proc/self/fd/{fd}"))
             tree = km.open_tree(fd, "", km.OPEN_TREE_CLONE | km.AT_RECURSIVE | km.AT_EMPTY_PATH)
             try:
-                km.move_mount(tree, place)
+                km.move_mount(tree, target)
             finally:
                 os.close(tree)
         finally:
             os.close(fd)
     finally:
         os.close(root)
-    return place
+    return target
 
 
 def _make_place(place: str, *, folder: bool) -> None:

@@ -10,6 +10,7 @@ from barque.engine import (
     container_streams,
     endpoints,
     links,
+    live_mounts,
     pausing,
     removal,
     stats,
@@ -150,6 +151,14 @@ class Containers:
     async def logs(self, ref: str, options: LogOptions) -> LogStream:
         """Return log output."""
         return container_streams.read_logs(self._engine.find(ref), options)
+
+    async def add_mount(self, ref: str, mount: Json) -> None:
+        """Mount something in a container that exists."""
+        await live_mounts.add(self._engine, self._engine.find(ref), mount)
+
+    async def remove_mount(self, ref: str, target: str) -> None:
+        """Take a mount out of a container."""
+        await live_mounts.remove(self._engine, self._engine.find(ref), target)
 
     async def clear_logs(self, ref: str) -> None:
         """Forget what a container has logged."""

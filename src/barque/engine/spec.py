@@ -259,7 +259,7 @@ def _mounts(host: Json, around: Surroundings) -> list[Json]:
     if host.get("Init") and around.init_source:
         own.append(_mount(INIT_PATH, "bind", around.init_source, "bind", "ro"))
     for point in around.points:
-        own.append(_mount_of_point(point))
+        own.append(mount_of_point(point))
     for target, options in (host.get("Tmpfs") or {}).items():
         own.append(_tmpfs(target, options))
     # A mount inside another comes after it; the sort is stable.
@@ -275,7 +275,8 @@ def _mount(target: str, kind: str, source: str, *options: str) -> Json:
     return {"destination": target, "type": kind, "source": source, "options": list(options)}
 
 
-def _mount_of_point(point: Json) -> Json:
+def mount_of_point(point: Json) -> Json:
+    """Return the OCI mount of one that a user asked for."""
     if point["Type"] == "tmpfs":
         return _tmpfs(point["Destination"], point.get("tmpfs") or "")
     deep = not point.get("non_recursive")

@@ -58,6 +58,8 @@ MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 
 AT_FDCWD = -100
@@ -205,12 +207,13 @@ def mount_setattr(fd: int, attr: MountAttr, *, recursive: bool = False) -> None:
     )
 
 
-def detached(fstype: str, attr: int = 0) -> int:
+def detached(fstype: str, attr: int = 0, options: tuple[str, ...] = ()) -> int:
     """Return a descriptor of a new file system that is mounted nowhere.
 
     Args:
-        fstype: a kind that needs no source and no options.
+        fstype: a kind that needs no source.
         attr: bits of MOUNT_ATTR_*.
+        options: the file system's own, as `key=value` or `key`.
 
     Raises:
         KernelError: with the kernel's errno.
@@ -218,6 +221,14 @@ def detached(fstype: str, attr: int = 0) -> int:
     name = ctypes.create_string_buffer(fstype.encode())
     context = libc.invoke("fsopen", ctypes.addressof(name), _FSOPEN_CLOEXEC)
     try:
+        for option in options:
+            key, has_value, value = option.partition("=")
+            key_text, value_text = ctypes.create_string_buffer(key.encode()), ctypes.create_string_buffer(value.encode())
+            if has_value:
+                libc.invoke("fsconfig", context, _FSCONFIG_SET_STRING, ctypes.addressof(key_text),
+                            ctypes.addressof(value_text), 0)  # fmt: skip
+            else:
+                libc.invoke("fsconfig", context, _FSCONFIG_SET_FLAG, ctypes.addressof(key_text), 0, 0)
         libc.invoke("fsconfig", context, _FSCONFIG_CMD_CREATE)
         return libc.invoke("fsmount", context, _FSMOUNT_CLOEXEC, attr)
     finally:

@@ -7,6 +7,7 @@ from barque.api.routes import (
     containers,
     execs,
     images,
+    mounts,
     networks,
     registries,
     streams,
@@ -18,6 +19,6 @@ from barque.api.routes import (
 
 def add_all(table: Table) -> None:
     """Add every route to the table; the first that fits a path wins."""
-    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes,
+    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, mounts,
                    build, unsupported):  # fmt: skip
         module.add(table)

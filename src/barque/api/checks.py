@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 # "any" anything, "args" a list of strings or one string.
 _HEALTH: Schema = {
     "Test": ["str"], "Interval": "int", "Timeout": "int", "StartPeriod": "int", "StartInterval": "int",
-    "Retries": "int",
+    "Retries": "int", "OnFailure": "str",
 }  # fmt: skip
 _THROTTLE: Schema = {"Path": "str", "Rate": "uint"}
 _RESOURCES: Schema = {
@@ -57,7 +57,7 @@ _HOST: Schema = {
     "PublishAllPorts": "bool", "ReadonlyRootfs": "bool", "SecurityOpt": ["str"], "StorageOpt": {"*": "str"},
     "Tmpfs": {"*": "str"}, "UTSMode": "str", "UsernsMode": "str", "ShmSize": "int", "Sysctls": {"*": "str"},
     "Runtime": "str", "Isolation": "str", "Mounts": [_MOUNT], "MaskedPaths": ["str"], "ReadonlyPaths": ["str"],
-    "Init": "bool",
+    "Init": "bool", "TimeLimit": "int",
 }  # fmt: skip
 ENDPOINT: Schema = {
     "IPAMConfig": {"IPv4Address": "str", "IPv6Address": "str", "LinkLocalIPs": ["str"]}, "Links": ["str"],

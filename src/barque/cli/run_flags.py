@@ -41,6 +41,7 @@ e env list Set environment variables
 - group-add list Add groups to join
 - health-cmd string Command that checks health
 - health-interval duration Time between two checks (ms|s|m|h)
+- health-on-failure string What to do with an unhealthy container ("none", "kill", "restart", "stop")
 - health-retries int Failures in a row that mean unhealthy
 - health-start-interval duration Time between checks during the start period (ms|s|m|h)
 - health-start-period duration Time to start before failures count (ms|s|m|h)
@@ -95,6 +96,7 @@ q quiet bool Suppress the pull output
 - storage-opt list Storage driver options of the container
 - sysctl map=map[] Sysctl options
 - tmpfs list Mount a tmpfs folder
+- ttl duration Time after which the container is stopped (ms|s|m|h)
 t tty bool Allocate a pseudo-TTY
 - ulimit ulimit=[] Ulimit options
 - use-api-socket bool Bind mount the API socket and its credentials

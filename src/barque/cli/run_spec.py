@@ -94,7 +94,7 @@ def _labels(options: Options) -> Json:
 
 def _health(options: Options) -> Json | None:
     periods = ("health-interval", "health-timeout", "health-start-period", "health-start-interval")
-    used = options["health-cmd"] or options["health-retries"] or any(options[name] for name in periods)
+    used = options["health-cmd"] or options["health-retries"] or options["health-on-failure"] or any(options[name] for name in periods)
     if options["no-healthcheck"]:
         if used:
             raise InvalidInputError("--no-healthcheck conflicts with --health-* options")
@@ -111,6 +111,7 @@ def _health(options: Options) -> Json | None:
         "StartPeriod": options["health-start-period"],
         "StartInterval": options["health-start-interval"],
         "Retries": options["health-retries"],
+        "OnFailure": options["health-on-failure"],
     }
     return {key: value for key, value in health.items() if value}
 
@@ -128,6 +129,7 @@ def _host_config(options: Options, binds: list[str], bindings: Json) -> Json:
         "RestartPolicy": restart_policy(options["restart"]),
         "AutoRemove": bool(options["rm"]),
         "VolumeDriver": options["volume-driver"],
+        **({"TimeLimit": options["ttl"]} if options["ttl"] else {}),
         "VolumesFrom": options["volumes-from"] or None,
         "ConsoleSize": _console_size(options),
         "CapAdd": _capabilities(options["cap-add"]),

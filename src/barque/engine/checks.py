@@ -118,6 +118,8 @@ def check_config(config: Json, options: EngineConfig) -> list[str]:
     _check_modes(config, host)
     _check_ports(config, host)
     _check_logs(host)
+    if (host.get("TimeLimit") or 0) < 0:
+        raise InvalidInputError("TimeLimit cannot be negative")
     _check_runtime(host, options)
     _check_security(host)
     return check_resources(host)
@@ -144,6 +146,8 @@ def _check_own(config: Json) -> None:
         value = health.get(key) or 0
         if not isinstance(value, int) or value < 0 or 0 < value < 1_000_000:
             raise InvalidInputError(f"{key} in Healthcheck cannot be less than 1ms")
+    if (health.get("OnFailure") or "none") not in ("none", "kill", "restart", "stop"):
+        raise InvalidInputError(f"invalid OnFailure in Healthcheck: {health['OnFailure']}: use none, kill, restart or stop")
     if not isinstance(health.get("Retries") or 0, int) or (health.get("Retries") or 0) < 0:
         raise InvalidInputError("Retries in Healthcheck cannot be negative")
 

@@ -24,6 +24,7 @@ from barque.engine.registries import Registries
 from barque.engine.seccomp import SeccompPrograms
 from barque.engine.state import Database
 from barque.engine.system import System
+from barque.engine.time_limits import TimeLimits
 from barque.engine.volume_plugins import SOCKET_FOLDERS, Plugins
 from barque.engine.volumes import Volumes
 from barque.images.model import Image
@@ -70,6 +71,7 @@ class Engine:
         self.containers = Containers(self)
         self.system = System(self)
         self.logs = LogShipping(self)
+        self.time_limits = TimeLimits(self)
         self.seccomp = SeccompPrograms(config.seccomp_profile)
         self.init_layer_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -45,6 +45,8 @@ class Exec:
         """Return the command line as events show it."""
         return " ".join(self.config["Cmd"])
 
+_KILLED_S = 5.0
+
 
 class Execs:
     """All exec instances of an engine."""
@@ -199,19 +201,19 @@ class Execs:
             process["rlimits"] = limits
         return process
 
-    async def run(self, container: Container, command: list[str], most: int) -> tuple[int, str]:
-        """Run a command to its end; return its exit code and the first bytes of what it printed."""
-        made_id = (await self.create(container, {"Cmd": command, "AttachStdout": True, "AttachStderr": True}))["Id"]
-        made = self.find(made_id)
+    async def run(
+        self, container: Container, command: list[str], *, most: int, timeout_s: float
+    ) -> tuple[int | None, bytes]:
+        """Run a command to its end; return its exit code (None: it took too long) and what it printed first."""
+        made = self.find((await self.create(container, _probe(command)))["Id"])
+        output = bytearray()
         try:
-            attachment = await self.start(made_id, detach=False, console_size=None)
-            output = b""
-            if attachment is not None and attachment.sock is not None:
-                output = await _read_frames(attachment, most)
-                await made.done.wait()
-            elif attachment is not None and attachment.prelude is not None:
-                output = b"".join([chunk[8:] async for chunk in attachment.prelude])
-            return made.exit_code or 0, output.decode(errors="replace")
+            async with asyncio.timeout(timeout_s):
+                await self._run(made, output, most)
+            return made.exit_code or 0, bytes(output)
+        except TimeoutError:
+            await self._kill(made)
+            return None, bytes(output)
         except asyncio.CancelledError:
             if made.running:
                 self._engine.spawn(self._kill(made))
@@ -220,10 +222,20 @@ class Execs:
             if not made.running:
                 self._forget(made)
 
+    async def _run(self, made: Exec, output: bytearray, most: int) -> None:
+        attachment = await self.start(made.id, detach=False, console_size=None)
+        if attachment is not None and attachment.sock is not None:
+            await _read_frames(attachment, output, most)
+            await made.done.wait()
+        elif attachment is not None and attachment.prelude is not None:
+            async for chunk in attachment.prelude:
+                output += chunk[8:]
+
     async def _kill(self, made: Exec) -> None:
         try:
             await self._engine.keeper.signal(made.container.id, made.id, 9)
-        except BarqueError:
+            await asyncio.wait_for(made.done.wait(), _KILLED_S)
+        except (BarqueError, TimeoutError):
             return
 
     def exited(self, event: Json) -> None:
@@ -327,11 +339,15 @@ async def _said(text: str, *, tty: bool) -> AsyncIterator[bytes]:
     yield data if tty else struct.pack(">BxxxI", 1, len(data)) + data
 
 
-async def _read_frames(attachment: Attachment, most: int) -> bytes:
-    """Read a framed stream to its end, keeping the first bytes."""
+def _probe(command: list[str]) -> Json:
+    return {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
+
+
+async def _read_frames(attachment: Attachment, output: bytearray, most: int) -> None:
+    """Read a framed stream to its end, keeping the first bytes and one more."""
     assert attachment.sock is not None
     loop = asyncio.get_running_loop()
-    buffer, output = b"", b""
+    buffer = b""
     try:
         while data := await loop.sock_recv(attachment.sock, 65536):
             buffer += data
@@ -339,8 +355,7 @@ async def _read_frames(attachment: Attachment, most: int) -> bytes:
                 size = int.from_bytes(buffer[4:8], "big")
                 if len(buffer) < 8 + size:
                     break
-                output = (output + buffer[8 : 8 + size])[:most]
+                output += buffer[8 : 8 + size][: most + 1 - len(output)]
                 buffer = buffer[8 + size :]
     finally:
         attachment.sock.close()
-    return output

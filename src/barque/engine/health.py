@@ -1,6 +1,7 @@
 """Health checks: a command run in the container now and then, whose exit code says how it is."""
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
+log = logging.getLogger(__name__)
+ON_FAILURE = ("none", "kill", "restart", "stop")
 _KEPT = 5
 _OUTPUT = 4096
 _SECOND_NS = 1_000_000_000
@@ -34,7 +37,8 @@ def start(engine: "Engine", container: Container) -> None:
     """Begin to check a container that has just started."""
     stop(container)
     if check_of(container):
-        container.health = {"Status": "starting", "FailingStreak": 0, "Log": []}
+        earlier = container.health["Log"] if container.health is not None else []
+        container.health = {"Status": "starting", "FailingStreak": 0, "Log": earlier}
         container.health_task = engine.spawn(_watch(engine, container))
     else:
         container.health = None
@@ -53,49 +57,79 @@ async def _watch(engine: "Engine", container: Container) -> None:
     config = container.config["Healthcheck"]
     interval = (config.get("Interval") or 30 * _SECOND_NS) / _SECOND_NS
     start_interval = (config.get("StartInterval") or 5 * _SECOND_NS) / _SECOND_NS
-    timeout = (config.get("Timeout") or 30 * _SECOND_NS) / _SECOND_NS
     grace_ns = config.get("StartPeriod") or 0
-    retries = config.get("Retries") or 3
-    began = time.time_ns()
-    while True:
-        health = container.health
-        if health is None:
-            return
-        young = grace_ns and time.time_ns() - began < grace_ns and health["Status"] == "starting"
-        await asyncio.sleep(min(start_interval, interval) if young else interval)
+    began_ns = container.state["started_ns"]
+    while container.health is not None:
+        young = container.health["Status"] == "starting" and time.time_ns() - began_ns < grace_ns
+        await asyncio.sleep(start_interval if young else interval)
         if container.status != "running":
+            # A frozen container is not asked.
             continue
-        began_check = time.time_ns()
-        code, output = await _probe(engine, container, timeout)
-        _note(engine, container, code, output, began_check,
-              counts=not (time.time_ns() - began < grace_ns and health["Status"] == "starting"), retries=retries)  # fmt: skip
+        check_ns = time.time_ns()
+        code, output = await _checked(engine, container, config.get("Timeout") or 30 * _SECOND_NS)
+        _note(engine, container, code, output, check_ns)
 
 
-async def _probe(engine: "Engine", container: Container, timeout_s: float) -> tuple[int, str]:
+async def _checked(engine: "Engine", container: Container, timeout_ns: int) -> tuple[int, str]:
+    """Run the check; return its exit code (-1: it did not end in time, or did not begin) and its output."""
     try:
-        return await asyncio.wait_for(engine.execs.run(container, check_of(container), _OUTPUT), timeout_s)
-    except TimeoutError:
-        return -1, f"Health check exceeded timeout ({timeout_s:g}s)"
+        code, output = await engine.execs.run(
+            container, check_of(container), most=_OUTPUT, timeout_s=timeout_ns / _SECOND_NS
+        )
     except (BarqueError, OSError) as error:
         return -1, str(error)
+    text = output[:_OUTPUT].decode(errors="replace") + ("..." if len(output) > _OUTPUT else "")
+    if code is None:
+        return -1, f"Health check exceeded timeout ({go_duration(timeout_ns)})" + (f": {text}" if text else "")
+    return code, text
 
 
-def _note(
-    engine: "Engine", container: Container, code: int, output: str, began_ns: int, *, counts: bool, retries: int
-) -> None:
-    health = container.health
+def go_duration(time_ns: int) -> str:
+    """Return a duration as Go writes it: `1m30s`, `1.5s`, `250ms`."""
+    units = ((_SECOND_NS, "s"), (1_000_000, "ms"), (1000, "µs"), (1, "ns"))
+    unit_ns, unit = next((pair for pair in units if time_ns >= pair[0]), (1, "ns"))
+    if unit != "s":
+        return f"{time_ns / unit_ns:.6f}".rstrip("0").rstrip(".") + unit
+    minutes, rest_ns = divmod(time_ns, 60 * _SECOND_NS)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest_ns / _SECOND_NS:.9f}".rstrip("0").rstrip(".") + "s"
+    return f"{hours}h{minutes}m{seconds}" if hours else f"{minutes}m{seconds}" if minutes else seconds
+
+
+def _note(engine: "Engine", container: Container, code: int, output: str, check_ns: int) -> None:
+    health, config = container.health, container.config["Healthcheck"]
     if health is None:
         return
-    entry = {"Start": format_ns(began_ns), "End": format_ns(time.time_ns()), "ExitCode": code, "Output": output}
+    entry = {"Start": format_ns(check_ns), "End": format_ns(time.time_ns()), "ExitCode": code, "Output": output}
     health["Log"] = [*health["Log"], entry][-_KEPT:]
     before = health["Status"]
+    young = before == "starting" and check_ns - container.state["started_ns"] < (config.get("StartPeriod") or 0)
     if code == 0:
         health["FailingStreak"] = 0
         health["Status"] = "healthy"
-    elif counts:
+    elif not young:
         health["FailingStreak"] += 1
-        if health["FailingStreak"] >= retries:
+        if health["FailingStreak"] >= (config.get("Retries") or 3):
             health["Status"] = "unhealthy"
+    engine.changed(container)
     if health["Status"] != before:
-        engine.changed(container)
         engine.publish(container, f"health_status: {health['Status']}")
+    if health["Status"] == "unhealthy" != before:
+        action = config.get("OnFailure") or "none"
+        if action != "none":
+            engine.spawn(_act(engine, container, action))
+
+
+async def _act(engine: "Engine", container: Container, action: str) -> None:
+    """Do what the container's user wants done when it is unhealthy."""
+    log.warning("container %s is unhealthy: %s", container.name, action)
+    try:
+        if action == "kill":
+            # Its restart policy says what follows.
+            await engine.keeper.signal(container.id, None, 9)
+        elif action == "stop":
+            await engine.lifecycle.stop(container, "", None)
+        else:
+            await engine.lifecycle.restart(container, "", None)
+    except BarqueError as error:
+        log.warning("container %s: %s failed: %s", container.name, action, error)

@@ -82,6 +82,7 @@ class Lifecycle:
         state.update(pid=0, exit_code=event["exit_code"], finished_ns=event["at_ns"], oom_killed=oom, error="")
         state["status"] = "exited"
         health.stop(container)
+        engine.time_limits.end(container)
         engine.network.release(container.id)
         container.sandbox = None
         starting.clean(engine, container)
@@ -120,7 +121,6 @@ class Lifecycle:
             return False
         if ran_ns > _RESET_AFTER_NS:
             container.back_off = 0.1
-            container.row["restart_count"] = 0
         if name == "on-failure":
             most = policy.get("MaximumRetryCount") or 0
             if container.state["exit_code"] == 0 or (most and container.row["restart_count"] >= most):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import etc_files, health, removal
+from barque.engine import etc_files, health, removal, start_order
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.kernel import mount as km
@@ -40,6 +40,7 @@ async def reconcile(engine: "Engine") -> None:
         if container.is_running:
             container.started.set()
             health.start(engine, container)
+            engine.time_limits.begin(container)
     await engine.volumes.restore_users(
         (c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"})
         for c in engine.containers_by_id.values() if c.is_running
@@ -145,6 +146,8 @@ def wants_start(container: Container) -> bool:
 
 async def _start(engine: "Engine", container: Container) -> None:
     try:
+        waits = start_order.dependencies(container, engine.containers_by_id.values())
+        await start_order.wait_for([(c, condition) for c, condition in waits if c.is_running or wants_start(c)])
         await engine.keeper.forget(container.id)
         await engine.lifecycle.start(container)
     except (BarqueError, OSError) as error:

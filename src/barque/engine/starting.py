@@ -67,6 +67,7 @@ async def start(engine: "Engine", container: Container) -> None:
         engine.lifecycle.exited(container, early)
         return
     health.start(engine, container)
+    engine.time_limits.begin(container)
 
 
 async def launch(engine: "Engine", container: Container, root_options: tuple[str, ...] = ()) -> Json:
@@ -81,15 +82,22 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
         StartError: the runtime refused.
         BarqueError: a port is taken, a file is missing.
     """
-    host = container.host
     endpoint_fd, network_path = _connect(engine, container)
     try:
         points = await container_mounts.prepare(engine, container)
         surroundings = _surroundings(engine, container, points, network_path)
         await _begin_log(engine, container)
+        return await _launch(engine, container, surroundings, endpoint_fd, root_options)
     except BaseException:
         clean(engine, container)
         raise
+
+
+async def _launch(
+    engine: "Engine", container: Container, surroundings: spec.Surroundings, endpoint_fd: int | None,
+    root_options: tuple[str, ...],
+) -> Json:
+    host = container.host
     made = spec.build(_config(engine, container), host, container.row["path"], container.row["args"], surroundings)
     runtime = engine.runtime_path(host.get("Runtime") or "")
     limits = resources.resources(host)
@@ -128,11 +136,7 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
             console_size=(size[0], size[1]) if container.tty and any(size) else None,
         )
     except KeeperError as error:
-        clean(engine, container)
         raise StartError(f"{_PREFIX}error during container init: {error}") from error
-    except BaseException:
-        clean(engine, container)
-        raise
     container_mounts.release_places(engine, container.id)
     engine.network.started(container.id, started["pid"])
     return started

@@ -46,10 +46,11 @@ _MOUNT: Schema = {
     "ImageOptions": {"Subpath": "str"},
     "TmpfsOptions": {"SizeBytes": "int", "Mode": "uint", "Options": [["str"]]},
 }  # fmt: skip
+_PORTS: Schema = {"*": [{"HostIp": "str", "HostPort": "str"}]}
 _HOST: Schema = {
     **_RESOURCES,
     "Binds": ["str"], "ContainerIDFile": "str", "LogConfig": {"Type": "str", "Config": {"*": "str"}},
-    "NetworkMode": "str", "PortBindings": {"*": [{"HostIp": "str", "HostPort": "str"}]}, "RestartPolicy": _RESTART,
+    "NetworkMode": "str", "PortBindings": _PORTS, "RestartPolicy": _RESTART,
     "AutoRemove": "bool", "VolumeDriver": "str", "VolumesFrom": ["str"], "ConsoleSize": ["uint"],
     "Annotations": {"*": "str"}, "CapAdd": "args", "CapDrop": "args", "CgroupnsMode": "str", "Dns": ["str"],
     "DnsOptions": ["str"], "DnsSearch": ["str"], "ExtraHosts": ["str"], "GroupAdd": ["str"], "IpcMode": "str",
@@ -78,7 +79,7 @@ CREATE: Schema = {
     "HostConfig": _HOST,
     "NetworkingConfig": {"EndpointsConfig": {"*": ENDPOINT}},
 }
-UPDATE: Schema = {**_RESOURCES, "RestartPolicy": _RESTART}
+UPDATE: Schema = {**_RESOURCES, "RestartPolicy": _RESTART, "PublishAdd": _PORTS, "PublishRemove": _PORTS}
 EXEC: Schema = {
     "User": "str", "Privileged": "bool", "Tty": "bool", "ConsoleSize": ["uint"], "AttachStdin": "bool",
     "AttachStderr": "bool", "AttachStdout": "bool", "DetachKeys": "str", "Env": ["str"], "WorkingDir": "str",

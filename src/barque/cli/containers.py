@@ -189,6 +189,11 @@ def update(call: Invocation) -> int:
     body: dict[str, Any] = {key: options[flag] for flag, key in UPDATE_KEYS.items() if options.given(flag)}
     if options.given("restart"):
         body["RestartPolicy"] = restart_policy(options["restart"])
+    if options.given("publish-add") or options.given("publish-rm"):
+        from barque.cli.run_ports import port_maps
+
+        body["PublishAdd"] = port_maps(options["publish-add"], [])[1]
+        body["PublishRemove"] = port_maps(options["publish-rm"], [])[1]
     warnings: list[str] = []
 
     def act(name: str) -> str:

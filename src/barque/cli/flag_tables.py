@@ -159,6 +159,8 @@ m memory bytes Memory limit
 - memory-reservation bytes Memory soft limit
 - memory-swap bytes Limit of memory and swap together: -1 for unlimited swap
 - pids-limit int Limit the number of processes (-1 for unlimited)
+- publish-add list Publish a port of a running or stopped container
+- publish-rm list Stop publishing a port: 80, 80/udp, or the value it was published with
 - restart string What to do when a container exits
 """,
     "container prune": _PRUNE,

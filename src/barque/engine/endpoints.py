@@ -187,14 +187,14 @@ def requests(engine: "Engine", container: Container) -> tuple[EndpointRequest, .
             continue
         settings = container.row["networking"][name]
         network = engine.network.catalog.find(settings.get("NetworkID") or name)
-        found.append(request(engine, container, network, settings))
+        found.append(request(container, network, settings))
         settings["NetworkID"] = network.id
         if is_user_defined(name):
             settings["DNSNames"] = list(dns_names(container, settings))
     return tuple(found)
 
 
-def request(engine: "Engine", container: Container, network: Network, settings: Json) -> EndpointRequest:
+def request(container: Container, network: Network, settings: Json) -> EndpointRequest:
     """Return what one endpoint asks for."""
     ipam = settings.get("IPAMConfig") or {}
     named = not network.is_predefined
@@ -207,18 +207,16 @@ def request(engine: "Engine", container: Container, network: Network, settings: 
         options=settings.get("DriverOpts") or {},
         priority=settings.get("GwPriority") or 0,
         names=dns_names(container, settings) if named else (),
-        links=_links(engine, settings) if named else {},
+        links=_links(settings) if named else {},
     )
 
 
-def _links(engine: "Engine", settings: Json) -> dict[str, str]:
+def _links(settings: Json) -> dict[str, str]:
+    """Return {alias: name} of links, which need not mean anybody yet."""
     found = {}
     for text in settings.get("Links") or ():
         name, _, alias = text.partition(":")
-        try:
-            found[alias or name] = engine.find(name).id
-        except (NotFoundError, InvalidInputError):
-            raise InvalidInputError(f"could not get container for {name}: No such container: {name}") from None
+        found[alias or name] = name
     return found
 
 
@@ -262,7 +260,7 @@ async def connect(engine: "Engine", container: Container, network: Network, aske
         if network.name in networks:
             raise ForbiddenError(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.is_running:
-            item = request(engine, container, network, settings)
+            item = request(container, network, settings)
             container.sandbox = engine.network.connect(container.id, item)
             settings["NetworkID"] = network.id
             if not network.is_predefined:

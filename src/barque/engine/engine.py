@@ -38,6 +38,7 @@ from barque.storage.snapshots import DirectorySnapshotter
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
+_MEND_AFTER_S = 0.05
 _OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
 
 
@@ -116,8 +117,31 @@ class Engine:
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
             self._on_event(event)
+        self._watch_network()
         reconcile.bring_back(self)
         self.seccomp.program([*self._default_capabilities()], "")
+
+    def _watch_network(self) -> None:
+        """Mend what somebody deletes of our bridges and rules, once they are done."""
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.TimerHandle] = []
+
+        def mend() -> None:
+            waiting.clear()
+            if self.closing:
+                return
+            try:
+                for what in self.network.mend():
+                    log.warning("%s was deleted by somebody and is made anew", what)
+            except OSError as error:
+                log.error("cannot make anew what was deleted of the network: %s", error)
+
+        def news() -> None:
+            if self.network.notice() and not waiting:
+                waiting.append(loop.call_later(_MEND_AFTER_S, mend))
+
+        for fd in self.network.watch():
+            loop.add_reader(fd, news)
 
     def _default_capabilities(self) -> list[str]:
         from barque.engine import spec
@@ -145,6 +169,8 @@ class Engine:
         if self._tasks:
             await asyncio.wait([*self._tasks], timeout=2)
         await self.keeper.close(shutdown=stop_containers)
+        for fd in self.network.watched:
+            asyncio.get_running_loop().remove_reader(fd)
         self.network.close()
         self.image_store.close()
         await asyncio.to_thread(self.database.close)

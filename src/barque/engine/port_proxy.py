@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Collection
 from typing import Any
 
+from barque.network.model import PortBinding
 from barque.network.publish import Proxied
 
 log = logging.getLogger(__name__)
@@ -24,23 +26,26 @@ class PortProxy:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._tasks: dict[str, dict[PortBinding, asyncio.Task[None]]] = {}
 
     def start(self, container_id: str, sockets: list[Proxied]) -> None:
         """Serve a container's sockets; called in the event loop's thread."""
         serve = {"tcp": _serve_stream, "sctp": _serve_stream, "udp": _serve_datagrams}
-        tasks = [
-            asyncio.get_running_loop().create_task(
-                serve[item.reservation.binding.protocol](item), name=f"port-proxy-{container_id}"
+        tasks = self._tasks.setdefault(container_id, {})
+        for item in sockets:
+            binding = item.reservation.binding
+            tasks[binding] = asyncio.get_running_loop().create_task(
+                serve[binding.protocol](item), name=f"port-proxy-{container_id}"
             )
-            for item in sockets
-        ]
-        self._tasks.setdefault(container_id, []).extend(tasks)
 
-    def stop(self, container_id: str) -> None:
-        """Stop serving a container and cut its proxied connections."""
-        for task in self._tasks.pop(container_id, []):
-            task.cancel()
+    def stop(self, container_id: str, bindings: Collection[PortBinding] | None = None) -> None:
+        """Stop serving these ports of a container, or all, and cut their proxied connections."""
+        tasks = self._tasks.get(container_id, {})
+        for binding in list(tasks):
+            if bindings is None or binding in bindings:
+                tasks.pop(binding).cancel()
+        if not tasks:
+            self._tasks.pop(container_id, None)
 
 
 def _listening_copy(item: Proxied) -> socket.socket:
@@ -71,7 +76,8 @@ async def _serve_stream(item: Proxied) -> None:
 
 async def _carry(client: socket.socket, target: tuple[str, int]) -> None:
     loop = asyncio.get_running_loop()
-    with client, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inner:
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    with client, socket.socket(family, socket.SOCK_STREAM) as inner:
         client.setblocking(False)
         inner.setblocking(False)
         try:

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
-from barque.engine import resources
+from barque.engine import port_changes, resources
 from barque.engine.checks import check_policy, check_resources
 from barque.engine.container import Container
 from barque.runtime.cgroups import open_manager
@@ -20,7 +20,7 @@ _UPDATABLE = (
 
 
 async def update(engine: "Engine", container: Container, changes: Json) -> Json:
-    """Change limits and the restart policy; return {"Warnings"}.
+    """Change limits, the restart policy and published ports; return {"Warnings"}.
 
     Raises:
         InvalidInputError: a value that cannot be.
@@ -50,6 +50,7 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
                 warnings += await asyncio.to_thread(cgroup.update, resources.limits(merged))
             except OSError as error:
                 raise BarqueError(f"Cannot update container {container.id}: {error}") from error
+        port_changes.change(engine, container, merged, changes)
         container.row["host"] = merged
         engine.changed(container)
         engine.save(container)

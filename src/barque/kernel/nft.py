@@ -30,7 +30,7 @@ CT_STATUS_DNAT = 0x20
 META_OIF, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 5, 6, 7, 15, 16
 
 _SUBSYSTEM = 10 << 8
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE = 0, 2, 3, 4, 6, 7
 _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 9, 12, 13, 14
 _MAP = 8
 
@@ -54,10 +54,45 @@ def add_table(name: str) -> Request:
     return _request(_NEWTABLE, codec.NLM_F_CREATE, codec.text(1, name), codec.be32(2, 0))
 
 
-def ask_table(name: str) -> tuple[int, bytes, int]:
-    """Return kind, body and flags of a question after a table; ENOENT answers that there is none."""
-    asked = _request(_GETTABLE, 0, codec.text(1, name))
-    return asked.kind, asked.body, 0
+def ask_rules(table: str) -> tuple[int, bytes]:
+    """Return kind and body of a question after all rules of a table; there are none where there is no table."""
+    asked = _request(_GETRULE, 0, codec.text(1, table))
+    return asked.kind, asked.body
+
+
+def ask_chains() -> tuple[int, bytes]:
+    """Return kind and body of a question after the chains of all tables of all families."""
+    return _SUBSYSTEM | _GETCHAIN, struct.pack("!BBH", 0, 0, 0)
+
+
+class BaseChain(NamedTuple):
+    """A chain that the kernel enters by itself; hook and policy are the kernel's numbers, family 2 is IPv4."""
+
+    family: int
+    table: str
+    name: str
+    hook: int
+    policy: int
+
+
+def read_base_chain(payload: bytes) -> BaseChain | None:
+    """Return what a chain's message says, None for a chain that only rules enter."""
+    table = codec.attributes(payload[4:])
+    hook = codec.attributes(table.get(4, b""))
+    if 1 not in hook:
+        return None
+    return BaseChain(
+        payload[0],
+        table.get(1, b"").rstrip(b"\0").decode(errors="replace"),
+        table.get(3, b"").rstrip(b"\0").decode(errors="replace"),
+        int.from_bytes(hook[1], "big"),
+        int.from_bytes(table.get(5, b"\0\0\0\1"), "big"),
+    )
+
+
+def is_rule(request: Request) -> bool:
+    """Tell whether a request makes a rule."""
+    return request.kind == _SUBSYSTEM | _NEWRULE
 
 
 def remove_table(name: str) -> Request:

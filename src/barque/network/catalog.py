@@ -255,10 +255,10 @@ class Catalog:
                 return driver.live[network.id].bridge.ifindex
         return 0
 
-    def missing_bridges(self) -> list[Network]:
-        """Return the networks whose bridge somebody deleted."""
-        present = {link.ifindex for link in route.links(self._connection)}
-        return [item for item in self.standing() if self.bridge_index(item) and self.bridge_index(item) not in present]
+    def is_isolated(self, network: Network) -> bool:
+        """Tell whether the containers of a network cannot reach each other."""
+        driver = self._overlay_driver if network.driver == "overlay" else self._bridge_driver
+        return driver.live[network.id].wiring.isolated
 
     def mend(self, network: Network) -> int:
         """Make a deleted bridge anew; return its index.

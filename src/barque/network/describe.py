@@ -19,8 +19,8 @@ def network(shown: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
         "EnableIPv6": shown.ipv6,
         "IPAM": {
             "Driver": shown.ipam_driver,
-            "Options": dict(shown.ipam_options) if shown.ipam_options is not None else _no_options(shown),
-            "Config": configs or (None if shown.is_predefined else []),
+            "Options": dict(shown.ipam_options) if shown.ipam_options is not None else None,
+            "Config": configs or None,
         },
         "Internal": shown.internal,
         "Attachable": shown.attachable,
@@ -31,10 +31,6 @@ def network(shown: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
         "Options": dict(shown.options),
         "Labels": dict(shown.labels),
     }
-
-
-def _no_options(shown: Network) -> Json | None:
-    return None if shown.is_predefined else {}
 
 
 def _subnet(item: Subnet) -> Json:

@@ -95,15 +95,15 @@ class Firewall:
         """Close the socket; the table stays."""
         self._connection.close()
 
-    def exists(self) -> bool:
-        """Tell whether the table is there."""
+    def is_whole(self) -> bool:
+        """Tell whether the table is there with all its rules."""
         try:
-            self._connection.dump(*nft.ask_table(self.table))
+            found = self._connection.dump(*nft.ask_rules(self.table))
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return False
             raise
-        return True
+        return len(found) == sum(1 for request in _chains(self.table) if nft.is_rule(request))
 
     def rebuild(self, bridges: Iterable[BridgeRules], forwards: Iterable[Forward]) -> None:
         """Replace the table as a whole, in one step that cuts no connection.
@@ -142,11 +142,12 @@ class Firewall:
         if requests:
             self._connection.transact(requests)
 
-    def remove_forwards(self, forwards: Iterable[Forward]) -> None:
-        """Take all of a container's ports back."""
-        listed = list(forwards)
+    def remove_forwards(self, forwards: Iterable[Forward], staying: Iterable[Forward] = ()) -> None:
+        """Take ports back; staying are the other ones of the same container."""
+        listed, others = list(forwards), list(staying)
         keys = dict.fromkeys((name, key) for name, key, _ in (*map(_of_forward, listed), *_of_targets(listed)))
-        requests = [nft.remove_elements(self.table, name, [key]) for name, key in keys]
+        needed = {(name, key) for name, key, _ in (*map(_of_forward, others), *_of_targets(others))}
+        requests = [nft.remove_elements(self.table, name, [key]) for name, key in keys if (name, key) not in needed]
         if requests:
             self._connection.transact(requests)
 

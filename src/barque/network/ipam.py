@@ -4,6 +4,7 @@ The lowest free address is handed out first; network, broadcast, gateway and aux
 never are.
 """
 
+import functools
 import heapq
 import ipaddress
 from collections.abc import Iterable
@@ -25,20 +26,26 @@ def choose_subnet(pools: Iterable[tuple[str, int]], taken: Iterable[str]) -> str
     Raises:
         InvalidInputError: none is left.
     """
-    used = [ipaddress.ip_network(item, strict=False) for item in taken]
+    used = sorted(map(_span, taken))
     for base, size in pools:
-        whole = ipaddress.ip_network(base, strict=False)
-        spans = sorted((int(item[0]), int(item[-1])) for item in used if overlap(item, whole))
-        step = 1 << (whole.max_prefixlen - size)
-        first = int(whole[0])
-        for low, high in spans:
+        version, first, last = _span(base)
+        step = 1 << ((32 if version == 4 else 128) - size)
+        for other, low, high in used:
+            if other != version or high < first:
+                continue
             if low >= first + step:
                 break
-            if high >= first:
-                first = (high // step + 1) * step
-        if first + step - 1 <= int(whole[-1]):
-            return f"{_address(first, whole.version)}/{size}"
+            first = (high // step + 1) * step
+        if first + step - 1 <= last:
+            return f"{_address(first, version)}/{size}"
     raise InvalidInputError("all predefined address pools have been fully subnetted")
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _span(subnet: str) -> tuple[int, int, int]:
+    """Return the version and the first and last address of a subnet."""
+    network = ipaddress.ip_network(subnet, strict=False)
+    return network.version, int(network.network_address), int(network.broadcast_address)
 
 
 def check_free(subnet: str, taken: Iterable[str]) -> None:
@@ -47,9 +54,9 @@ def check_free(subnet: str, taken: Iterable[str]) -> None:
     Raises:
         ForbiddenError: it does.
     """
-    wanted = ipaddress.ip_network(subnet, strict=False)
-    for other in taken:
-        if overlap(wanted, ipaddress.ip_network(other, strict=False)):
+    version, first, last = _span(subnet)
+    for other, low, high in map(_span, taken):
+        if other == version and low <= last and high >= first:
             raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from barque.base.errors import ForbiddenError, KernelError
 from barque.kernel.netlink import route
 from barque.kernel.netlink.connection import Connection
+from barque.kernel.netlink.watch import DeletionWatch
 from barque.network import pool, publish, resolving, state
 from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
@@ -28,7 +29,8 @@ from barque.network.model import (
     SandboxRequest,
 )
 from barque.network.publishing import Publisher
-from barque.network.sandboxes import Sandboxes, Use
+from barque.network.sandboxes import Sandboxes
+from barque.network.use import Use
 
 log = logging.getLogger(__name__)
 _BARE_READY = 3
@@ -43,6 +45,9 @@ class NetworkManager:
         self._folder = f"{exec_root}/network"
         self._alias = f"barque:{os.path.abspath(state_dir)}"[:255]
         self._store = store
+        self._watch: DeletionWatch | None = None
+        self._lost: set[str] = set()
+        self._rules_touched = False
 
     def open(self) -> None:
         """Load the networks, make their interfaces, start the pool; the firewall follows in restore().
@@ -213,6 +218,29 @@ class NetworkManager:
 
     # What others do to our interfaces and rules.
 
+    def watch(self) -> tuple[int, ...]:
+        """Return descriptors that become readable when somebody deletes interfaces or rules: call notice()."""
+        self._watch = DeletionWatch()
+        return self.watched
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """Return the descriptors that watch() gave."""
+        return (self._watch.links.fileno(), self._watch.rules.fileno()) if self._watch is not None else ()
+
+    def notice(self) -> bool:
+        """Read the news; return whether something of ours may be gone, so that mend() is due."""
+        if self._watch is None:
+            return False
+        deleted = self._watch.deleted_links()
+        if deleted:
+            ours = {self.catalog.bridge_index(network): network.id for network in self.catalog.standing()}
+            self._lost |= {ours[index] for index in deleted if index in ours}
+            if -1 in deleted:
+                self._lost |= set(ours.values())
+        self._rules_touched |= self._watch.rules_changed()
+        return bool(self._lost) or self._rules_touched
+
     def mend(self) -> list[str]:
         """Make anew what somebody deleted of ours; return what that was.
 
@@ -220,20 +248,28 @@ class NetworkManager:
             KernelError: the kernel refused.
         """
         mended = []
-        for network in self.catalog.missing_bridges():
-            index = self.catalog.mend(network)
-            for item in self.endpoints_of(network):
-                link = route.link(self._connection, item.host_interface)
-                if link is not None:
-                    self._connection.run([route.set_master(link.ifindex, index)])
-            mended.append(f"the bridge of network {network.name}")
-            wiring = self.catalog.default_wiring()
-            if network.is_default_bridge and wiring is not None:
-                self._pool.wire(wiring)
-        if self._firewall is not None and not self._firewall.exists():
+        lost, self._lost = self._lost, set()
+        for network in self.catalog.standing():
+            index = self.catalog.bridge_index(network)
+            if network.id in lost and index and route.link_at(self._connection, index) is None:
+                self._mend_bridge(network)
+                mended.append(f"the bridge of network {network.name}")
+        touched, self._rules_touched = self._rules_touched, False
+        if touched and self._firewall is not None and not self._firewall.is_whole():
             self._rebuild_firewall()
             mended.append(f"the firewall's table {self._firewall.table}")
         return mended
+
+    def _mend_bridge(self, network: Network) -> None:
+        index = self.catalog.mend(network)
+        wiring = self.catalog.default_wiring()
+        if network.is_default_bridge and wiring is not None:
+            self._pool.wire(wiring)
+        for item in self.endpoints_of(network):
+            link = route.link(self._connection, item.host_interface) if item.host_interface else None
+            if link is not None:
+                self._connection.run([route.set_master(link.ifindex, index)])
+                self._connection.run([route.set_port(link.ifindex, isolated=self.catalog.is_isolated(network))])
 
     def _rebuild_firewall(self) -> None:
         assert self._firewall is not None
@@ -247,6 +283,8 @@ class NetworkManager:
             self._publisher.let_go(use.container_id, use.publication)
             if use.space is not None:
                 use.space.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._sandboxes.server is not None:
             self._sandboxes.server.close()
         self._pool.close()

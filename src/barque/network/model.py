@@ -134,8 +134,8 @@ class Endpoint(NamedTuple):
 class EndpointRequest(NamedTuple):
     """What is asked of one endpoint: fixed addresses, driver options, names, the order of gateways.
 
-    `network` is a name or an id. `links` maps names to ids of the containers that are meant, for this
-    container alone.
+    `network` is a name or an id. `links` maps names to the names that are meant, for this container
+    alone.
     """
 
     network: str = "bridge"

@@ -13,7 +13,7 @@ class Entry(NamedTuple):
     """What names and addresses one endpoint has.
 
     `names` are as given by the user (compared without case); the first one answers reverse look-ups.
-    `links` maps names that this endpoint's container alone may use to the ids of the containers meant.
+    `links` maps names that this endpoint's container alone may use to the names meant.
     """
 
     endpoint_id: str
@@ -105,11 +105,8 @@ class Names:
         for mine in self.of_container(container_id):
             if network and mine.network_name.lower() != network:
                 continue
-            linked = next((target for alias, target in mine.links.items() if alias.lower() == name), None)
-            if linked is not None:
-                entries = [item for item in self.of_container(linked) if item.network_id == mine.network_id]
-            else:
-                entries = list(self._by_name.get((mine.network_id, name), {}).values())
+            meant = next((target.lower() for alias, target in mine.links.items() if alias.lower() == name), name)
+            entries = list(self._by_name.get((mine.network_id, meant), {}).values())
             if entries:
                 return Found(
                     tuple(item.ip for item in entries if item.ip), tuple(item.ip6 for item in entries if item.ip6)

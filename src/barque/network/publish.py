@@ -1,7 +1,7 @@
 """Who carries a published port: the firewall, or the userland proxy. Pure."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from barque.base.errors import InvalidInputError
@@ -28,8 +28,8 @@ class Proxy(Protocol):
         """Serve the sockets."""
         ...
 
-    def stop(self, container_id: str) -> None:
-        """Stop serving them; called before they are closed."""
+    def stop(self, container_id: str, bindings: Collection[PortBinding] | None = None) -> None:
+        """Stop serving these of a container's sockets, or all; called before they are closed."""
         ...
 
 

@@ -101,6 +101,68 @@ class Publisher:
         self._allocator.free(made.reservations)
         self._forget_flows(made)
 
+    def change(self, container_id: str, made: Publication, requests: Iterable[PortRequest]) -> Publication:
+        """Publish other ports in place of those of a publication; what stays is not touched.
+
+        Raises:
+            BarqueError: a port is taken; all is as before.
+            InvalidInputError: a host address that cannot be served; all is as before.
+        """
+        assert made.target is not None
+        kept, missing = self._sorted(made, tuple(requests))
+        bindings = {item.binding for item in kept}
+        gone = made._replace(
+            reservations=tuple(item for item in made.reservations if item.binding not in bindings),
+            forwards=tuple(item for item in made.forwards if item.direct or item.binding not in bindings),
+        )
+        staying = made._replace(reservations=tuple(kept), forwards=tuple(set(made.forwards) - set(gone.forwards)))
+        self._withdraw_some(container_id, gone, keep=staying)
+        try:
+            added = self.publish(container_id, missing, made.target)
+        except BaseException:
+            exact = [
+                PortRequest(item.container_port, item.protocol, item.host_ip, item.host_port) for item in gone.bindings
+            ]
+            self.publish(container_id, exact, made.target)
+            raise
+        direct = publish.directs(requests, self.options, made.target)
+        if self.firewall is not None and direct:
+            self.firewall.add_forwards(direct)
+        led = [item for item in (*staying.forwards, *added.forwards) if not item.direct]
+        return Publication(staying.reservations + added.reservations, (*led, *direct), made.target)
+
+    def _sorted(
+        self, made: Publication, requests: tuple[PortRequest, ...]
+    ) -> tuple[list[ports.Reservation], list[PortRequest]]:
+        """Return the reservations that already do what is asked, and what is asked besides."""
+        assert made.target is not None
+        left = list(made.reservations)
+        kept, missing = [], []
+        for item in requests:
+            hosts = publish.host_addresses(item, self.options, made.target)
+            last = max(item.host_port, item.host_port_end)
+            fitting = [
+                held for held in left
+                if (held.binding.container_port, held.binding.protocol) == (item.container_port, item.protocol)
+                and held.binding.host_ip in hosts
+                and (not item.host_port or item.host_port <= held.binding.host_port <= last)
+            ]  # fmt: skip
+            same = [held for held in fitting if held.binding.host_port == fitting[0].binding.host_port]
+            if hosts and {held.binding.host_ip for held in same} == set(hosts):
+                kept += same
+                left = [held for held in left if held not in same]
+            else:
+                missing.append(item)
+        return kept, missing
+
+    def _withdraw_some(self, container_id: str, gone: Publication, keep: Publication) -> None:
+        if self.proxy is not None and gone.reservations:
+            self.proxy.stop(container_id, set(gone.bindings))
+        if self.firewall is not None and gone.forwards:
+            self.firewall.remove_forwards(gone.forwards, keep.forwards)
+        self._allocator.free(gone.reservations)
+        self._forget_flows(gone)
+
     def let_go(self, container_id: str, made: Publication) -> None:
         """Stop serving at the daemon's end; what the firewall leads goes on."""
         if self.proxy is not None:

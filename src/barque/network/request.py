@@ -116,7 +116,8 @@ def _subnets(configs: list[Any], *, ipv6: bool) -> tuple[Subnet, ...]:
             dict(config.get("AuxiliaryAddresses") or {}),
         )  # fmt: skip
         wrong = _subnet_errors(item, ipv6=ipv6)
-        if not wrong:
+        # Without IPv6 what is said of it is passed over.
+        if not wrong and (ipv6 or ":" not in item.subnet):
             found.append(_canonical(item))
         errors += wrong
     if errors:

@@ -4,17 +4,14 @@ import contextlib
 import errno
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from barque.base import ids
 from barque.base.errors import (
     BarqueError,
     ConflictError,
     ForbiddenError,
-    InvalidInputError,
     KernelError,
     NotFoundError,
-    UnsupportedError,
 )
 from barque.kernel.netlink import namespace, route
 from barque.kernel.netlink.connection import Connection
@@ -22,38 +19,12 @@ from barque.network import endpoints as plumbing, names, pool, resolving, state
 from barque.network.catalog import Catalog
 from barque.network.drivers.driver import prefix_length_of
 from barque.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, SandboxRequest
-from barque.network.publish import Target
-from barque.network.publishing import Publication, Publisher
+from barque.network.publishing import Publisher
+from barque.network.sandbox_ports import SandboxPorts
+from barque.network.use import Use
 
 log = logging.getLogger(__name__)
 _FORGIVEN = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENETDOWN)
-
-
-@dataclass
-class Use:
-    """A container's namespace while it is in use; `space` is None once another daemon had made it."""
-
-    container_id: str
-    container_name: str
-    space: namespace.Namespace | None
-    pid: int = 0
-    endpoints: list[Endpoint] = field(default_factory=list)
-    host_indexes: dict[str, int] = field(default_factory=dict)
-    ports: tuple[PortRequest, ...] = ()
-    published_on: str = ""
-    publication: Publication = field(default_factory=Publication)
-    upstreams: tuple[resolving.Upstream, ...] = ()
-    dns_options: tuple[str, ...] = ()
-    served: bool = False
-
-    def sandbox(self) -> Sandbox:
-        """Return it as the engine sees it."""
-        order = tuple(item.endpoint_id for item in plumbing.by_gateway(self.endpoints))
-        return Sandbox(self.container_id, self.space.fd if self.space else -1, tuple(self.endpoints), order)
-
-    def path(self) -> str:
-        """Return a path that opens the namespace."""
-        return f"/proc/self/fd/{self.space.fd}" if self.space is not None else f"/proc/{self.pid}/ns/net"
 
 
 class Sandboxes:
@@ -63,7 +34,7 @@ class Sandboxes:
                  folder: str) -> None:  # fmt: skip
         """Start with none."""
         self._catalog = catalog
-        self._publisher = publisher
+        self._ports = SandboxPorts(catalog, publisher)
         self._pool = ready
         self._connection = connection
         self._folder = folder
@@ -94,7 +65,7 @@ class Sandboxes:
                 self._join(use, item, undo, first if at == 0 else None)
             assert use.space is not None
             plumbing.change_routes(use.space, {}, plumbing.default_routes(use.endpoints))
-            self._publish(use, undo)
+            self._ports.publish(use, undo)
             self._save(use)
             undo.callback(state.forget_sandbox, self._folder, use.container_id)
             self._serve(use, undo)
@@ -121,7 +92,7 @@ class Sandboxes:
         if use is None:
             return
         self._stop_serving(use)
-        self._publisher.withdraw(container_id, use.publication)
+        self._ports.withdraw(use)
         state.forget_sandbox(self._folder, container_id)
         space = use.space
         for item in use.endpoints:
@@ -217,75 +188,6 @@ class Sandboxes:
             return
         space.connection.attempt([route.remove_link(wire.inner_index)], errno.ENODEV)
 
-    # Ports.
-
-    def _publish(self, use: Use, undo: contextlib.ExitStack | None) -> None:
-        """Publish a container's ports through the network that gives its default route."""
-        use.published_on, use.publication = "", Publication()
-        order = plumbing.by_gateway(use.endpoints)
-        if not order or not use.ports or order[0].internal:
-            return
-        endpoint = order[0]
-        network = self._catalog.by_id(endpoint.network_id)
-        driver = self._catalog.driver(network)
-        if not driver.publishes:
-            return
-        target = Target(endpoint.ip, endpoint.ip6, driver.settings(network))
-        try:
-            made = self._publisher.publish(use.container_id, use.ports, target)
-        except (UnsupportedError, InvalidInputError):
-            raise
-        except (BarqueError, OSError) as error:
-            raise BarqueError(
-                "driver failed programming external connectivity on endpoint "
-                f"{use.container_name} ({endpoint.endpoint_id}): {error}"
-            ) from error
-        if undo is not None:
-            undo.callback(self._publisher.withdraw, use.container_id, made)
-        use.published_on, use.publication = endpoint.endpoint_id, made
-        use.endpoints = [
-            item._replace(ports=made.bindings if item.endpoint_id == endpoint.endpoint_id else ())
-            for item in use.endpoints
-        ]
-
-    def republish(self, container_id: str, ports: tuple[PortRequest, ...]) -> Sandbox:
-        """Publish other ports of a running container; ports that stay do not lose a connection.
-
-        Raises:
-            NotFoundError: the container has no namespace of its own.
-            BarqueError: a port is taken; all is as before.
-        """
-        use = self._use(container_id)
-        before = use.ports
-        use.ports = ports
-        old = use.publication
-        self._publisher.withdraw(container_id, old)
-        try:
-            self._publish_again(use, old)
-        except BaseException:
-            use.ports = before
-            self._publish_again(use, old)
-            raise
-        self._save(use)
-        return use.sandbox()
-
-    def _publish_again(self, use: Use, old: Publication) -> None:
-        """Publish once more, with the ephemeral ports that were given before."""
-        given: dict[tuple[int, str], int] = {}
-        for binding in old.bindings:
-            given.setdefault((binding.container_port, binding.protocol), binding.host_port)
-        wanted, use.ports = use.ports, tuple(
-            item._replace(host_port=port, host_port_end=port)
-            if not item.host_port and (port := given.get((item.container_port, item.protocol))) else item
-            for item in use.ports
-        )  # fmt: skip
-        try:
-            self._publish(use, None)
-        finally:
-            use.ports = wanted
-            if not use.publication.reservations:
-                use.endpoints = [item._replace(ports=()) for item in use.endpoints]
-
     # Live changes.
 
     def connect(self, container_id: str, item: EndpointRequest) -> Sandbox:
@@ -306,7 +208,7 @@ class Sandboxes:
             after = plumbing.default_routes(use.endpoints)
             undo.callback(plumbing.change_routes, use.space, after, before)
             plumbing.change_routes(use.space, before, after)
-            self._move_ports(use)
+            self._ports.move(use)
             self._save(use)
             self._serve(use, undo)
             undo.pop_all()
@@ -331,7 +233,7 @@ class Sandboxes:
             self._leave(use, gone, None)
             lost = {key: value for key, value in before.items() if value[0] != gone.interface}
             plumbing.change_routes(use.space, lost, after)
-            self._move_ports(use)
+            self._ports.move(use)
             self._save(use)
             if use.served:
                 self._stop_serving(use)
@@ -346,19 +248,6 @@ class Sandboxes:
         if link is not None:
             use.space.connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
             use.host_indexes[endpoint.endpoint_id] = 0
-
-    def _move_ports(self, use: Use) -> None:
-        """Publish through another network once another one gives the default route."""
-        order = plumbing.by_gateway(use.endpoints)
-        wanted = order[0].endpoint_id if order else ""
-        if not use.ports or wanted == use.published_on:
-            return
-        old = use.publication
-        self._publisher.withdraw(use.container_id, old)
-        try:
-            self._publish_again(use, old)
-        except BarqueError as error:
-            log.warning("container %s: ports are not published any more: %s", use.container_name, error)
 
     @contextlib.contextmanager
     def _opened(self, use: Use) -> Iterator[None]:
@@ -388,6 +277,18 @@ class Sandboxes:
         ]
         for item in use.endpoints:
             self._announce(item)
+        self._save(use)
+        return use.sandbox()
+
+    def republish(self, container_id: str, ports: tuple[PortRequest, ...]) -> Sandbox:
+        """Publish other ports of a running container; ports that stay do not lose a connection.
+
+        Raises:
+            NotFoundError: the container has no namespace of its own.
+            BarqueError: a port is taken; all is as before.
+        """
+        use = self._use(container_id)
+        self._ports.change(use, ports)
         self._save(use)
         return use.sandbox()
 
@@ -429,17 +330,7 @@ class Sandboxes:
         for item in saved.endpoints:
             if not self._adopt_endpoint(use, item):
                 log.warning("container %s: its place in network %s is gone", saved.container_name, item.network)
-        published = next((item for item in use.endpoints if item.ports), None)
-        order = plumbing.by_gateway(use.endpoints)
-        first = published or (order[0] if order else None)
-        if first is not None and use.ports:
-            driver = self._catalog.driver(self._catalog.by_id(first.network_id))
-            if driver.publishes and not first.internal:
-                target = Target(first.ip, first.ip6, driver.settings(self._catalog.by_id(first.network_id)))
-                use.publication = self._publisher.adopt(use.container_id, first.ports, use.ports, target)
-                use.published_on = first.endpoint_id
-                at = use.endpoints.index(first)
-                use.endpoints[at] = first._replace(ports=use.publication.bindings)
+        self._ports.adopt(use)
         self.uses[use.container_id] = use
         with contextlib.ExitStack() as undo:
             try:

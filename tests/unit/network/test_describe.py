@@ -18,7 +18,7 @@ def test_a_network_shows_subnets_options_and_members():
     shown = describe.network(network, [WEB])
     assert shown["IPAM"] == {
         "Driver": "default",
-        "Options": {},
+        "Options": None,
         "Config": [
             {"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.128/25", "Gateway": "10.0.0.1",
              "AuxiliaryAddresses": {"printer": "10.0.0.9"}}

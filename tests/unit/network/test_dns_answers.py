@@ -127,7 +127,7 @@ def test_a_changed_name_is_known_at_once():
 
 def test_links_come_before_names_and_are_seen_by_their_owner_alone():
     names, local = names_of(web())
-    names.add(Entry("me", "me", "n1", "net", ("me",), "10.0.0.2", "", {"db": "c0"}))
+    names.add(Entry("me", "me", "n1", "net", ("me",), "10.0.0.2", "", {"db": "web"}))
     assert addresses(ask(local, "db")) == ["10.0.1.0"]
     assert ask(LocalNames(names, "c0", Settings()), "db") is None
 

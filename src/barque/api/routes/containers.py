@@ -5,7 +5,7 @@ from aiohttp import web
 from barque.api import checks, shapes
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
-from barque.base.errors import InvalidInputError
+from barque.base.errors import InvalidInputError, NotFoundError
 
 
 def add(table: Table) -> None:
@@ -23,6 +23,8 @@ def add(table: Table) -> None:
     }.items():  # fmt: skip
         table.add("POST", f"/containers/{{ref}}/{verb}", handler)
     table.add("DELETE", "/containers/{ref}", remove)
+    # A link's name has a slash: parent/alias.
+    table.add("DELETE", "/containers/{ref}/{alias}", remove_link)
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -143,6 +145,15 @@ async def remove(call: Call) -> web.StreamResponse:
     await call.backend.containers.remove(
         call.params["ref"], force=call.flag("force"), volumes=call.flag("v"), link=call.flag("link")
     )
+    return nothing()
+
+
+async def remove_link(call: Call) -> web.StreamResponse:
+    """Remove a link between containers."""
+    if not call.flag("link"):
+        raise NotFoundError("page not found")
+    ref = f"{call.params['ref']}/{call.params['alias']}"
+    await call.backend.containers.remove(ref, force=False, volumes=False, link=True)
     return nothing()
 
 

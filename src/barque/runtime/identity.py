@@ -125,7 +125,7 @@ class Identity(NamedTuple):
         # What the caller itself lacks cannot be given, as runc leaves it out.
         allowed = own.permitted & permitted
         try:
-            caps.set_sets(own.effective & allowed, allowed, own.inheritable & (permitted | own.bounding))
+            caps.set_sets(own.effective & allowed, allowed, own.inheritable & permitted)
         except OSError as error:
             raise StepError(f"unable to apply caps: {error}", error.errno or 0) from None
         return caps.set_ambient(own.ambient & allowed & own.inheritable)

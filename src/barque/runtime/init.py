@@ -107,7 +107,8 @@ def _exec(plan: Plan, context: Context) -> None:
     if not any(entry.startswith("HOME=") for entry in env):
         env = [*env, f"HOME={identity.home_of(plan.identity.uid)}"]
         program = process.prepare_program(plan.args, env)
-    path = identity.find_program(plan.args[0], env)
+    # A container may be created without a process; nothing can be started in it then.
+    path = identity.find_program(plan.args[0], env) if plan.args else b""
     _seal(plan.keep_fds)
     # A filter's listener goes to the parent, which is gone once a container is created and waits for `start`.
     early = plan.hold and bool(plan.identity.seccomp_flags & identity.NEW_LISTENER)
@@ -115,6 +116,8 @@ def _exec(plan: Plan, context: Context) -> None:
         plan.identity.finish(context)
     if plan.hold:
         _hold(plan, context.channel)
+    if not path:
+        raise StepError("no process is set to be started")
     _reset_signals(plan.ignored_signals)
     if not early:
         plan.identity.finish(context)

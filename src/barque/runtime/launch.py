@@ -83,6 +83,10 @@ class _Job:
         self.lowest = 3 + len(request.keep_fds)
         self.uids = plan.parse_maps(self.linux.get("uidMappings"))
         self.gids = plan.parse_maps(self.linux.get("gidMappings"))
+        if any(entry["type"] == "user" and not entry.get("path") for entry in self.linux.get("namespaces") or []):
+            # Without a map nobody could be root inside: as `unshare -r`, root is who calls.
+            self.uids = self.uids or [namespaces.IdMap(0, os.geteuid(), 1)]
+            self.gids = self.gids or [namespaces.IdMap(0, os.getegid(), 1)]
 
     def close(self) -> None:
         """Close what only the child needed."""

@@ -86,6 +86,8 @@ def compile_steps(spec: dict[str, Any], scene: Scene) -> tuple[list[Step], Ident
         steps.append(Scheduling(None, None, limits.PERSONALITIES[domain]))
     steps += process_steps(process)
     identity, warnings = make_identity(process, scene.seccomp, seccomp_flags(linux.get("seccomp")), label, label_name)
+    if spec.get("mounts") and "mount" not in scene.new | scene.joined:
+        warnings.append("the mounts are left out: the container has no mount namespace")
     if (spec.get("annotations") or {}).get(_KEEP_GROUPS) == "1":
         identity = identity._replace(groups=None)
     return steps, identity, warnings
@@ -124,11 +126,8 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
         tail.append(Sysctls(sysctls))
     if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
         tail.append(Hooks("createContainer", tuple(hooks.get("createContainer") or ())))
-    if "mount" not in scene.new:
-        if spec.get("mounts") and "mount" not in scene.joined:
-            raise StepError("mounts need a mount namespace of the container's own")
-        entry: list[Step] = [] if "mount" in scene.joined else [rootfs.Chroot(path)]
-        return tail + entry + _start_hooks(hooks)
+    if "mount" not in scene.new | scene.joined:
+        return [*tail, rootfs.Chroot(path), *_start_hooks(hooks)]
     flags = mount_options.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
     # What is unbindable cannot be bound: the root becomes so at the end.
     first = km.MS_SLAVE | km.MS_REC if flags & km.MS_UNBINDABLE else flags

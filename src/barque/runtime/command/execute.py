@@ -42,7 +42,7 @@ def process_of(container: Container, command: list[str], options: Options) -> di
         return wanted
     if not command:
         raise InvalidInputError("exec needs a command")
-    wanted = copy.deepcopy(container.config["process"])
+    wanted = copy.deepcopy(container.config.get("process") or {})
     wanted["args"] = command
     wanted["terminal"] = bool(options.get("tty"))
     if options.get("cwd"):

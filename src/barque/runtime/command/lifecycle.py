@@ -27,6 +27,9 @@ def start(context: RuntimeContext, container_id: str) -> int:
         raise ConflictError("cannot start a container that has stopped")
     if status != "created":
         raise ConflictError(f"cannot start an already {status} container")
+    if not container.config.get("process"):
+        os.kill(container.pid, signal.SIGKILL)
+        raise InvalidInputError("process: is missing: nothing can be started")
     fd = os.open(container.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.unlink(container.fifo)

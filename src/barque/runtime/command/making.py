@@ -7,7 +7,7 @@ from typing import Any
 
 from barque.base import times
 from barque.base.errors import ConflictError, InvalidInputError
-from barque.kernel import process, seccomp
+from barque.kernel import process as kernel_process, seccomp
 from barque.runtime import cgroups, spec as configs, state
 from barque.runtime.channel import StepError
 from barque.runtime.child import Child, Failed, Pending, Progress, progress
@@ -79,7 +79,7 @@ def _configuration(options: Options) -> tuple[str, dict[str, Any]]:
     except FileNotFoundError:
         raise InvalidInputError(f"JSON specification file {path} not found") from None
     config = configs.parse(raw, path)
-    if os.environ.get("LISTEN_FDS"):
+    if os.environ.get("LISTEN_FDS") and config.get("process"):
         config["process"].setdefault("env", []).extend([f"LISTEN_FDS={os.environ['LISTEN_FDS']}", "LISTEN_PID=1"])
     return bundle, config
 
@@ -136,7 +136,8 @@ def begin(context: RuntimeContext, container_id: str, options: Options, *, hold:
         BarqueError: refused; nothing is left behind.
     """
     bundle, config = _configuration(options)
-    wants_terminal = bool(config["process"].get("terminal"))
+    process = config.get("process") or _no_process(hold=hold)
+    wants_terminal = bool(process.get("terminal"))
     terminal.check_console(wants_terminal, detach, options.get("console_socket") or "")
     keep = extra_fds(options)
     program = filter_of((config.get("linux") or {}).get("seccomp"), config)
@@ -151,7 +152,7 @@ def begin(context: RuntimeContext, container_id: str, options: Options, *, hold:
             os.mkfifo(container.fifo, 0o600)
             hold_fd = os.open(container.fifo, os.O_RDWR | os.O_CLOEXEC)
         child = launch(LaunchRequest(
-            spec=config, bundle=bundle, seccomp=program, cgroup=group, hold=hold, hold_fd=hold_fd, keep_fds=keep,
+            spec={**config, "process": process}, bundle=bundle, seccomp=program, cgroup=group, hold=hold, hold_fd=hold_fd, keep_fds=keep,
             container_id=container_id, pivot=not options.get("no_pivot"),
             new_keyring=not options.get("no_new_keyring"),
         ))  # fmt: skip
@@ -171,6 +172,17 @@ def begin(context: RuntimeContext, container_id: str, options: Options, *, hold:
     assert not isinstance(outcome, Pending)
     _record(container, config, bundle, child.pid, path)
     return Begun(container, child, outcome.console_fd, [*warnings, *outcome.warnings])
+
+
+def _no_process(*, hold: bool) -> dict[str, Any]:
+    """Return what stands for the process of a configuration without one, which cannot be started.
+
+    Raises:
+        InvalidInputError: it would be started at once.
+    """
+    if not hold:
+        raise InvalidInputError("process: is missing: nothing can be started")
+    return {"args": [], "cwd": "/"}
 
 
 def _record(container: Container, config: dict[str, Any], bundle: str, pid: int, cgroup: str) -> None:
@@ -199,9 +211,15 @@ def _publish(begun: Begun, options: Options) -> None:
         write_atomic(os.path.abspath(options["pid_file"]), str(begun.child.pid).encode(), durable=False)
 
 
+def _tell(context: RuntimeContext, begun: Begun) -> None:
+    for warning in begun.warnings:
+        context.log.write("warning", warning)
+
+
 def create(context: RuntimeContext, container_id: str, options: Options) -> int:
     """Make a container whose program waits for `start`."""
     begun = begin(context, container_id, options, hold=True, detach=True)
+    _tell(context, begun)
     try:
         _publish(begun, options)
     except BaseException:
@@ -214,8 +232,9 @@ def run(context: RuntimeContext, container_id: str, options: Options) -> int:
     """Make and start a container; in the foreground return its exit code and delete it."""
     detach = bool(options.get("detach"))
     if not detach:
-        process.set_child_subreaper()
+        kernel_process.set_child_subreaper()
     begun = begin(context, container_id, options, hold=False, detach=detach)
+    _tell(context, begun)
     try:
         _publish(begun, options)
         after_start(begun.container)

@@ -408,7 +408,7 @@ def _refuse_climbing(instruction: of.Instruction) -> None:
 
 
 def _layers(result: Result) -> graph.Vertex:
-    return graph.Layers(result.layers) if result.layers else graph.Scratch()
+    return graph.Layers(result.layers, result.created_ns) if result.layers else graph.Scratch()
 
 
 def _platform_of(image: Image) -> Json:

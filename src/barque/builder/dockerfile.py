@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
-from barque.base.times import format_ns
+from barque.base.times import format_ns, parse_ns
 from barque.builder import graph
 from barque.builder.results import Result
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin
@@ -16,6 +16,7 @@ from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
 from barque.oci import platform as platforms
+from barque.oci.reference import parse
 
 Json = dict[str, Any]
 _COMMENT = "buildkit.dockerfile.v0"
@@ -212,13 +213,13 @@ class _Conversion:
         if name == "scratch":
             return Base(graph.Scratch())
         image = await self._around.image(name, platform)
-        return Base(graph.Layers(tuple(zip(image.chain, image.diff_ids, strict=True))), image, name)
+        layers = tuple(zip(image.chain, image.diff_ids, strict=True))
+        return Base(graph.Layers(layers, image.created_ns), image, name)
 
     def _convert(self, number: int) -> Target:
         stage = self._parsed.stages[number]
         name = stage.name or (f"stage-{number}" if len(self._parsed.stages) > 1 else "")
         target = self._begin(number, name)
-        count = 1 + sum(isinstance(i, of.Files | of.Run | of.Workdir) for i in stage.instructions)
         around = Environment(
             self._around.context, self._source_of, self._escape, self._ignores_cache(stage), lenient=True,
             network=self._options.network, cache_namespace=self._options.cache_namespace,
@@ -227,6 +228,8 @@ class _Conversion:
         builder = StageBuilder(target.state, around)
         triggers, target.state.triggers = target.state.triggers, []
         instructions = [*(dockerfiles.parse_trigger(text) for text in triggers), *stage.instructions]
+        count = 1 + sum(isinstance(i, of.Files | of.Run | of.Workdir) for i in instructions)
+        self._name_base(number, target, f"{name} 1/{count}".strip())
         position = 1
         for instruction in instructions:
             try:
@@ -241,6 +244,13 @@ class _Conversion:
                 object.__setattr__(step.vertex, "name", f"[{label}] {shown(instruction)}")
             target.steps.append((step, target.state.root))
         return target
+
+    def _name_base(self, number: int, target: Target, label: str) -> None:
+        """Let people read where a stage that starts from an image does."""
+        base = self._bases.get(number)
+        if base is not None and base.image is not None and base.name and not target.base_root.name:
+            reference = parse(base.name).with_default_tag()
+            object.__setattr__(target.base_root, "name", f"[{label}] FROM {reference}")
 
     def _begin(self, number: int, name: str) -> Target:
         index = self._stage_of(self._from[number][0], before=number)
@@ -307,38 +317,62 @@ def image_config(target: Target, results: Mapping[graph.Vertex, Result], *, time
         time_ns: the one time for all that was made; None takes when each layer was made.
     """
     history: list[Json] = []
-    created_ns = 0
+    times: list[int | None] = []
     for stage in target.chain():
         if stage.parent is None:
             history += stage.history
-        created_ns = max(created_ns, _created(stage.base_root, results))
+            times += [_time_of(entry) for entry in stage.history]
         before = results[stage.base_root].layers if stage.base_root in results else ()
         for step, root in stage.steps:
             result = results.get(root)
             layers = result.layers if result is not None else before
             empty = layers == before
-            if result is not None and not empty:
-                created_ns = result.created_ns or created_ns
             before = layers
-            entry: Json = {"created": format_ns(created_ns if time_ns is None else time_ns), "created_by": told(step),
-                           "comment": _COMMENT}  # fmt: skip
+            times.append(None if empty or result is None else result.created_ns)
+            entry: Json = {"created_by": told(step), "comment": _COMMENT}
             if empty:
                 entry["empty_layer"] = True
             history.append(entry)
+    inherited = len(target.chain()[0].history)
+    filled = _filled(times)
+    for number in range(inherited, len(history)):
+        made_ns = filled[number] if time_ns is None else time_ns
+        history[number] = {"created": format_ns(made_ns), **history[number]}
+    created_ns = (filled[-1] if filled else 0) if time_ns is None else time_ns
     state = target.state
     made: Json = {
         "architecture": state.platform.get("architecture"), "author": state.author,
         "config": {key: value for key, value in sorted(state.config.items()) if value not in _EMPTY_VALUES},
-        "created": format_ns(created_ns if time_ns is None else time_ns), "history": history,
-        "os": state.platform.get("os"),
+        "created": format_ns(created_ns), "history": history, "os": state.platform.get("os"),
         "rootfs": {"type": "layers", "diff_ids": [diff for _, diff in results[target.vertex].layers]},
         "variant": state.platform.get("variant"),
     }  # fmt: skip
     return {key: value for key, value in made.items() if value not in (None, "")}
 
 
-def _created(root: graph.Vertex, results: Mapping[graph.Vertex, Result]) -> int:
-    return results[root].created_ns if root in results else 0
+def _time_of(entry: Json) -> int | None:
+    try:
+        return parse_ns(entry.get("created") or "")
+    except ValueError:
+        return None
+
+
+def _filled(times: list[int | None]) -> list[int]:
+    """Return times where every step has one.
+
+    A step without a layer was made when the last layer before it was; those before the first new layer
+    when that one was, as the base image's time says nothing of them.
+    """
+    first_gap = next((i for i, time in enumerate(times) if time is None), len(times))
+    after = next((time for time in times[first_gap:] if time is not None), None)
+    before = next((time for time in reversed(times[:first_gap]) if time is not None), 0)
+    current = before if after is None else after
+    filled: list[int] = []
+    for number, time in enumerate(times):
+        if time is not None and number > first_gap:
+            current = time
+        filled.append(current if time is None else time)
+    return filled
 
 
 def told(step: Step) -> str:

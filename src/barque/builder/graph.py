@@ -32,9 +32,10 @@ class Scratch(Vertex):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layers(Vertex):
-    """Layers that are here already: chain ids and diffIDs, lowest first."""
+    """Layers that are here already: chain ids and diffIDs, lowest first; when the last one was made."""
 
     layers: "tuple[tuple[str, str], ...]" = ()
+    created_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,7 +72,7 @@ class EngineOperations:
         if isinstance(vertex, Scratch):
             return Result()
         if isinstance(vertex, Layers):
-            return Result(vertex.layers)
+            return Result(vertex.layers, vertex.created_ns, cached=True)
         if isinstance(vertex, Source):
             return await self._sources.get(vertex, session, emit)
         if isinstance(vertex, Merge):

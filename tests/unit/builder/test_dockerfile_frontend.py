@@ -48,7 +48,7 @@ def test_only_the_stages_that_the_target_needs_are_looked_at():
     text = "FROM base AS a\nRUN a\nFROM missing AS b\nRUN b\nFROM a AS c\nRUN c\nFROM missing2\nRUN d\n"
     target = target_of(text, Options(target="c"), images)
     assert images == ["base"]
-    assert names_of(target.vertex) == ["[a 2/2] RUN a", "[c 2/2] RUN c"]
+    assert names_of(target.vertex) == ["[a 1/2] FROM docker.io/library/base:latest", "[a 2/2] RUN a", "[c 2/2] RUN c"]
 
 
 def test_a_stage_copied_from_is_needed_wherever_it_stands():
@@ -175,3 +175,23 @@ def test_the_image_config_has_the_history_of_all_stages_and_marks_steps_without_
 def test_what_cannot_be_is_refused_with_its_line(text, message):
     with pytest.raises(BarqueError, match=message):
         target_of(text)
+
+
+def test_steps_without_a_layer_have_the_time_of_the_layers_around_them():
+    target = target_of("FROM base\nENV A=1\nRUN one\nENV B=2\n")
+    base = (("sha256:" + "2" * 64, "sha256:" + "2" * 64),)
+    first = (*base, ("sha256:" + "3" * 64, "sha256:" + "4" * 64))
+    run = next(s.vertex for s, _ in target.steps if s.vertex is not None)
+    results = {target.base_root: Result(base, 1_000_000_000), run: Result(first, 5_000_000_000)}
+    times = [h.get("created") for h in image_config(target, results)["history"]]
+    assert times == [None, *["1970-01-01T00:00:05Z"] * 3]
+    only_words = target_of("FROM base\nENV A=1\n")
+    config = image_config(only_words, {only_words.base_root: Result(base, 1)})
+    assert config["created"] == config["history"][-1]["created"]
+
+
+def test_steps_are_named_with_their_stage_and_place():
+    target = target_of("FROM base AS one\nRUN x\nCOPY a /\nFROM one\nRUN  y\n")
+    assert names_of(target.vertex) == [
+        "[one 1/3] FROM docker.io/library/base:latest", "[one 2/3] RUN x", "[one 3/3] COPY a /", "[stage-1 2/2] RUN y"
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Layers on disk: the tar as a blob under its diffID, the files as a snapshot under its chain id."""
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,13 +7,11 @@ from contextlib import contextmanager
 from barque.base.errors import NotFoundError
 from barque.images.leases import Lease
 from barque.oci import digest as digests
-from barque.storage.archive import layer_tar, unpack
+from barque.storage.archive import layer_tar
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
-from barque.storage.mapping import mapped
-from barque.storage.snapshots import COMMITTED, Snapshotter
+from barque.storage.snapshots import COMMITTED, EXTRACT, Snapshotter
 
-_EXTRACT = "extract-"
 EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """The digest of a tar without entries: a layer that changes nothing."""
 
@@ -100,7 +97,7 @@ class Layers:
         lease.hold_chain(chain)
         with self._only_one(chain):
             if not self.has(chain):
-                self._unpack(parent, chain, diff_id)
+                self.snapshots.add_layer(chain, parent, self.content.path(diff_id))
         return chain
 
     @contextmanager
@@ -118,25 +115,10 @@ class Layers:
                 if not users.count:
                     del self._busy[chain]
 
-    def _unpack(self, parent: str, chain: str, diff_id: str) -> None:
-        key = _EXTRACT + os.urandom(8).hex()
-        self.snapshots.prepare(key, parent)
-        try:
-            root = os.open(self.snapshots.layer_dir(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                with self.content.open(diff_id) as file, mapped(file) as buffer:
-                    unpack(buffer, root, layer=True, lowers=self.snapshots.lower_dirs(key))
-            finally:
-                os.close(root)
-            self.snapshots.commit(chain, key)
-        except BaseException:
-            self.snapshots.remove(key)
-            raise
-
     def drop_unfinished(self) -> None:
         """Remove what an interrupted unpacking left; only before the first layer is added."""
         for info in list(self.snapshots.walk()):
-            if info.name.startswith(_EXTRACT):
+            if info.name.startswith(EXTRACT):
                 self.snapshots.remove(info.name)
 
     def keep_only(self, chains: set[str], blobs: set[str]) -> None:

@@ -211,9 +211,9 @@ def detached(fstype: str, attr: int = 0, options: tuple[str, ...] = ()) -> int:
     """Return a descriptor of a new file system that is mounted nowhere.
 
     Args:
-        fstype: a kind that needs no source.
+        fstype: the kind.
         attr: bits of MOUNT_ATTR_*.
-        options: the file system's own, as `key=value` or `key`.
+        options: the file system's own, as `key=value` or `key`, `source=` among them.
 
     Raises:
         KernelError: with the kernel's errno.
@@ -223,7 +223,7 @@ def detached(fstype: str, attr: int = 0, options: tuple[str, ...] = ()) -> int:
     try:
         for option in options:
             key, has_value, value = option.partition("=")
-            key_text, value_text = ctypes.create_string_buffer(key.encode()), ctypes.create_string_buffer(value.encode())
+            key_text, value_text = ctypes.create_string_buffer(key.encode()), ctypes.create_string_buffer(os.fsencode(value))
             if has_value:
                 libc.invoke("fsconfig", context, _FSCONFIG_SET_STRING, ctypes.addressof(key_text),
                             ctypes.addressof(value_text), 0)  # fmt: skip

@@ -14,10 +14,15 @@ from typing import NamedTuple, Protocol
 
 from barque.base.errors import ConflictError, NotFoundError
 from barque.kernel.openat2 import sync_file_system
+from barque.storage.archive import unpack
+from barque.storage.erofs.mounts import INDEX, TAR, Mounted
+from barque.storage.mapping import mapped
 from barque.storage.trees import Usage, remove_tree, tree_usage
 
 log = logging.getLogger(__name__)
 
+EXTRACT = "extract-"
+"""What the keys of layers begin with that are being unpacked."""
 ACTIVE = "active"
 VIEW = "view"
 COMMITTED = "committed"
@@ -47,6 +52,13 @@ class Info(NamedTuple):
 
 class Snapshotter(Protocol):
     """Keeps layers and says how to mount them. Safe to use from several threads."""
+
+    driver: str
+    """How users call it."""
+
+    def add_layer(self, name: str, parent: str, tar: str) -> None:
+        """Make a committed snapshot of a layer's tar, a file that stays; InvalidInputError if it is broken."""
+        ...
 
     def prepare(self, key: str, parent: str = "") -> list[Mount]:
         """Make an active snapshot on a committed parent; ConflictError if key is taken."""
@@ -81,11 +93,15 @@ class Snapshotter(Protocol):
         ...
 
     def layer_dir(self, key: str) -> str:
-        """Return the folder that holds the snapshot's own layer, whiteouts in overlay's form."""
+        """Return the folder that shows the snapshot's own layer to this process, whiteouts in overlay's form."""
         ...
 
     def lower_dirs(self, key: str) -> list[str]:
-        """Return the folders of the parents' layers, nearest first."""
+        """Return the folders that show the parents' layers to this process, nearest first."""
+        ...
+
+    def places(self, key: str) -> list[str]:
+        """Return where the snapshot's own layer and its parents' lie on disk, nearest first."""
         ...
 
     def sync(self) -> None:
@@ -96,6 +112,7 @@ class Snapshotter(Protocol):
 class _Entry(NamedTuple):
     folder: str
     info: Info
+    indexed: bool = False
 
 
 class DirectorySnapshotter:
@@ -110,10 +127,19 @@ class DirectorySnapshotter:
     The facts lie in a link's target because a link is made or renamed as one journalled step:
     it is never half written, and needs no fsync of its own. Lower folders are named relative to
     the root, so that 127 layers fit the page that mount(2) takes for options.
+
+    Layers that ErofsSnapshotter made are read, too: mounted, or unpacked where the kernel cannot.
+
+    Args:
+        root: the folder.
+        mountable: the kernel mounts indexed layers.
     """
 
-    def __init__(self, root: str) -> None:
+    driver = "overlay2"
+
+    def __init__(self, root: str, *, mountable: bool = True) -> None:
         self._root = root
+        self._mounted = Mounted(root) if mountable else None
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._children: dict[str, int] = {}
@@ -140,9 +166,9 @@ class DirectorySnapshotter:
         """Return the mounts of an active snapshot or a view (see Snapshotter)."""
         with self._lock:
             entry = self._entry(key)
-            lowers = [f"{e.folder}/f" for e in self._parents(entry)]
+            lowers = [self._shown(e) for e in self._parents(entry)]
         if entry.info.kind == COMMITTED:
-            lowers.insert(0, f"{entry.folder}/f")
+            lowers.insert(0, self._shown(entry))
         lower = ":".join([*lowers, "empty"])
         if entry.info.kind != ACTIVE:
             return [Mount("overlay", "overlay", ("ro", f"lowerdir={lower}"), self._root)]
@@ -164,6 +190,17 @@ class DirectorySnapshotter:
             del self._entries[key]
             self._entries[name] = _Entry(entry.folder, info)
 
+    def add_layer(self, name: str, parent: str, tar: str) -> None:
+        """Make a committed snapshot of a layer's tar (see Snapshotter)."""
+        key = EXTRACT + os.urandom(8).hex()
+        self.prepare(key, parent)
+        try:
+            _unpack(tar, self.layer_dir(key), self.lower_dirs(key))
+            self.commit(name, key)
+        except BaseException:
+            self.remove(key)
+            raise
+
     def remove(self, key: str) -> None:
         """Remove a snapshot: a rename here, the deletion in the background (see Snapshotter)."""
         with self._lock:
@@ -174,9 +211,9 @@ class DirectorySnapshotter:
                 f"{self._root}/{entry.folder}",
                 f"{self._root}/trash/{entry.folder}.{os.urandom(4).hex()}",
             )
-            del self._entries[key]
-            if entry.info.parent:
-                self._children[entry.info.parent] -= 1
+            self._forget(entry.info)
+            if entry.indexed and self._mounted is not None:
+                self._mounted.forget(entry.folder)
         self._empty_trash()
 
     def stat(self, key: str) -> Info:
@@ -186,6 +223,11 @@ class DirectorySnapshotter:
 
     def usage(self, key: str) -> Usage:
         """Return what the snapshot's own layer takes (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(key)
+        if entry.indexed:
+            size, inodes, _ = json.loads(os.readlink(f"{self._root}/{entry.folder}/u"))
+            return Usage(size, inodes)
         return tree_usage(self.layer_dir(key))
 
     def walk(self) -> Iterator[Info]:
@@ -195,14 +237,47 @@ class DirectorySnapshotter:
         yield from infos
 
     def layer_dir(self, key: str) -> str:
-        """Return the folder of the snapshot's own layer (see Snapshotter)."""
+        """Return the folder that shows the snapshot's own layer (see Snapshotter)."""
         with self._lock:
-            return f"{self._root}/{self._entry(key).folder}/f"
+            return os.path.join(self._root, self._shown(self._entry(key)))
 
     def lower_dirs(self, key: str) -> list[str]:
-        """Return the folders of the parents' layers (see Snapshotter)."""
+        """Return the folders that show the parents' layers (see Snapshotter)."""
         with self._lock:
-            return [f"{self._root}/{e.folder}/f" for e in self._parents(self._entry(key))]
+            return self._lowers_of(self._entry(key).info.parent)
+
+    def _lowers_of(self, parent: str) -> list[str]:
+        if not parent:
+            return []
+        entry = self._entry(parent)
+        return [os.path.join(self._root, self._shown(e)) for e in (entry, *self._parents(entry))]
+
+    def places(self, key: str) -> list[str]:
+        """Return where the layers lie on disk (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(key)
+            found = (entry, *self._parents(entry))
+            return [f"{self._root}/{e.folder}/{INDEX if e.indexed else 'f'}" for e in found]
+
+    def _shown(self, entry: _Entry) -> str:
+        """Return the folder that shows a layer, relative to the root or whole."""
+        if not entry.indexed:
+            return f"{entry.folder}/f"
+        if self._mounted is not None:
+            return self._mounted.path(entry.folder)
+        self._unpack_indexed(entry)
+        return f"{entry.folder}/f"
+
+    def _unpack_indexed(self, entry: _Entry) -> None:
+        """Unpack a layer that another kernel could mount; it stays an indexed one."""
+        path = f"{self._root}/{entry.folder}"
+        if os.path.isdir(f"{path}/f"):
+            return
+        shutil.rmtree(f"{path}/f.new", ignore_errors=True)
+        os.mkdir(f"{path}/f.new", 0o755)
+        self._inherit_root(f"{path}/f.new", entry.info.parent)
+        _unpack(f"{path}/{TAR}", f"{path}/f.new", self._lowers_of(entry.info.parent))
+        os.rename(f"{path}/f.new", f"{path}/f")
 
     def sync(self) -> None:
         """Return when all that was written is on disk (see Snapshotter)."""
@@ -232,46 +307,53 @@ class DirectorySnapshotter:
         return found
 
     def _make(self, key: str, kind: str, parent: str) -> None:
-        with self._lock:
-            if key in self._entries:
-                raise ConflictError(f"snapshot {key} already exists")
-            if parent and self._entry(parent).info.kind != COMMITTED:
-                raise ConflictError(f"parent snapshot {parent} is not committed")
-            folder = _base36(self._next)
-            self._next += 1
-            info = Info(key, kind, parent)
-            # Reserved before the disk is touched, so that slow disks do not hold the lock.
-            self._entries[key] = _Entry(folder, info)
-            if parent:
-                self._children[parent] = self._children.get(parent, 0) + 1
+        info = Info(key, kind, parent)
+        folder = self._reserve(info)
         path = f"{self._root}/{folder}"
         try:
             os.mkdir(path, 0o711)
             os.mkdir(f"{path}/f", 0o755)
             os.chmod(f"{path}/f", 0o755)
-            self._inherit_root(path, parent)
+            self._inherit_root(f"{path}/f", parent)
             os.mkdir(f"{path}/w", 0o711)
             os.symlink(json.dumps(info), f"{path}/m")
         except OSError:
-            with self._lock:
-                del self._entries[key]
-                if parent:
-                    self._children[parent] -= 1
+            self._forget(info)
             shutil.rmtree(path, ignore_errors=True)
             raise
 
-    def _inherit_root(self, path: str, parent: str) -> None:
+    def _reserve(self, info: Info, *, indexed: bool = False) -> str:
+        """Take the key before the disk is touched, so that slow disks do not hold the lock; return the folder."""
+        with self._lock:
+            if info.name in self._entries:
+                raise ConflictError(f"snapshot {info.name} already exists")
+            if info.parent and self._entry(info.parent).info.kind != COMMITTED:
+                raise ConflictError(f"parent snapshot {info.parent} is not committed")
+            folder = _base36(self._next)
+            self._next += 1
+            self._entries[info.name] = _Entry(folder, info, indexed)
+            if info.parent:
+                self._children[info.parent] = self._children.get(info.parent, 0) + 1
+            return folder
+
+    def _forget(self, info: Info) -> None:
+        with self._lock:
+            del self._entries[info.name]
+            if info.parent:
+                self._children[info.parent] -= 1
+
+    def _inherit_root(self, layer: str, parent: str) -> None:
         """Give the new layer's root the owner and mode of its parent's: overlay shows the upper's."""
         if not parent:
             return
-        found = os.stat(f"{self._root}/{self._entry(parent).folder}/f")
-        os.chown(f"{path}/f", found.st_uid, found.st_gid)
-        os.chmod(f"{path}/f", found.st_mode & 0o7777)
-        os.utime(f"{path}/f", ns=(found.st_atime_ns, found.st_mtime_ns))
+        found = os.stat(self.layer_dir(parent))
+        os.chown(layer, found.st_uid, found.st_gid)
+        os.chmod(layer, found.st_mode & 0o7777)
+        os.utime(layer, ns=(found.st_atime_ns, found.st_mtime_ns))
 
     def _read(self) -> None:
         for folder in os.listdir(self._root):
-            if folder in ("empty", "trash"):
+            if folder in ("empty", "trash") or folder.startswith("."):
                 continue
             self._next = max(self._next, int(folder, 36) + 1)
             try:
@@ -280,7 +362,8 @@ class DirectorySnapshotter:
                 # Cut short while it was made: nobody has its key.
                 os.rename(f"{self._root}/{folder}", f"{self._root}/trash/{folder}")
                 continue
-            self._entries[info.name] = _Entry(folder, info)
+            indexed = os.path.exists(f"{self._root}/{folder}/{INDEX}")
+            self._entries[info.name] = _Entry(folder, info, indexed)
             if info.parent:
                 self._children[info.parent] = self._children.get(info.parent, 0) + 1
 
@@ -303,6 +386,15 @@ class DirectorySnapshotter:
                 if not self._wake.is_set():
                     self._thread = None
                     return
+
+
+def _unpack(tar: str, folder: str, lowers: Sequence[str]) -> None:
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with open(tar, "rb") as file, mapped(file) as buffer:
+            unpack(buffer, root, layer=True, lowers=lowers)
+    finally:
+        os.close(root)
 
 
 def _base36(number: int) -> str:

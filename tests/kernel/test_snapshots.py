@@ -6,13 +6,14 @@ import pytest
 
 from barque.base.errors import ConflictError, NotFoundError
 from barque.storage import archive
+from barque.storage.erofs.snapshotter import ErofsSnapshotter
 from barque.storage.mounts import mounted
 from barque.storage.snapshots import ACTIVE, COMMITTED, VIEW, DirectorySnapshotter
 
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(params=[DirectorySnapshotter], ids=["directory"])
+@pytest.fixture(params=[DirectorySnapshotter, ErofsSnapshotter], ids=["directory", "erofs"])
 def make(request, tmp_path):
     return lambda: request.param(str(tmp_path / "snapshots"))
 

@@ -45,6 +45,7 @@ def engine_config(options: Options) -> EngineConfig:
     """Return the engine's configuration."""
     return EngineConfig(
         data_root=os.path.abspath(options["data-root"]),
+        storage_driver="overlay2" if options["storage-driver"] == "overlayfs" else options["storage-driver"],
         exec_root=os.path.abspath(options["exec-root"]),
         network=network_options(options),
         dns=options["dns"],

@@ -94,7 +94,7 @@ FLAGS = (
     _flag("registry-mirror", "list", [], "Preferred mirrors of Docker Hub, or of any registry ([REGISTRY=]URL)", key="registry-mirrors", reloadable=True),
     _flag("seccomp-profile", "str", "", "Path of a seccomp profile, builtin or unconfined"),
     _flag("shutdown-timeout", "int", 15, "Seconds that containers get to stop with the daemon", reloadable=True),
-    _flag("storage-driver", "str", "", "Storage driver (overlay2)", short="s"),
+    _flag("storage-driver", "str", "", "Storage driver (erofs or overlay2)", short="s"),
     _flag("tls", "bool", False, "Use TLS; implied by --tlsverify"),
     _flag("tlscacert", "str", "", "Trust certificates signed only by this CA"),
     _flag("tlscert", "str", "", "Path of the TLS certificate"),

@@ -14,6 +14,7 @@ _FILE_TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "bool"), "int": (int, "int"), "str": (str, "string"), "list": (list, "[]string"),
     "map": (dict, "map[string]string"), "ulimits": (dict, "map"), "runtimes": (dict, "map"), "pools": (list, "[]"),
 }  # fmt: skip
+_STORAGE_DRIVERS = ("erofs", "overlay2", "overlayfs")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -180,8 +181,10 @@ def check(values: dict[str, Any]) -> None:
         raise DaemonError(f"invalid logging level: {values['log-level']}")
     if values["log-format"] not in ("text", "json"):
         raise DaemonError(f"invalid log format: {values['log-format']}")
-    if values["storage-driver"] not in ("", "overlay2", "overlayfs"):
-        raise DaemonError(f"unsupported storage driver: {values['storage-driver']}: this engine has overlay2")
+    if values["storage-driver"] not in ("", *_STORAGE_DRIVERS):
+        raise DaemonError(
+            f"unsupported storage driver: {values['storage-driver']}: this engine has erofs and overlay2"
+        )
     if values["firewall-backend"] not in ("", "nftables"):
         raise DaemonError(f"unsupported firewall backend: {values['firewall-backend']}: this engine has nftables")
     for option in values["exec-opt"]:

@@ -19,6 +19,8 @@ class EngineConfig:
 
     data_root: str = "/var/lib/barque"
     exec_root: str = "/run/barque"
+    storage_driver: str = ""
+    """A name of barque.storage.drivers; empty for the best that this kernel can do."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     dns: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)

@@ -40,7 +40,7 @@ async def make(engine: "Engine", container_id: str, points: list[Json]) -> None:
         elif point["Type"] == "image":
             image = engine.image_store.resolve(point["Name"])
             point["image"], point["top"] = image.id, image.top
-            point["Source"] = engine.snapshots.layer_dir(image.top) if image.top else ""
+            point["Source"] = engine.snapshots.places(image.top)[0] if image.top else ""
         elif point["Type"] == "volume":
             await make_volume(engine, point)
             if point["copy"] and not point.get("subpath"):

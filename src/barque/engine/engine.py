@@ -34,7 +34,7 @@ from barque.network import files
 from barque.network.dns.client import NameService
 from barque.network.manager import NetworkManager
 from barque.runtime import cgroups
-from barque.storage.snapshots import DirectorySnapshotter
+from barque.storage.drivers import open_snapshots
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Engine:
             os.makedirs(folder, mode=mode, exist_ok=True)
         self.database = Database(f"{config.data_root}/state.db")
         self._load_id()
-        self.snapshots = DirectorySnapshotter(f"{config.data_root}/snapshots")
+        self.snapshots = open_snapshots(f"{config.data_root}/snapshots", config.storage_driver)
         self.image_store = open_store(config.data_root, self.snapshots)
         self.images = Images(self.image_store, self._images_in_use, self.events.publish)
         self.registries = Registries(self.image_store, lambda: registry_settings(config))

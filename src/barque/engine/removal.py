@@ -64,7 +64,7 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
         engine.changed(container)
         engine.save(container)
         raise BarqueError(
-            f'container {container.id}: driver "overlay2" failed to remove root filesystem: {error}'
+            f'container {container.id}: driver "{engine.snapshots.driver}" failed to remove root filesystem: {error}'
         ) from error
     folder, run = engine.folder(container.id), engine.bundle(container.id)
     engine.discard(container)

@@ -11,6 +11,7 @@ from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
 from barque.engine import stats
 from barque.logdrivers import options as log_drivers
+from barque.storage.drivers import file_system
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -34,6 +35,14 @@ def _os_release() -> dict[str, str]:
     except OSError:
         pass
     return found
+
+
+def _driver_status(engine: "Engine") -> list[list[str]]:
+    rows = [["Backing Filesystem", file_system(engine.config.data_root)], ["Supports d_type", "true"],
+            ["Using metacopy", "false"], ["Native Overlay Diff", "true"], ["userxattr", "false"]]  # fmt: skip
+    if engine.snapshots.driver == "erofs":
+        rows.append(["Layers", "indexed archives"])
+    return rows
 
 
 class System:
@@ -73,10 +82,8 @@ class System:
             "Containers": len(states), "ContainersRunning": running, "ContainersPaused": paused,
             "ContainersStopped": len(states) - running - paused,
             "Images": len(engine.image_store.images()),
-            "Driver": "overlay2",
-            "DriverStatus": [["Backing Filesystem", "overlayfs"], ["Supports d_type", "true"],
-                             ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
-                             ["userxattr", "false"]],
+            "Driver": engine.snapshots.driver,
+            "DriverStatus": _driver_status(engine),
             "Plugins": {"Volume": ["local", *await asyncio.to_thread(self._plugins, "VolumeDriver")], "Network": ["bridge", "host", "null"], "Authorization": None,
                         "Log": [*sorted(log_drivers.DRIVERS), *await asyncio.to_thread(self._plugins, "LogDriver")]},
             **self._limits(),

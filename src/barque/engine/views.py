@@ -39,14 +39,14 @@ def inspect(engine: "Engine", container: Container) -> Json:
         "LogPath": row["log_path"] if row["host"]["LogConfig"]["Type"] == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": row["restart_count"],
-        "Driver": "overlay2",
+        "Driver": engine.snapshots.driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "unconfined" if container.host.get("Privileged") else "",
         "ExecIDs": engine.execs_running(container) or None,
         "HostConfig": {**container.host, "Links": links.shown(engine, container)},
-        "GraphDriver": {"Name": "overlay2", "Data": _driver_data(engine, container)},
+        "GraphDriver": {"Name": engine.snapshots.driver, "Data": _driver_data(engine, container)},
         "Mounts": mount_points.shown(row["mounts"]),
         "Config": {**container.config},
         "NetworkSettings": describe.network_settings(
@@ -59,8 +59,7 @@ def inspect(engine: "Engine", container: Container) -> Json:
 
 def _driver_data(engine: "Engine", container: Container) -> Json:
     try:
-        layer = engine.snapshots.layer_dir(container.id)
-        lowers = engine.snapshots.lower_dirs(container.id)
+        layer, *lowers = engine.snapshots.places(container.id)
     except Exception:
         return {}
     return {"ID": container.id, "UpperDir": layer, "WorkDir": layer.rpartition("/")[0] + "/work",

@@ -124,7 +124,7 @@ def inspect(store: ImageStore, image: Image) -> Json:
         "Architecture": config.get("architecture", ""),
         "Os": config.get("os", ""),
         "Size": image.size,
-        "GraphDriver": {"Name": "overlay2", "Data": _folders(store, image)},
+        "GraphDriver": {"Name": store.snapshots.driver, "Data": _folders(store, image)},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
         "Metadata": {"LastTagTime": format_ns(image.tagged_ns) if image.tagged_ns else "0001-01-01T00:00:00Z"},
     }
@@ -186,11 +186,10 @@ def _folders(store: ImageStore, image: Image) -> Json | None:
     if not image.top:
         return None
     try:
-        data = {"UpperDir": store.snapshots.layer_dir(image.top)}
-        lower = store.snapshots.lower_dirs(image.top)
+        upper, *lower = store.snapshots.places(image.top)
     except NotFoundError:
         return None
-    return {**data, "LowerDir": ":".join(lower)} if lower else data
+    return {"UpperDir": upper, "LowerDir": ":".join(lower)} if lower else {"UpperDir": upper}
 
 
 def _seconds(text: object) -> int:

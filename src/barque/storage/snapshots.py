@@ -377,6 +377,8 @@ class DirectorySnapshotter:
     def _sweep(self) -> None:
         while True:
             self._wake.clear()
+            if self._mounted is not None:
+                self._mounted.close_forgotten()
             for name in os.listdir(f"{self._root}/trash"):
                 try:
                     remove_tree(f"{self._root}/trash/{name}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError
 from barque.kernel.openat2 import open_in_root
-from barque.storage.archive import tar
+from barque.storage.archive import lower, tar
 from barque.storage.archive.write import OPAQUE
 from barque.storage.trees import remove_below
 
@@ -172,9 +172,9 @@ class _Unpacker:
                 os.close(parent)
 
     def _inherited(self, path: bytes) -> tuple[int, int, int]:
-        for lower in self._lowers:
+        for below in self._lowers:
             try:
-                found = os.lstat(os.path.join(os.fsencode(lower), path))
+                found = os.lstat(os.path.join(os.fsencode(below), path))
             except OSError:
                 continue
             if stat.S_ISDIR(found.st_mode):
@@ -270,26 +270,37 @@ class _Unpacker:
         if target == path:
             return
         folder, _, name = target.rpartition(b"/")
-        source = self._folder_of_target(folder, entry)
-        try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
-                self._clear(parent, base, path, folder=False)
-                parent = self._parent_again(parent, path)
-                os.link(name, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-                return
-        except FileNotFoundError:
-            pass
-        finally:
-            os.close(source)
+        for copied in (False, True):
+            if copied and not self._copy_up(target):
+                break
+            try:
+                source = open_in_root(self._root, folder, _OPEN_FOLDER)
+            except OSError:
+                continue
+            try:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
+                    self._clear(parent, base, path, folder=False)
+                    parent = self._parent_again(parent, path)
+                    os.link(name, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+                    return
+                break
+            except FileNotFoundError:
+                continue
+            finally:
+                os.close(source)
         raise InvalidInputError(f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}")
 
-    def _folder_of_target(self, folder: bytes, entry: tar.Entry) -> int:
+    def _copy_up(self, target: bytes) -> bool:
+        """Copy a file of the layers below into this one, as a hard link to it needs; tell whether there was one."""
+        source = lower.find(self._lowers, target) if self._layer else None
+        if source is None:
+            return False
         try:
-            return open_in_root(self._root, folder, _OPEN_FOLDER)
-        except OSError:
-            raise InvalidInputError(
-                f"invalid hard link {os.fsdecode(entry.name)!r} -> {os.fsdecode(entry.link)!r}"
-            ) from None
+            folder, _, name = target.rpartition(b"/")
+            lower.copy_up(source, self._folder(folder), name)
+        finally:
+            os.close(source)
+        return True
 
     def _make_node(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
         self._clear(parent, base, path, folder=False)

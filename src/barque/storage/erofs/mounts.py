@@ -28,6 +28,7 @@ class Mounted:
         self._root = root
         self._lock = threading.Lock()
         self._open: dict[str, tuple[int, float]] = {}
+        self._forgotten: list[int] = []
         self._most = min(_MOUNTED_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
     def path(self, folder: str) -> str:
@@ -52,14 +53,22 @@ class Mounted:
             os.close(fd)
 
     def forget(self, folder: str) -> None:
-        """Unmount a layer that goes; containers that still show it keep it alive."""
+        """Let a layer go that is removed; `close_forgotten` unmounts it, containers that still show it keep it alive."""
         with self._lock:
             found = self._open.pop(folder, None)
-        if found:
-            os.close(found[0])
+            if found:
+                self._forgotten.append(found[0])
+
+    def close_forgotten(self) -> None:
+        """Unmount what was forgotten: the kernel lets go of all its pages, which takes time."""
+        with self._lock:
+            fds, self._forgotten = self._forgotten, []
+        for fd in fds:
+            os.close(fd)
 
     def close(self) -> None:
         """Unmount all."""
+        self.close_forgotten()
         with self._lock:
             for fd, _ in self._open.values():
                 os.close(fd)

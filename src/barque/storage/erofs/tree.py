@@ -170,8 +170,8 @@ class _Builder:
             if below is None:
                 raise UnindexableError("a hard link to what the layer does not have")
             node = below
-        if node.children is not None:
-            raise UnindexableError("a hard link to a folder")
+        if node.children is not None or _is_whiteout(node) or target.startswith(path + b"/"):
+            raise UnindexableError("a hard link to a folder, to nothing, or to what it replaces")
         node.links += 1
         self._replace(children, base, node)
 

@@ -81,8 +81,8 @@ def mount_layer(folder: str) -> int:
     Raises:
         KernelError: the kernel refused it.
     """
-    options = [("source", f"{folder}/{INDEX}"), ("device", f"{folder}/{TAR}")]
-    return mount.detached("erofs", mount.MOUNT_ATTR_RDONLY, options, readonly=True)
+    options = (f"source={folder}/{INDEX}", f"device={folder}/{TAR}", "ro")
+    return mount.detached("erofs", mount.MOUNT_ATTR_RDONLY, options)
 
 
 def probe(root: str) -> None:

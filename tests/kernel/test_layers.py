@@ -12,7 +12,7 @@ import tempfile
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from barque.base.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
+from barque.base.errors import ConflictError, InvalidInputError, UnsupportedError
 from barque.storage.erofs import mounts
 from barque.storage.erofs.snapshotter import ErofsSnapshotter
 from barque.storage.mounts import mounted

@@ -100,3 +100,29 @@ def test_namespaces_are_shared_with_another_container(engine):
     own = engine.docker("exec", "host", "sh", "-c", show)
     shared = [f"--{kind}=container:host" for kind in ("network", "ipc", "pid")]
     assert engine.docker("run", "--rm", *shared, "busybox", "sh", "-c", show) == own
+
+
+def test_logs_are_followed_over_rotations_to_the_end(engine):
+    script = "i=0; while [ $i -lt 4000 ]; do echo line-$i; i=$((i+1)); done; sleep 1; echo end"
+    engine.docker("create", "--name", "chatty", "--log-opt", "max-size=20k", "--log-opt", "max-file=50", "busybox",
+                  "sh", "-c", script)  # fmt: skip
+    engine.docker("start", "chatty")
+    lines = engine.docker("logs", "-f", "chatty").splitlines()
+    assert lines == [f"line-{number}" for number in range(4000)] + ["end"]
+    engine.docker("rm", "chatty")
+
+
+def test_a_container_that_ends_while_it_is_paused_is_never_left_paused(engine):
+    import threading
+
+    for delay in range(12):
+        engine.docker("create", "--name", "race", "busybox", "usleep", str(20000 + 3000 * delay))
+        pausing = threading.Thread(target=lambda: [engine.docker_result("pause", "race") for _ in range(4)])
+        pausing.start()
+        engine.docker("start", "race")
+        pausing.join()
+        if state(engine, "race", "{{.State.Status}}") == "paused":
+            engine.docker("unpause", "race")
+        until(lambda: state(engine, "race", "{{.State.Status}} {{.State.Paused}}") == "exited false")
+        assert "is not running" in engine.docker_result("pause", "race").stderr
+        engine.docker("rm", "race")

@@ -8,6 +8,7 @@ from barque.base.errors import ConflictError, InvalidInputError, UnsupportedErro
 from barque.engine import log_shipping, logs
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
+from barque.engine.log_changes import Changes, changes_of
 from barque.engine.types import Attachment, AttachOptions, LogOptions, LogStream
 from barque.keeper.client import KeeperError
 
@@ -27,7 +28,7 @@ def check_running(container: Container) -> None:
         raise ConflictError(f"container {container.id} is not running")
 
 
-def read_logs(container: Container, options: LogOptions) -> LogStream:
+def read_logs(engine: "Engine", container: Container, options: LogOptions) -> LogStream:
     """Return log output.
 
     Raises:
@@ -42,7 +43,10 @@ def read_logs(container: Container, options: LogOptions) -> LogStream:
     def alive() -> bool:
         return container.is_running or container.status in ("restarting", "created")
 
-    chunks = logs.read(container.row["log_path"], options, tty=container.tty, alive=alive)
+    def changes() -> Changes:
+        return changes_of(engine.log_folders, engine.folder(container.id), container)
+
+    chunks = logs.read(container.row["log_path"], options, tty=container.tty, alive=alive, changes=changes)
     return LogStream(container.tty, chunks)
 
 

@@ -150,7 +150,7 @@ class Containers:
 
     async def logs(self, ref: str, options: LogOptions) -> LogStream:
         """Return log output."""
-        return container_streams.read_logs(self._engine.find(ref), options)
+        return container_streams.read_logs(self._engine, self._engine.find(ref), options)
 
     async def add_mount(self, ref: str, mount: Json) -> None:
         """Mount something in a container that exists."""

@@ -183,7 +183,8 @@ def requests(engine: "Engine", container: Container) -> tuple[EndpointRequest, .
     """
     found = []
     for name in ordered(container):
-        if name in ("none", "host"):
+        if name in ("none", "host") or (name == "bridge" and engine.config.network.bridge == "none"):
+            # Without a default bridge, what would be on it has lo alone.
             continue
         settings = container.row["networking"][name]
         network = engine.network.catalog.find(settings.get("NetworkID") or name)

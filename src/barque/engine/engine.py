@@ -17,6 +17,7 @@ from barque.engine.events import Events
 from barque.engine.execs import Execs
 from barque.engine.images import Images
 from barque.engine.lifecycle import Lifecycle, now_ns
+from barque.engine.log_changes import FolderWatch
 from barque.engine.log_shipping import LogShipping
 from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
@@ -75,6 +76,7 @@ class Engine:
         self.time_limits = TimeLimits(self)
         self.seccomp = SeccompPrograms(config.seccomp_profile)
         self.init_layer_lock = asyncio.Lock()
+        self.log_folders = FolderWatch()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting_events: list[Json] | None = []
         self._resolver: tuple[float, files.Resolver] | None = None
@@ -164,6 +166,7 @@ class Engine:
             if container.health_task is not None:
                 container.health_task.cancel()
         await self.logs.close()
+        self.log_folders.end()
         for task in [*self._tasks]:
             task.cancel()
         if self._tasks:

@@ -42,8 +42,9 @@ class Exec:
 
     @property
     def command(self) -> str:
-        """Return the command line as events show it."""
-        return " ".join(self.config["Cmd"])
+        """Return the command line as events show it: a blank follows the program in any case."""
+        program, *arguments = self.config["Cmd"]
+        return f"{program} {' '.join(arguments)}"
 
 _KILLED_S = 5.0
 

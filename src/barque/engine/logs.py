@@ -5,16 +5,18 @@ import gzip
 import json
 import os
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, BinaryIO
 
 from barque.base.times import parse_ns
+from barque.engine.log_changes import Changes, Polling
 from barque.engine.types import LogOptions
 
 Json = dict[str, Any]
 _BLOCK = 1 << 16
 _CHUNK = 1 << 18
-_POLL_S = 0.03
+_RENAMES = 100
 _HEAD = b'{"log":"'
 _MIDDLE = (b'","stream":"stdout","time":"', b'","stream":"stderr","time":"')
 
@@ -138,26 +140,68 @@ def tail_start(file: BinaryIO, size: int, count: int) -> tuple[int, int]:
     return 0, found + (1 if size else 0)
 
 
-def _chosen(path: str, tail: int) -> list[tuple[str, int]]:
-    """Return (file, offset) from which to read, oldest first."""
-    names = files_of(path)
-    if tail < 0:
-        return [(name, 0) for name in names]
-    chosen: list[tuple[str, int]] = []
+def _opened(path: str) -> Iterator[tuple[bool, BinaryIO]]:
+    """Open the files of a log, newest first; True for the newest.
+
+    A rotation meanwhile gives files higher numbers, and leaves a gap in them for a moment: by going up a file may be
+    met twice, which is noticed, but none is missed.
+    """
+    seen: set[tuple[int, int]] = set()
+    gaps = number = 0
+    while gaps < 2:
+        names = (f"{path}.{number}", f"{path}.{number}.gz") if number else (path,)
+        number += 1
+        file = _first(names)
+        if file is None:
+            gaps += 1
+            continue
+        gaps = 0
+        identity = _identity(file)
+        if identity in seen:
+            file.close()
+            continue
+        seen.add(identity)
+        yield names == (path,), file
+
+
+def _first(names: tuple[str, ...]) -> BinaryIO | None:
+    for name in names:
+        try:
+            return _open(name)
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _identity(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
+
+
+def _chosen(path: str, tail: int) -> list[tuple[bool, BinaryIO]]:
+    """Open the files from which to read, oldest first, at the offsets where the tail begins; True for the newest."""
+    chosen: list[tuple[bool, BinaryIO]] = []
     left = tail
-    for name in reversed(names):
-        with _open(name) as file:
+    try:
+        for newest, file in _opened(path):
+            chosen.append((newest, file))
+            if tail < 0:
+                continue
             size = file.seek(0, os.SEEK_END)
             offset, found = tail_start(file, size, left)
-        chosen.append((name, offset))
-        left -= found
-        if left <= 0:
-            break
+            file.seek(offset)
+            left -= found
+            if left <= 0:
+                break
+    except BaseException:
+        for _, file in chosen:
+            file.close()
+        raise
     chosen.reverse()
     return chosen
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+def whole_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield chunks of whole lines up to the present end of the file."""
     rest = b""
     while data := file.read(_CHUNK):
@@ -170,7 +214,14 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         file.seek(-len(rest), os.SEEK_CUR)
 
 
-async def read(path: str, options: LogOptions, *, tty: bool, alive: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def read(
+    path: str,
+    options: LogOptions,
+    *,
+    tty: bool,
+    alive: Callable[[], bool],
+    changes: Callable[[], Changes] = Polling,
+) -> AsyncIterator[bytes]:
     """Yield the log's output, and with follow what comes until the container has ended.
 
     Args:
@@ -178,21 +229,19 @@ async def read(path: str, options: LogOptions, *, tty: bool, alive: Callable[[],
         options: which part.
         tty: raw bytes instead of frames.
         alive: tells whether more may come.
+        changes: gives what to wait for while following.
     """
     formatter = Formatter(options, tty=tty)
+    watched = changes() if options.follow else None
     chosen = await asyncio.to_thread(_chosen, path, options.tail)
     current: BinaryIO | None = None
     try:
-        for name, offset in chosen:
-            try:
-                file = _open(name)
-            except FileNotFoundError:
-                continue
-            if name == path:
+        while chosen:
+            newest, file = chosen.pop(0)
+            if newest:
                 current = file
             try:
-                file.seek(offset)
-                for chunk in _whole_lines(file):
+                for chunk in whole_lines(file):
                     out = (
                         await asyncio.to_thread(formatter.lines, chunk)
                         if len(chunk) > _BLOCK
@@ -203,52 +252,107 @@ async def read(path: str, options: LogOptions, *, tty: bool, alive: Callable[[],
                     if formatter.ended:
                         return
             finally:
-                if name != path:
+                if not newest:
                     file.close()
-        if options.follow:
-            async for out in _follow(path, current, formatter, options, alive):
-                yield out
+        if watched is not None:
+            follower = Follower(path, current, formatter, options.until_ns)
             current = None
+            async for out in follower.run(watched, alive):
+                yield out
     finally:
+        for _, file in chosen:
+            file.close()
         if current is not None:
             current.close()
+        if watched is not None:
+            watched.close()
 
 
-async def _follow(
-    path: str, file: BinaryIO | None, formatter: Formatter, options: LogOptions, alive: Callable[[], bool]
-) -> AsyncIterator[bytes]:
-    import time
+class Follower:
+    """Reads what is appended to a log, over its rotations."""
 
-    try:
-        while True:
-            last = not alive()
-            if options.until_ns and time.time_ns() > options.until_ns:
-                last = True
-            if file is None and os.path.exists(path):
-                file = open(path, "rb")  # noqa: SIM115
-            rotated = file is not None and _moved(path, file)
-            if file is not None:
-                for chunk in _whole_lines(file):
-                    out = formatter.lines(chunk)
+    def __init__(self, path: str, file: BinaryIO | None, formatter: Formatter, until_ns: int) -> None:
+        self._path = path
+        self._file = file
+        self._formatter = formatter
+        self._until_ns = until_ns
+
+    async def run(self, changes: Changes, alive: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Yield output until no more may come."""
+        try:
+            while True:
+                changes.clear()
+                last = not alive() or self._is_late()
+                for chunk in self._news():
+                    out = self._formatter.lines(chunk)
                     if out:
                         yield out
-                    if formatter.ended:
+                    if self._formatter.ended:
                         return
-            if rotated:
-                assert file is not None
+                if last:
+                    return
+                await changes.wait()
+        finally:
+            self._close()
+
+    def _is_late(self) -> bool:
+        return bool(self._until_ns) and time.time_ns() > self._until_ns
+
+    def _news(self) -> Iterator[bytes]:
+        """Yield what has come, from all files that have begun since the present one."""
+        while True:
+            newer = self._newer()
+            try:
+                if self._file is not None:
+                    if os.fstat(self._file.fileno()).st_size < self._file.tell():
+                        # It was cleared.
+                        self._file.seek(0)
+                    yield from whole_lines(self._file)
+                if not newer:
+                    return
+                while newer:
+                    self._close()
+                    self._file = newer.pop(0)
+                    if newer:
+                        yield from whole_lines(self._file)
+            finally:
+                for file in newer:
+                    file.close()
+
+    def _newer(self) -> list[BinaryIO]:
+        """Open the files behind the present one, oldest first; it may have been rotated more than once."""
+        for _ in range(_RENAMES):
+            found: list[BinaryIO] = []
+            for _, file in _opened(self._path):
+                if self._file is None:
+                    found.append(file)
+                    break
+                if _identity(file) == _identity(self._file):
+                    file.close()
+                    return found[::-1]
+                found.append(file)
+            if self._file is None:
+                return found
+            if not os.fstat(self._file.fileno()).st_nlink:
+                return self._younger(found)
+            # It is being renamed at this moment.
+            for file in found:
                 file.close()
-                file = None
-                continue
-            if last:
-                return
-            await asyncio.sleep(_POLL_S)
-    finally:
-        if file is not None:
-            file.close()
+        return []
 
+    def _younger(self, found: list[BinaryIO]) -> list[BinaryIO]:
+        """Choose what is behind a file that was compressed or removed, by time."""
+        assert self._file is not None
+        end = os.fstat(self._file.fileno()).st_mtime_ns
+        kept = []
+        for file in found:
+            if os.fstat(file.fileno()).st_mtime_ns > end and not isinstance(file, gzip.GzipFile):
+                kept.append(file)
+            else:
+                file.close()
+        return kept[::-1]
 
-def _moved(path: str, file: BinaryIO) -> bool:
-    try:
-        return os.stat(path).st_ino != os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -95,3 +95,57 @@ async def test_a_missing_log_is_empty_and_a_torn_line_is_left_out(tmp_path: Path
     path = tmp_path / "log"
     path.write_bytes(_line("whole\n") + b'{"log":"to')
     assert await _read(path, ALL) == b"whole\n"
+
+
+async def test_no_line_is_lost_when_a_log_is_rotated_several_times_between_two_looks(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(_line("1\n"))
+    over = False
+    gate = asyncio.Event()
+
+    class Gate:
+        def clear(self) -> None:
+            gate.clear()
+
+        async def wait(self) -> None:
+            await gate.wait()
+
+        def close(self) -> None:
+            pass
+
+    seen: list[bytes] = []
+
+    async def follow() -> None:
+        options = ALL._replace(follow=True)
+        async for chunk in logs.read(str(path), options, tty=True, alive=lambda: not over, changes=Gate):
+            seen.append(chunk)
+
+    task = asyncio.create_task(follow())
+    async with asyncio.timeout(10):
+        while not seen:
+            await asyncio.sleep(0.01)
+    with path.open("ab") as file:
+        file.write(_line("2\n"))
+    for number in (3, 4, 5):
+        for old in (2, 1):
+            if (tmp_path / f"log.{old}").exists():
+                (tmp_path / f"log.{old}").rename(tmp_path / f"log.{old + 1}")
+        path.rename(tmp_path / "log.1")
+        path.write_bytes(_line(f"{number}\n"))
+    over = True
+    gate.set()
+    await asyncio.wait_for(task, 10)
+    assert b"".join(seen) == b"1\n2\n3\n4\n5\n"
+
+
+async def test_a_rotation_while_the_log_is_read_doubles_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    (tmp_path / "log.1").write_bytes(_line("1\n"))
+    path.write_bytes(_line("2\n"))
+    reading = logs.read(str(path), ALL, tty=True, alive=lambda: False)
+    got = [await anext(reading)]
+    (tmp_path / "log.1").rename(tmp_path / "log.2")
+    path.rename(tmp_path / "log.1")
+    path.write_bytes(_line("3\n"))
+    got += [chunk async for chunk in reading]
+    assert got == [b"1\n", b"2\n"]

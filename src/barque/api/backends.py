@@ -5,6 +5,7 @@ alone shapes them for older versions. A `ref` is what the user typed: id, unique
 Methods raise `barque.base.errors`; nothing here knows HTTP.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
@@ -124,6 +125,18 @@ class BuildsBackend(Protocol):
     async def prune(self, *, all: bool, filters: Filters, reserved_space: int, max_used_space: int,
                     min_free_space: int) -> Json: ...  # fmt: skip
     async def disk_usage(self) -> Rows: ...
+
+    @property
+    def buildkit(self) -> "BuildKitBackend":
+        """Return the side that BuildKit's clients speak to."""
+        ...
+
+
+class BuildKitBackend(Protocol):
+    """gRPC on connections that are handed over."""
+
+    def serve(self) -> asyncio.Protocol: ...
+    async def open_session(self, headers: dict[str, Names]) -> tuple[asyncio.Protocol, Callable[[], None]]: ...
 
 
 class SystemBackend(Protocol):

@@ -168,6 +168,43 @@ def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+class _Whole(asyncio.Protocol):
+    """A protocol that owns a connection from its upgrade on, watched for its end."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.over = asyncio.Event()
+        for name in ("data_received", "eof_received", "pause_writing", "resume_writing", "connection_made"):
+            setattr(self, name, getattr(inner, name))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+        self.over.set()
+
+
+async def hand_over(request: web.BaseRequest, protocol: asyncio.Protocol, upgrade: str) -> web.Response:
+    """Give the connection to another protocol, with the bytes that came early, and wait until it ends."""
+    handler: Any = request.protocol
+    transport: Any = request.transport
+    if transport is None or transport.is_closing():
+        return Finished()
+    whole = _Whole(protocol)
+    transport.write(f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode())
+    transport.set_protocol(whole)
+    whole.connection_made(transport)
+    early, handler._message_tail = handler._message_tail, b""
+    if early:
+        whole.data_received(early)
+    try:
+        await whole.over.wait()
+    finally:
+        if not transport.is_closing():
+            transport.close()
+        # aiohttp's own protocol still counts this connection as its own.
+        handler.connection_lost(None)
+    return Finished()
+
+
 class Session:
     """A client that has taken its connection over."""
 

@@ -19,6 +19,7 @@ from barque.engine.pumps import chunks_of
 from barque.storage.content import ContentStore
 
 if TYPE_CHECKING:
+    from barque.builder.buildkit.service import BuildKit
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
@@ -40,6 +41,16 @@ class Builder:
         self._pruner = Pruner(self.cache, self.operations.cache_mounts, engine.image_store)
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._buildkit: BuildKit | None = None
+
+    @property
+    def buildkit(self) -> "BuildKit":
+        """Return the BuildKit side; what it needs is imported when the first of its clients comes."""
+        if self._buildkit is None:
+            from barque.builder.buildkit.service import BuildKit
+
+            self._buildkit = BuildKit(self._engine, self)
+        return self._buildkit
 
     async def close(self) -> None:
         """End all builds and close the cache."""

@@ -77,6 +77,8 @@ class Session:
         for task in self.tasks.values():
             if not task.cancelled():
                 task.exception()
+        for end in self.options.pop("ends", []):
+            end()
         for fd in self.descriptors:
             os.close(fd)
         self.descriptors.clear()

@@ -51,9 +51,15 @@ class Sources:
         attributes = dict(step.attributes)
         if scheme == "local":
             found = session.trees.get(rest)
-            if found is None:
+            if found is not None:
+                return found
+            if "locals" not in session.options:
                 raise InvalidInputError("missing build context")
-            return found
+            brought: Result = await session.options["locals"](rest, attributes)
+            return brought
+        if scheme == "from" and "from" in session.options:
+            named: Result = await session.options["from"](rest, attributes.get("platform", ""))
+            return named
         if scheme == "docker-image":
             image = await self.image(rest, attributes.get("platform", ""), pull=attributes.get("pull", ""),
                                      session=session)  # fmt: skip
@@ -81,7 +87,8 @@ class Sources:
         auth = session.options.get("auth") or {} if session is not None else {}
         reference = parse(ref).with_default_tag()
         try:
-            header = credentials_for(reference.domain, auth)
+            asked = session.options.get("auth_header") if session is not None else None
+            header = await asked(reference.domain) if asked is not None else credentials_for(reference.domain, auth)
             tag = reference.digest or reference.tag
             async for message in self._engine.registries.pull(reference.name, tag, platform=platform, auth=header):
                 if tell is not None:

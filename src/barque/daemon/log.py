@@ -39,4 +39,5 @@ def set_up(level: str, *, as_json: bool, debug: bool) -> None:
         handler.setFormatter(_Formatter(as_json=as_json))
     root.setLevel(logging.DEBUG if debug else _LEVELS[level])
     # The event loop's own debugging lines say nothing about containers.
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for name in ("asyncio", "hpack", "h2", "grpclib"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ from barque.api.router import Table
 from barque.api.routes import (
     archives,
     build,
+    buildkit,
     containers,
     execs,
     images,
@@ -20,5 +21,5 @@ from barque.api.routes import (
 def add_all(table: Table) -> None:
     """Add every route to the table; the first that fits a path wins."""
     for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, mounts,
-                   build, unsupported):  # fmt: skip
+                   build, buildkit, unsupported):  # fmt: skip
         module.add(table)

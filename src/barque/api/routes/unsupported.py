@@ -20,8 +20,6 @@ def add(table: Table) -> None:
         for method in _METHODS:
             table.add(method, f"/{noun}", swarm)
             table.add(method, f"/{noun}/{{rest*}}", swarm)
-    table.add("POST", "/session", _refused("build sessions are not supported"))
-    table.add("POST", "/grpc", _refused("the builder's gRPC interface is not supported"))
     table.add("GET", "/plugins", list_plugins)
     table.add("GET", "/plugins/{name*}/json", no_plugin)
     table.add("DELETE", "/plugins/{name*}", no_plugin)

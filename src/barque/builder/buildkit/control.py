@@ -10,8 +10,9 @@ from barque.builder.buildkit.builds import Build, Builds, Outcome
 from barque.builder.buildkit.history import History
 from barque.builder.buildkit.llb import Translator
 from barque.builder.buildkit.pb import control_pb2
-from barque.builder.buildkit.progress import timestamp
-from barque.builder.buildkit.sessions import Sessions
+from barque.builder.buildkit.progress import timestamp, told
+from barque.builder.buildkit.sessions import Sessions, session_of
+from barque.builder.buildkit.tunnel import Tunnel
 from barque.builder.graph import Vertex
 
 Json = dict[str, Any]
@@ -82,8 +83,8 @@ class Control:
             build.response = await self._exporters.export(build, outcome, exporters)
             await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
         except BarqueError as error:
-            build.error = str(error)
-            raise
+            build.error = told(error)
+            raise BarqueError(build.error) from None
         except asyncio.CancelledError:
             build.error = "context canceled"
             raise
@@ -104,6 +105,18 @@ class Control:
         if getattr(request.Definition, "def"):
             return Outcome({"": translator.vertex(request.Definition)})
         return await build.returned
+
+    async def session(self, stream: Any) -> None:
+        """Call the client's services through this very call."""
+        headers: dict[str, list[str]] = {}
+        for name, value in stream.metadata.items():
+            headers.setdefault(name.lower(), []).append(str(value))
+        session = session_of(headers)
+        await self._sessions.add(session)
+        try:
+            await Tunnel(stream, session.client.protocol).run()
+        finally:
+            self._sessions.remove(session)
 
     async def status(self, stream: Any) -> None:
         """Send a build's progress until it is over."""

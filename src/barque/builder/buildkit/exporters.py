@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from barque.builder.buildkit.providers import registry_header
 from barque.builder.buildkit.sending import send_stream, send_tree
 from barque.builder.cache import BuildCache
 from barque.builder.folder_tree import FolderTree
+from barque.builder.graph import Vertex
 from barque.builder.results import Result, opened
-from barque.builder.solver import Solver
+from barque.builder.solver import Session, Solver
 from barque.builder.stages import config_bytes
 from barque.builder.trees import Tree
 from barque.engine.pumps import stream_of
@@ -44,10 +45,13 @@ _FILES_OPTIONS = {"dest", "platform-split", "mode"}
 class EngineExporters:
     """Exports into one engine and to its clients."""
 
-    def __init__(self, engine: "Engine", solver: Solver, cache: BuildCache) -> None:
+    def __init__(
+        self, engine: "Engine", solver: Solver, cache: BuildCache, config_of: "Callable[[Vertex, Session], Json | None]"
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._solver = solver
         self._cache = cache
+        self._config_of = config_of
 
     async def export(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> dict[str, str]:
         """Solve what is not solved yet, export it, and return what the client is told of it.
@@ -84,7 +88,7 @@ class EngineExporters:
         names = _names(attributes.get("name", ""))
         with build.report.work("exporting to image") as step:
             with step.part("exporting layers"):
-                image = await self._registered(outcome, _only(results, "image"))
+                image = await self._registered(build, outcome, _only(results, "image"))
             with step.part(f"writing image {image.id}"):
                 pass
             for name in names:
@@ -113,8 +117,9 @@ class EngineExporters:
             digest, size = found.get("Digest", digest), found.get("Size", size)
         return digest, size
 
-    async def _registered(self, outcome: Outcome, result: Result) -> Image:
-        config = _config_of(outcome, result)
+    async def _registered(self, build: Build, outcome: Outcome, result: Result) -> Image:
+        vertex = next(iter(outcome.vertices.values()))
+        config = self._config_of(vertex, build.session) or _config_of(outcome, result)
         ids = await asyncio.to_thread(self._cache.flush, [(config_bytes(config), "")])
         return self._engine.image_store.resolve(ids[-1])
 
@@ -130,7 +135,7 @@ class EngineExporters:
         with build.report.work(title) as step:
             with step.part("exporting layers"):
                 known = {image.id for image in store.images()}
-                image = await self._registered(outcome, _only(results, kind))
+                image = await self._registered(build, outcome, _only(results, kind))
             response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
             if names:
                 response["image.name"] = ",".join(str(name) for name in names)

@@ -116,7 +116,9 @@ class Gateway:
         """Give the build's inputs."""
         await stream.recv_message()
         build = await self._build(stream)
-        found = {name: definition_of(self._builds.references.add(one)) for name, one in build.inputs.items()}
+        names = {key: self._builds.references.add(one) for key, one in build.inputs.items()}
+        # Clients take no empty definitions: what is nothing at all is left out.
+        found = {key: definition_of(name) for key, name in names.items() if name}
         await stream.send_message(gateway_pb2.InputsResponse(Definitions=found))
 
     async def evaluate(self, stream: Any) -> None:

@@ -40,8 +40,10 @@ def definition_of(name: str) -> Any:
     if not name:
         return ops_pb2.Definition()
     operation = ops_pb2.Op(source=ops_pb2.SourceOp(identifier=_REFERENCE + name)).SerializeToString(deterministic=True)
-    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digests.of(operation))]).SerializeToString(deterministic=True)
-    parts: Any = {"def": [operation, last]}
+    digest = digests.of(operation)
+    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digest)]).SerializeToString(deterministic=True)
+    # Clients take a definition without metadata for none at all.
+    parts: Any = {"def": [operation, last], "metadata": {digest: ops_pb2.OpMetadata()}}
     return ops_pb2.Definition(**parts)
 
 

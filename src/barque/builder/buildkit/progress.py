@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from barque.builder.buildkit.pb import control_pb2
+from barque.builder.execution import ExitError
 from barque.builder.graph import Vertex
 from barque.builder.results import Result
 
@@ -73,6 +74,10 @@ class Step:
                 completed=now if done else None,
             )
         ])  # fmt: skip
+
+    def transferred(self, name: str, size: int) -> None:
+        """Show how many bytes came over."""
+        self.status(name, current=size, began=self.began or timestamp(), done=True)
 
     @contextmanager
     def part(self, name: str) -> Any:
@@ -181,5 +186,14 @@ class Report:
         self.completed += 1
         cached = result is not None and result.cached
         self.cached += cached
-        text = "" if error is None else str(error) or ("context canceled" if isinstance(error, asyncio.CancelledError) else type(error).__name__)
-        step.end(cached=cached, error=text)
+        step.end(cached=cached, error="" if error is None else told(error))
+
+
+def told(error: BaseException) -> str:
+    """Return an error in the words of BuildKit."""
+    if isinstance(error, asyncio.CancelledError):
+        return "context canceled"
+    if isinstance(error, ExitError):
+        command = " ".join(error.step.args)
+        return f'process "{command}" did not complete successfully: exit code: {error.code}'
+    return str(error) or type(error).__name__

@@ -9,7 +9,7 @@ import posixpath
 import stat
 from typing import Any
 
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from barque.base.errors import InvalidInputError, UnavailableError
 from barque.builder.buildkit.connection import refused
@@ -116,7 +116,7 @@ class _Tree:
 
 
 class Receiver:
-    """Fills a folder from one exchange; `transferred` counts bytes of content that came over."""
+    """Fills a folder from one exchange; `transferred` counts the bytes that came over."""
 
     def __init__(self, path: str) -> None:
         self._tree = _Tree(path)
@@ -223,7 +223,6 @@ class Receiver:
             view = memoryview(packet.data)
             while view:
                 view = view[os.write(fd, view) :]
-            self.transferred += len(packet.data)
             return
         del self._wanted[packet.ID]
         try:
@@ -248,7 +247,7 @@ def _unchanged(current: os.stat_result, found: Any) -> bool:
 
 
 async def receive(session: ClientSession, path: str, options: dict[str, list[str]]) -> int:
-    """Bring a folder of the host to what a client has; return the bytes of content that came over.
+    """Bring a folder of the host to what a client has; return the bytes that came over.
 
     Args:
         session: the client.
@@ -267,6 +266,7 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
         async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:
             await stream.send_request()
             while (packet := await stream.recv_message()) is not None:
+                receiver.transferred += packet.ByteSize()
                 if packet.type == kinds.PACKET_STAT:
                     number = receiver.listed(packet)
                     if number is not None:
@@ -276,16 +276,15 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
                 elif packet.type == kinds.PACKET_ERR:
                     raise InvalidInputError(packet.data.decode("utf-8", "replace"))
                 elif packet.type == kinds.PACKET_FIN:
-                    break
+                    continue
                 if receiver.complete:
                     receiver.finish()
-                    await stream.send_message(kinds(type=kinds.PACKET_FIN))
+                    await stream.send_message(kinds(type=kinds.PACKET_FIN), end=True)
             if not receiver.complete:
                 raise UnavailableError("the client ended its files before all had come")
-            await stream.end()
     except GRPCError as error:
         raise refused(error) from None
-    except (ConnectionError, EOFError) as error:
+    except (ConnectionError, StreamTerminatedError) as error:
         raise UnavailableError(f"the client went away while it sent its files: {error}") from None
     finally:
         receiver.close()

@@ -24,6 +24,20 @@ class ClientSession:
         return f"/{method}".lower() in self.methods
 
 
+def session_of(headers: dict[str, list[str]]) -> ClientSession:
+    """Return the session that a client's headers (names in lower case) describe.
+
+    Raises:
+        InvalidInputError: they name none.
+    """
+    found = {key: (headers.get(f"x-docker-expose-session-{key}") or [""]) for key in ("uuid", "name", "sharedkey")}
+    methods = headers.get("x-docker-expose-session-grpc-method", [])
+    if not found["uuid"][0]:
+        raise InvalidInputError("session id is required: send it as X-Docker-Expose-Session-Uuid")
+    names = frozenset(method.lower() for method in methods)
+    return ClientSession(found["uuid"][0], found["name"][0], found["sharedkey"][0], names)
+
+
 class Sessions:
     """The sessions that are open, by id."""
 
@@ -35,10 +49,8 @@ class Sessions:
         """Let builds find a session.
 
         Raises:
-            InvalidInputError: it has no id, or its id is in use.
+            InvalidInputError: its id is in use.
         """
-        if not session.id:
-            raise InvalidInputError("session id is required: send it as X-Docker-Expose-Session-Uuid")
         if session.id in self._open:
             raise InvalidInputError(f"session {session.id} already exists")
         self._open[session.id] = session
@@ -49,6 +61,7 @@ class Sessions:
         """Forget a session whose connection has ended."""
         if self._open.get(session.id) is session:
             del self._open[session.id]
+        session.client.close()
 
     async def get(self, identity: str) -> ClientSession:
         """Return a session; one that is still being opened is waited for, at most 5 s.

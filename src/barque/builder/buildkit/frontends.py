@@ -1,0 +1,341 @@
+"""The built-in Dockerfile frontend, asked by the options of BuildKit's protocol."""
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
+from barque.builder import graph
+from barque.builder.buildkit.builds import Build, Outcome
+from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
+from barque.builder.buildkit.providers import ClientSecrets, registry_header
+from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config
+from barque.builder.graph import Source, Vertex
+from barque.builder.results import Result, opened
+from barque.builder.solver import Session, Solver
+from barque.builder.sources import Sources, is_git, is_url, result_of
+from barque.builder.trees import resolve
+from barque.dockerfile import stages as dockerfiles
+from barque.dockerfile.errors import DockerfileError
+from barque.dockerfile.patterns import read_ignore
+from barque.images.model import Image
+from barque.oci import platform as platforms
+from barque.oci.reference import parse
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+_NAMES = ("dockerfile.v0", "gateway.v0")
+_CONFIG = "containerimage.config"
+_PLAIN = {
+    "target", "filename", "context", "contextkey", "dockerfilekey", "contextsubdir", "no-cache", "platform", "add-hosts",
+    "force-network-mode", "cgroup-parent", "shm-size", "ulimit", "hostname", "image-resolve-mode", "multi-platform",
+    "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps", "build-arg", "label",
+    "dockerfile.dockerignore", "override-copy-image",
+}  # fmt: skip
+_PREFIXES = ("build-arg:", "label:", "context:", "input:", "input-metadata:", "attest:", "local-sessionid:", "vcs:")
+_BUILT_IN = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream", "docker.io/docker/dockerfile-upstream")
+_LARGEST_DOCKERFILE = 100 << 20
+
+
+class DockerfileFrontends:
+    """Runs the Dockerfile frontend for builds of one engine."""
+
+    def __init__(self, engine: "Engine", solver: Solver, sources: Sources, folders: ContextFolders) -> None:
+        self._engine = engine
+        self._solver = solver
+        self._sources = sources
+        self._folders = folders
+
+    async def solve(self, build: Build, name: str, options: dict[str, str], inputs: dict[str, Vertex]) -> Outcome:
+        """Run the frontend (see control.Frontends)."""
+        if name not in _NAMES:
+            raise UnsupportedError(f"frontend {name} could not be found")
+        source = options.get("source", "").partition(":")[0].partition("@")[0]
+        if name == "gateway.v0" and source not in _BUILT_IN:
+            raise UnsupportedError(f"frontend image {options.get('source')!r} cannot be run; only docker/dockerfile is built in")
+        _check(options)
+        self._prepare(build)
+        run = _Run(self, build, options, inputs)
+        build.session.options["from"] = run.source
+        return await run.outcome()
+
+    def _prepare(self, build: Build) -> None:
+        """Give the build's session what its operations ask for."""
+        known = build.session.options
+        if "locals" in known:
+            return
+        locals_ = LocalSources(self._folders, build.client, build.session)
+
+        async def local(name: str, attributes: dict[str, str]) -> Result:
+            return await locals_.get(name, local_options(attributes))
+
+        async def header(domain: str) -> str:
+            return await registry_header(build.client, domain)
+
+        known |= {"locals": local, "auth_header": header}
+        if build.client is not None:
+            secrets = ClientSecrets(build.client)
+            known["secrets"] = secrets
+            known.setdefault("ends", []).append(secrets.close)
+
+    def finished_config(self, vertex: Vertex, session: Session) -> Json | None:
+        """Return the image config of a solved vertex that this frontend made, None of any other."""
+        found = session.options.get("targets", {}).get(vertex)
+        if found is None:
+            return None
+        target, time_ns = found
+        results = {one: task.result() for one, task in session.tasks.items() if task.done() and not task.cancelled()}
+        return image_config(target, results, time_ns=time_ns)
+
+
+class _Run:
+    """One request to the frontend."""
+
+    def __init__(self, owner: DockerfileFrontends, build: Build, options: dict[str, str], inputs: dict[str, Vertex]) -> None:
+        self._owner = owner
+        self._build = build
+        self._options = options
+        self._inputs = inputs
+        self._session = build.session
+
+    async def outcome(self) -> Outcome:
+        context, text = await self._read()
+        try:
+            parsed = dockerfiles.parse(text)
+        except DockerfileError as error:
+            raise InvalidInputError(str(error)) from None
+        self._host_options()
+        request = self._options.get("requestid", "")
+        wanted = [one for one in self._options.get("platform", "").split(",") if one]
+        if request:
+            raise UnsupportedError(f"unsupported request {request!r} to the Dockerfile frontend")
+        multiple = len(wanted) > 1 or self._options.get("multi-platform", "") == "true"
+        outcome = Outcome()
+        listed = []
+        for text_of in wanted or [""]:
+            target, time_ns = await self._convert(parsed, context, text_of)
+            vertex = target.vertex
+            # What the image config is made of once all is solved.
+            self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
+            key = str(platforms.parse(text_of) if text_of else platforms.host()) if multiple else ""
+            outcome.vertices[key] = vertex
+            config = {"architecture": target.state.platform.get("architecture"), "os": target.state.platform.get("os"),
+                      "config": target.state.config}  # fmt: skip
+            outcome.metadata[f"{_CONFIG}/{key}" if key else _CONFIG] = json.dumps(config).encode()
+            if key:
+                found = platforms.parse(key)
+                listed.append({"ID": key, "Platform": {"architecture": found.architecture, "os": found.os, **({"variant": found.variant} if found.variant else {})}})
+        if listed:
+            outcome.metadata["refs.platforms"] = json.dumps({"Platforms": listed}).encode()
+        return outcome
+
+    def _host_options(self) -> None:
+        """Pass on what the commands of RUN are given besides the Dockerfile."""
+        host: Json = dict(self._session.options.get("host") or {})
+        if self._options.get("add-hosts"):
+            host["ExtraHosts"] = [pair.replace("=", ":", 1) for pair in self._options["add-hosts"].split(",") if pair]
+        if self._options.get("shm-size"):
+            host["ShmSize"] = _number("shm-size", self._options["shm-size"])
+        if self._options.get("ulimit"):
+            host["Ulimits"] = [_ulimit(text) for text in self._options["ulimit"].split(",") if text]
+        if self._options.get("cgroup-parent"):
+            host["CgroupParent"] = self._options["cgroup-parent"]
+        self._session.options["host"] = host
+
+    async def _convert(self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str) -> tuple[Target, int | None]:
+        given = self._options
+        arguments = {key.removeprefix("build-arg:"): value for key, value in given.items() if key.startswith("build-arg:")}
+        none: frozenset[str] | None = None
+        if "no-cache" in given:
+            none = frozenset(one.lower() for one in given["no-cache"].split(",") if one)
+        epoch = arguments.get("SOURCE_DATE_EPOCH", "")
+        options = Options(
+            target=given.get("target", ""), build_args=dict(arguments),
+            labels={key.removeprefix("label:"): value for key, value in given.items() if key.startswith("label:")},
+            platform=platform, no_cache_stages=none,
+            network=_network(given.get("force-network-mode", ""), self._build.entitlements),
+            pull=given.get("image-resolve-mode", "") == "pull", hostname=given.get("hostname", ""),
+            time_ns=_number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
+        )  # fmt: skip
+        try:
+            target = await convert(parsed, options, Surroundings(context, self._image, self._named))
+            return target, options.time_ns
+        except DockerfileError as error:
+            raise InvalidInputError(str(error)) from None
+
+    async def source(self, name: str, platform: str) -> Result:
+        """Return what a --from names that is no stage: a named context, or an image."""
+        base = await self._named(name, platform)
+        if base is None:
+            image = await self._image(name, platform)
+            return result_of(image)
+        return await self._owner._solver.solve(base.vertex, self._session)
+
+    async def _image(self, name: str, platform: str) -> Image:
+        known = self._session.options.setdefault("images", {})
+        key = (name, platform)
+        if key not in known:
+            known[key] = asyncio.create_task(self._metadata(name, platform))
+        found: Image = await asyncio.shield(known[key])
+        return found
+
+    async def _metadata(self, name: str, platform: str) -> Image:
+        reference = parse(name).with_default_tag()
+        with self._build.report.work(f"[internal] load metadata for {reference}"):
+            pull = "always" if self._options.get("image-resolve-mode") == "pull" else ""
+            return await self._owner._sources.image(name, platform, pull=pull, session=self._session)
+
+    async def _named(self, name: str, platform: str) -> Base | None:
+        """Return the context that the client named instead of an image, None without one."""
+        keys = [name, f"{name}::{platform}"] if platform else [name]
+        try:
+            reference = parse(name).with_default_tag()
+            keys += [reference.familiar, str(reference), reference.familiar_name]
+        except InvalidInputError:
+            pass
+        for key in keys:
+            found = self._options.get(f"context:{key}")
+            if found:
+                return await self._named_context(key, found, platform)
+        return None
+
+    async def _named_context(self, name: str, text: str, platform: str) -> Base:
+        kind, colon, rest = text.partition(":")
+        if kind == "docker-image" and rest.startswith("//"):
+            image = await self._image(rest[2:], platform)
+            return Base(graph.Layers(tuple(zip(image.chain, image.diff_ids, strict=True))), image, rest[2:])
+        if kind == "local":
+            shown = f"[context {name}] load from client"
+            return Base(Source(f"local://{rest}", (("local.sharedkeyhint", f"context:{name}"),), name=shown))
+        if kind == "input":
+            vertex = self._inputs.get(rest)
+            if vertex is None:
+                raise InvalidInputError(f"invalid input {rest} for {name}")
+            return Base(vertex, self._input_image(vertex, name), name)
+        if is_git(text):
+            return Base(Source(f"git://{text}", name=f"[context {name}] load git source {text}"))
+        if is_url(text):
+            return Base(Source(text, name=f"[context {name}] {text}"))
+        raise UnsupportedError(f"unsupported context source {kind if colon else text} for {name}")
+
+    def _input_image(self, vertex: Vertex, name: str) -> Image | None:
+        """Return a picture of an image for another target's result, so that its config is taken over."""
+        raw = self._options.get(f"input-metadata:{name}")
+        if not raw:
+            return None
+        try:
+            metadata = json.loads(raw)
+            encoded = metadata.get(_CONFIG)
+            config = json.loads(base64.b64decode(encoded)) if encoded else None
+        except (ValueError, AttributeError, TypeError):
+            raise InvalidInputError(f"input-metadata of {name} is broken") from None
+        if not isinstance(config, dict):
+            return None
+        return Image("", config, b"", (), "", 0, 0)
+
+    async def _read(self) -> tuple[Vertex, str]:
+        """Return the context and the Dockerfile's text."""
+        file_name = self._options.get("filename") or "Dockerfile"
+        remote = self._options.get("context", "")
+        if remote and (is_git(remote) or is_url(remote)):
+            return await self._read_remote(remote, file_name)
+        if "context" in self._inputs or "dockerfile" in self._inputs:
+            context = self._inputs.get("context") or graph.Scratch()
+            dockerfile = self._inputs.get("dockerfile") or context
+            return context, await self._text_of(dockerfile, file_name)
+        place = self._options.get("dockerfilekey", "dockerfile")
+        with self._build.report.work(f"[internal] load build definition from {file_name}") as step:
+            found = await self._local(place, include=[file_name, f"{file_name}.dockerignore", file_name.lower()])
+            step.transferred("transferring dockerfile:", self._session.options.get("transferred", {}).get(place, 0))
+            text = await self._text_in(found, file_name)
+        excludes = await self._ignored(found, file_name)
+        key = self._options.get("contextkey", "context")
+        attributes = [("local.sharedkeyhint", key)]
+        if excludes:
+            attributes.append(("local.excludepatterns", json.dumps(excludes)))
+        return Source(f"local://{key}", tuple(sorted(attributes)), name="[internal] load build context"), text
+
+    async def _local(self, name: str, *, include: list[str]) -> Result:
+        local = self._session.options["locals"]
+        found: Result = await local(name, {"local.includepattern": json.dumps(include)})
+        return found
+
+    async def _ignored(self, beside: Result, file_name: str) -> list[str]:
+        """Return the patterns of the .dockerignore that counts: the Dockerfile's own, or the context's."""
+        own = await self._optional_text(beside, f"{file_name}.dockerignore")
+        if own is not None:
+            return read_ignore(own)
+        with self._build.report.work("[internal] load .dockerignore") as step:
+            key = self._options.get("contextkey", "context")
+            found = await self._local(key, include=[".dockerignore"])
+            step.transferred("transferring context:", self._session.options.get("transferred", {}).get(key, 0))
+            text = await self._optional_text(found, ".dockerignore")
+        return read_ignore(text) if text is not None else []
+
+    async def _optional_text(self, result: Result, path: str) -> str | None:
+        try:
+            return await self._text_in(result, path)
+        except NotFoundError:
+            return None
+
+    async def _text_of(self, vertex: Vertex, path: str) -> str:
+        return await self._text_in(await self._owner._solver.solve(vertex, self._session), path)
+
+    async def _text_in(self, result: Result, path: str) -> str:
+        return await asyncio.to_thread(self._read_text, result, path)
+
+    def _read_text(self, result: Result, path: str) -> str:
+        with opened(self._owner._engine.snapshots, result) as tree:
+            real = resolve(tree, path)
+            node = tree.lstat(real)
+            if node is None:
+                raise NotFoundError(f"failed to read dockerfile: open {path}: no such file or directory")
+            if node.size > _LARGEST_DOCKERFILE:
+                raise InvalidInputError(f"{path} is larger than {_LARGEST_DOCKERFILE >> 20} MiB")
+            return b"".join(bytes(chunk) for chunk in tree.read(real)).decode("utf-8", "replace")
+
+    async def _read_remote(self, remote: str, file_name: str) -> tuple[Vertex, str]:
+        if is_git(remote):
+            context: Vertex = Source(f"git://{remote}", name=f"[internal] load git source {remote}")
+        else:
+            raise UnsupportedError(f"the context {remote}: contexts that are archives on the web need the classic builder")
+        return context, await self._text_of(context, file_name)
+
+
+def _check(options: dict[str, str]) -> None:
+    for key, value in options.items():
+        if key in _PLAIN or key.startswith(_PREFIXES):
+            continue
+        raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
+    for key, value in options.items():
+        # The default of clients asks for provenance only where an index can hold it.
+        if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:
+            raise UnsupportedError(f"{key.removeprefix('attest:')} attestations are not supported; build with --{key.removeprefix('attest:')}=false")
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInputError(f"invalid {name}: {text}")
+    return int(text)
+
+
+def _ulimit(text: str) -> Json:
+    name, equals, value = text.partition("=")
+    soft, _, hard = value.partition(":")
+    if not equals or not soft.lstrip("-").isdigit() or (hard and not hard.lstrip("-").isdigit()):
+        raise InvalidInputError(f"invalid ulimit: {text}")
+    return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+
+
+def _network(text: str, entitlements: frozenset[str]) -> str:
+    if text in ("", "sandbox", "default"):
+        return graph.DEFAULT_NETWORK
+    if text == "host" and "network.host" not in entitlements:
+        raise InvalidInputError("network.host is not allowed")
+    if text not in ("host", "none"):
+        raise InvalidInputError(f"unsupported network mode {text!r}")
+    return text
+

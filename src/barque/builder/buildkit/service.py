@@ -1,0 +1,67 @@
+"""The BuildKit side of the builder, as the API hands connections to it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from barque.builder.buildkit import worker
+from barque.builder.buildkit.builds import Builds
+from barque.builder.buildkit.connection import GrpcServer
+from barque.builder.buildkit.contexts import ContextFolders
+from barque.builder.buildkit.control import Control
+from barque.builder.buildkit.exporters import EngineExporters
+from barque.builder.buildkit.frontends import DockerfileFrontends
+from barque.builder.buildkit.gateway import Gateway
+from barque.builder.buildkit.health import Health
+from barque.builder.buildkit.history import History
+from barque.builder.buildkit.sessions import Sessions, session_of
+
+if TYPE_CHECKING:
+    from barque.builder.service import Builder
+    from barque.engine.engine import Engine
+
+Json = dict[str, Any]
+
+
+class BuildKit:
+    """Serves BuildKit's clients; made when the first of them comes."""
+
+    def __init__(self, engine: "Engine", builder: "Builder") -> None:
+        identity = worker.Identity(engine.engine_id, "", worker.platforms_here())
+        self.sessions = Sessions()
+        self.builds = Builds()
+        folders = ContextFolders(f"{engine.config.data_root}/builder/contexts")
+        frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders)
+        exporters = EngineExporters(engine, builder.solver, builder.cache, frontends.finished_config)
+        control = Control(
+            self.builds, self.sessions, (builder.solver, frontends, exporters, _Cache(builder)), History(), identity
+        )
+        gateway = Gateway(self.builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
+        self._server = GrpcServer(control, gateway, Health())
+
+    def serve(self) -> asyncio.Protocol:
+        """Return the protocol of a connection whose client calls us."""
+        return self._server.protocol()
+
+    async def open_session(self, headers: dict[str, list[str]]) -> tuple[asyncio.Protocol, Callable[[], None]]:
+        """Return the protocol of a connection whose client we call, and what to do when it ends.
+
+        Raises:
+            InvalidInputError: the headers name no session, or one that is open.
+        """
+        session = session_of(headers)
+        await self.sessions.add(session)
+        return session.client.protocol, lambda: self.sessions.remove(session)
+
+
+class _Cache:
+    def __init__(self, builder: "Builder") -> None:
+        self._builder = builder
+
+    async def usage(self) -> list[Json]:
+        return await self._builder.disk_usage()
+
+    async def prune(self, **options: Any) -> list[Json]:
+        before = {row["ID"]: row for row in await self._builder.disk_usage()}
+        pruned = await self._builder.prune(**options)
+        return [before[name] for name in pruned["CachesDeleted"] or [] if name in before]

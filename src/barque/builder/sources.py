@@ -55,7 +55,7 @@ class Sources:
                 return found
             if "locals" not in session.options:
                 raise InvalidInputError("missing build context")
-            brought: Result = await session.options["locals"](rest, attributes)
+            brought: Result = await session.options["locals"](rest, attributes, step)
             return brought
         if scheme == "from" and "from" in session.options:
             named: Result = await session.options["from"](rest, attributes.get("platform", ""))

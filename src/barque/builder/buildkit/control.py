@@ -135,7 +135,7 @@ class Control:
         """Make the cache smaller, and say what went."""
         request = await stream.recv_message()
         filters: dict[str, list[str]] = {}
-        for text in request.filter:
+        for text in filter(None, request.filter):
             key, _, value = text.partition("==" if "==" in text else "=")
             filters.setdefault(key, []).append(value)
         if request.keepDuration:
@@ -174,7 +174,7 @@ class Control:
         await stream.send_message(control_pb2.UpdateBuildHistoryResponse())
 
 def _passes(row: Json, filters: list[str]) -> bool:
-    for text in filters:
+    for text in filter(None, filters):
         key, equals, value = text.partition("==" if "==" in text else "=")
         field = {"id": "ID", "type": "Type", "description": "Description", "inuse": "InUse", "shared": "Shared"}.get(key)
         if field is None:

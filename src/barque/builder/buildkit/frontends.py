@@ -69,8 +69,12 @@ class DockerfileFrontends:
             return
         locals_ = LocalSources(self._folders, build.client, build.session)
 
-        async def local(name: str, attributes: dict[str, str]) -> Result:
-            return await locals_.get(name, local_options(attributes))
+        async def local(name: str, attributes: dict[str, str], vertex: Vertex | None = None) -> Result:
+            found = await locals_.get(name, local_options(attributes))
+            step = build.report.step_of(vertex) if vertex is not None else None
+            if step is not None:
+                step.transferred("transferring context:", known.get("transferred", {}).get(name, 0))
+            return found
 
         async def header(domain: str) -> str:
             return await registry_header(build.client, domain)
@@ -214,7 +218,7 @@ class _Run:
             vertex = self._inputs.get(rest)
             if vertex is None:
                 raise InvalidInputError(f"invalid input {rest} for {name}")
-            return Base(vertex, self._input_image(vertex, name), name)
+            return Base(vertex, self._input_image(vertex, rest), name)
         if is_git(text):
             return Base(Source(f"git://{text}", name=f"[context {name}] load git source {text}"))
         if is_url(text):

@@ -150,6 +150,7 @@ def two_platforms(engine: EngineUnderTest, folder: Path) -> Path:
     layout.mkdir()
     engine.docker("save", "-o", str(archive), "busybox")
     subprocess.run(["tar", "-C", str(layout), "-xf", str(archive)], check=True)
+    (layout / "manifest.json").unlink()
     blobs = layout / "blobs" / "sha256"
     top = json.loads((layout / "index.json").read_text())["manifests"][0]
     manifest = json.loads((blobs / top["digest"][7:]).read_text())

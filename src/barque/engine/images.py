@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.distribution.progress import Progress
 from barque.engine.pumps import chunks_of, stream_of
 from barque.images import load as loading, removal, save as saving, summaries, views
 from barque.images.model import Image
@@ -126,22 +127,44 @@ class Images:
         return {"ImagesDeleted": rows or None, "SpaceReclaimed": won}
 
     async def load(self, read: Callable[[], Any], *, quiet: bool, platforms: Strings) -> AsyncIterator[Json]:
-        """Load an archive; messages come once it is in."""
+        """Load an archive; layers are told as they come, images once they are in."""
+        wanted = [str(parsed_platform(p)) for p in platforms]
+        told: asyncio.Queue[Json | None] = asyncio.Queue()
+
+        def emit(message: Json) -> None:
+            self._loop.call_soon_threadsafe(told.put_nowait, message)
+
+        progress = Progress(emit)
+
+        def step(layer: str, text: str, done: int, total: int) -> None:
+            if not quiet:
+                progress.bar(layer, text, done, total)
 
         def work(chunks: Iterable[bytes]) -> Jsons:
-            return [*loading.messages(loading.load(self.store, chunks, platforms))]
+            return [*loading.messages(loading.load(self.store, chunks, wanted, step))]
 
-        rows = await chunks_of(read, work)
-        return _each(rows)
+        async def run() -> Jsons:
+            try:
+                return await chunks_of(read, work)
+            finally:
+                # Behind what the thread has told.
+                self._loop.call_soon(told.put_nowait, None)
+
+        task = asyncio.create_task(run())
+        try:
+            while (message := await told.get()) is not None:
+                yield message
+            for row in await task:
+                yield row
+        finally:
+            # What was begun is ended: nothing half-made stays.
+            await asyncio.wait([task])
 
     async def save(self, refs: Strings, *, platforms: Strings) -> AsyncIterator[bytes]:
         """Return the archive of images."""
-        for ref in refs:
-            for platform in platforms:
-                self._resolve(ref, platform)
         if not refs:
             raise InvalidInputError("no images to save")
-        chosen = saving.select(self.store, refs)
+        chosen = saving.select(self.store, refs, [parsed_platform(p) for p in platforms])
         return stream_of(lambda: saving.save(self.store, chosen))
 
     async def import_(

@@ -1,103 +1,199 @@
-"""Loading archives: Docker's (manifest.json) and OCI layouts (index.json)."""
+"""Loading archives: Docker's (manifest.json) and OCI layouts (index.json), in one pass.
 
+An archive says only at its end what is in it. Layers are stored under the digest of their plain bytes as
+they come, small files are kept in memory, and once all is read the images are put together.
+"""
+
+import hashlib
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.ids import short
+from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
 from barque.images.store import ImageStore
 from barque.oci import digest as digests, media, platform
+from barque.oci.manifest import LAYERS_MAX
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import tar
-from barque.storage.compression import plain
-from barque.storage.mapping import mapped, pieces
+from barque.storage.archive.stream import Member, TarStream
+from barque.storage.compression import is_compressed, plain
+
+Told = Callable[[str, str, int, int], None]
+"""Told (layer's short id, step, bytes done, bytes in all)."""
 
 _JSON_MAX = 16 << 20
+_SMALL_MAX = 64 << 20
+_FILES_MAX = 100_000
 _NESTING_MAX = 8
+_BLOBS = "blobs/sha256/"
 
 
 def load(
-    store: ImageStore, chunks: Iterable[bytes | memoryview], platforms: Sequence[str] = ()
+    store: ImageStore,
+    chunks: Iterable[bytes | memoryview],
+    platforms: Sequence[str] = (),
+    told: Told = lambda *step: None,
 ) -> list[tuple[Image, list[str]]]:
     """Load all images of an archive; return each with the familiar names it got.
+
+    Args:
+        store: takes the images.
+        chunks: the archive, perhaps compressed.
+        platforms: load images for these alone.
+        told: is told how far layers are.
 
     Raises:
         InvalidInputError: the archive is broken, or has no image of the wanted platforms.
         OSError: the disk is full or read-only; images that were whole before that stay.
     """
-    with store.content.temporary() as file:
-        _spool(file, plain(chunks))
-        with mapped(file) as buffer:
-            return _Loader(store, _Files(buffer), [platform.parse(p) for p in platforms]).run()
-
-
-def _spool(file: BinaryIO, chunks: Iterable[bytes | memoryview]) -> None:
-    for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            view = view[file.write(view) :]
+    wanted = [platform.parse(p) for p in platforms]
+    with store.lease() as lease:
+        files = _Files(store, lease, told)
+        files.read(TarStream(plain(chunks)))
+        return _Loader(store, lease, files, wanted, told).run()
 
 
 class _Files:
     """An archive's files by cleaned name; links inside the archive are followed."""
 
-    def __init__(self, buffer: memoryview) -> None:
-        self._buffer = buffer
-        self._entries: dict[str, tar.Entry] = {}
-        for entry in tar.entries(buffer):
-            name = posixpath.normpath("/" + entry.name.decode("utf-8", "surrogateescape"))
-            self._entries[name[1:]] = entry
+    def __init__(self, store: ImageStore, lease: Lease, told: Told) -> None:
+        self._content = store.content
+        self._lease = lease
+        self._told = told
+        self._small: dict[str, bytes] = {}
+        self._layers: dict[str, str] = {}
+        self._links: dict[str, str] = {}
+        self._bytes = 0
+
+    def read(self, stream: TarStream) -> None:
+        """Take everything in."""
+        for count, member in enumerate(stream.members(), 1):
+            if count > _FILES_MAX:
+                raise InvalidInputError(f"invalid archive: more than {_FILES_MAX} files")
+            name = posixpath.normpath("/" + member.name.decode("utf-8", "surrogateescape"))[1:]
+            if member.kind == tar.REGULAR:
+                self._file(name, member, stream.data())
+            elif member.kind in (tar.SYMLINK, tar.HARDLINK):
+                link = member.link.decode("utf-8", "surrogateescape")
+                if member.kind == tar.SYMLINK:
+                    link = posixpath.join(posixpath.dirname(name), link)
+                self._links[name] = posixpath.normpath(link)
+
+    def _file(self, name: str, member: Member, data: Iterator[bytes | memoryview]) -> None:
+        first = next(data, b"")
+        head = bytes(first[:16]).lstrip()
+        if member.size <= _JSON_MAX and (head[:1] in (b"{", b"[", b"") or member.size < tar.BLOCK):
+            self._bytes += member.size
+            if self._bytes > _SMALL_MAX:
+                raise InvalidInputError("invalid archive: its small files are too big")
+            self._small[name] = b"".join((bytes(first), *map(bytes, data)))
+            return
+        self._layers[name] = self._layer(name, member, first, data)
+
+    def _layer(self, name: str, member: Member, first: bytes | memoryview, data: Iterator[bytes | memoryview]) -> str:
+        named = "sha256:" + name.removeprefix(_BLOBS) if name.startswith(_BLOBS) else ""
+        if named and not is_compressed(first):
+            self._lease.hold_blob(digests.check(named))
+            if self._content.has(named):
+                return named
+        shown = short(named or name.partition("/")[0])
+        counted = self._counted(shown, member.size, first, data)
+        if named and is_compressed(first):
+            counted = _verified(counted, named)
+            named = ""
+        blob = self._content.ingest(plain(counted), named)
+        self._lease.hold_blob(blob.digest)
+        return blob.digest
+
+    def _counted(
+        self, shown: str, total: int, first: bytes | memoryview, data: Iterator[bytes | memoryview]
+    ) -> Iterator[bytes | memoryview]:
+        done = len(first)
+        yield first
+        for chunk in data:
+            done += len(chunk)
+            self._told(shown, "Loading layer", done, total)
+            yield chunk
 
     def has(self, name: str) -> bool:
-        return posixpath.normpath(name) in self._entries
+        path = posixpath.normpath(name)
+        return path in self._small or path in self._layers or path in self._links
 
-    def data(self, name: str) -> memoryview:
-        """Return a file's bytes.
-
-        Raises:
-            InvalidInputError: it is not in the archive or no file.
-        """
+    def _resolved(self, name: str) -> str:
         path = posixpath.normpath(name)
         for _ in range(8):
-            entry = self._entries.get(path)
-            if entry is None or entry.holes is not None:
-                break
-            link = entry.link.decode("utf-8", "surrogateescape")
-            if entry.kind == tar.SYMLINK:
-                path = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
-            elif entry.kind == tar.HARDLINK:
-                path = posixpath.normpath(link)
-            elif entry.kind == tar.REGULAR:
-                return self._buffer[entry.data : entry.data + entry.size]
-            else:
-                break
-        raise InvalidInputError(f"invalid archive: open {name}: no such file or directory")
+            if path not in self._links:
+                return path
+            path = self._links[path]
+        raise InvalidInputError(f"invalid archive: open {name}: too many levels of symbolic links")
+
+    def small(self, name: str) -> bytes:
+        """Return a small file's bytes.
+
+        Raises:
+            InvalidInputError: it is not in the archive, or is none.
+        """
+        path = self._resolved(name)
+        if path not in self._small:
+            raise InvalidInputError(f"invalid archive: open {name}: no such file or directory")
+        return self._small[path]
+
+    def layer(self, name: str) -> str:
+        """Return the diffID of a layer's file.
+
+        Raises:
+            InvalidInputError: it is not in the archive.
+        """
+        path = self._resolved(name)
+        if path in self._layers:
+            return self._layers[path]
+        # A layer may be so small, or look so much like something else, that it was kept in memory.
+        return self._content.ingest(plain([self.small(name)])).digest
 
     def json(self, name: str) -> object:
-        data = self.data(name)
-        if len(data) > _JSON_MAX:
-            raise InvalidInputError(f"invalid archive: {name} is too big")
         try:
-            return json.loads(bytes(data))
-        except ValueError as error:
+            return json.loads(self.small(name))
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"invalid archive: {name}: {error}") from None
 
-    def blob(self, digest: object) -> memoryview:
-        """Return a blob of the layout, verified where it is small enough to be JSON."""
+    def blob(self, digest: object) -> bytes:
+        """Return a small blob of the layout, verified."""
         text = digests.check(digest)
-        data = self.data(f"blobs/sha256/{text[7:]}")
-        if len(data) <= _JSON_MAX and digests.of(bytes(data)) != text:
+        data = self.small(f"{_BLOBS}{text[7:]}")
+        if digests.of(data) != text:
             raise InvalidInputError(f"invalid archive: blob {text} has another digest")
         return data
 
+    def blob_layer(self, digest: object) -> str:
+        """Return the diffID of a layer of the layout."""
+        text = digests.check(digest)
+        path = f"{_BLOBS}{text[7:]}"
+        if self._resolved(path) in self._small:
+            self.blob(digest)
+        return self.layer(path)
+
+
+def _verified(chunks: Iterator[bytes | memoryview], digest: str) -> Iterator[bytes | memoryview]:
+    hasher = hashlib.sha256()
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
+    if "sha256:" + hasher.hexdigest() != digest:
+        raise InvalidInputError(f"invalid archive: blob {digest} has another digest")
+
 
 class _Loader:
-    def __init__(self, store: ImageStore, files: _Files, wanted: Sequence[platform.Platform]) -> None:
+    def __init__(
+        self, store: ImageStore, lease: Lease, files: _Files, wanted: Sequence[platform.Platform], told: Told
+    ) -> None:
         self._store = store
+        self._lease = lease
         self._files = files
         self._wanted = wanted
+        self._told = told
         self._done: list[tuple[Image, list[str]]] = []
 
     def run(self) -> list[tuple[Image, list[str]]]:
@@ -122,10 +218,10 @@ class _Loader:
             if not isinstance(item.get("Config"), str) or not _strings(layers) or not _strings(tags):
                 raise InvalidInputError("invalid archive: manifest.json")
             references = [parse(tag) for tag in tags]
-            raw = bytes(self._files.data(item["Config"]))
+            raw = self._files.small(item["Config"])
             if self._fits(check_config(raw)):
-                parts = [self._files.data(name) for name in layers]
-                self._add(raw, parts, references)
+                _check_count(layers)
+                self._add(raw, [self._files.layer(name) for name in layers], references)
 
     def _index(self, index: Json, name: str, depth: int) -> None:
         manifests = index.get("manifests")
@@ -161,34 +257,35 @@ class _Loader:
         if config.get("mediaType") not in media.CONFIGS:
             # Attestations and other artefacts lie in layouts too; they are no images.
             return
-        raw = bytes(self._files.blob(config.get("digest")))
+        raw = self._files.blob(config.get("digest"))
         if not self._fits(check_config(raw)):
             return
         layers = [_object(layer, "manifest") for layer in manifest.get("layers") or []]
-        parts = [self._files.blob(layer.get("digest")) for layer in layers]
-        self._add(raw, parts, [_named(name)] if name else [])
+        _check_count(layers)
+        found = [self._files.blob_layer(layer.get("digest")) for layer in layers]
+        self._add(raw, found, [_named(name)] if name else [])
 
     def _fits(self, config: Json) -> bool:
         found = platform.of_config(config)
         return not self._wanted or any(platform.fits(found, w) for w in self._wanted)
 
-    def _add(self, raw: bytes, parts: Sequence[memoryview], references: Sequence[Reference]) -> None:
-        diff_ids = check_config(raw)["rootfs"]["diff_ids"]
-        if len(diff_ids) != len(parts):
+    def _add(self, raw: bytes, layers: Sequence[str], references: Sequence[Reference]) -> None:
+        diff_ids: list[str] = check_config(raw)["rootfs"]["diff_ids"]
+        if len(diff_ids) != len(layers):
             raise InvalidInputError(
-                f"invalid manifest, layers length mismatch: expected {len(parts)}, got {len(diff_ids)}"
+                f"invalid manifest, layers length mismatch: expected {len(layers)}, got {len(diff_ids)}"
             )
-        store = self._store
-        with store.lease() as lease:
-            parent = ""
-            chain = digests.chain_ids(diff_ids)
-            for diff_id, layer, part in zip(diff_ids, chain, parts, strict=True):
-                lease.hold_blob(diff_id)
-                lease.hold_chain(layer)
-                if not (store.layers.has(layer) and store.content.has(diff_id)):
-                    store.add_layer(lease, parent, pieces(part), diff_id)
-                parent = layer
-            image = store.register(raw)
+        store, parent = self._store, ""
+        for diff_id, layer in zip(diff_ids, layers, strict=True):
+            if diff_id != layer:
+                raise InvalidInputError(f"unexpected digest: got {layer}, wanted {diff_id}")
+            size = store.content.size(diff_id)
+            chain = digests.of(f"{parent} {diff_id}".encode()) if parent else diff_id
+            if not store.layers.has(chain):
+                self._told(short(diff_id), "Extracting layer", 0, size)
+            parent = store.layers.unpack(self._lease, parent, diff_id)
+            self._told(short(diff_id), "Layer loaded", size, size)
+        image = store.register(raw)
         names = []
         for reference in references:
             names.append(store.tag(image.id, reference.name, reference.tag))
@@ -212,12 +309,15 @@ def _named(text: str) -> Reference:
         raise InvalidInputError(f"invalid archive: image name {text!r}") from None
 
 
-def _parsed(data: memoryview) -> object:
-    if len(data) > _JSON_MAX:
-        raise InvalidInputError("invalid archive: a manifest is too big")
+def _check_count(layers: Sequence[object]) -> None:
+    if len(layers) > LAYERS_MAX:
+        raise InvalidInputError(f"max depth exceeded: the image has {len(layers)} layers, at most {LAYERS_MAX} fit")
+
+
+def _parsed(data: bytes) -> object:
     try:
-        return json.loads(bytes(data))
-    except ValueError as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"invalid archive: {error}") from None
 
 

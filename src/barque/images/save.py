@@ -8,6 +8,7 @@ from barque.images.model import Image, Json
 from barque.images.store import ImageStore
 from barque.images.summaries import manifest_of
 from barque.oci import digest as digests, media
+from barque.oci.platform import Platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive.tar import BLOCK, FOLDER
 from barque.storage.archive.write import END, file, header
@@ -28,26 +29,38 @@ class Selected:
         known += [name for name in names if name not in known]
 
 
-def select(store: ImageStore, refs: Sequence[str]) -> Selected:
+def select(store: ImageStore, refs: Sequence[str], wanted: Sequence[Platform] = ()) -> Selected:
     """Return what the refs mean: an id has no name, a name without a tag means all its tags.
 
+    Args:
+        store: where they are.
+        refs: what the user typed.
+        wanted: for these platforms; empty: for the one that the name means.
+
     Raises:
-        NotFoundError: an image is unknown.
+        NotFoundError: an image is unknown, or not here for a platform.
     """
     chosen = Selected()
+
+    def images(ref: str) -> list[Image]:
+        return [store.resolve_platform(ref, p) for p in wanted] or [store.resolve(ref)]
+
     for ref in refs:
         full = store.name_of(ref)
         if not full:
             bare = _all_tags(store, ref)
             if not bare:
-                chosen.add(store.resolve(ref), [])
+                for image in images(ref):
+                    chosen.add(image, [])
             for name in bare:
-                chosen.add(store.resolve(str(name)), [name])
+                for image in images(str(name)):
+                    chosen.add(image, [name])
             continue
         typed = parse(ref)
         names = [parse(full)] if typed.tag or typed.digest else _all_tags(store, ref)
         for name in names:
-            chosen.add(store.resolve(str(name)), [] if name.digest else [name])
+            for image in images(str(name)):
+                chosen.add(image, [] if name.digest else [name])
     return chosen
 
 
@@ -58,6 +71,14 @@ def save(store: ImageStore, chosen: Selected) -> Iterator[bytes]:
         NotFoundError: an image's content vanished meanwhile.
         OSError: reading failed.
     """
+    with store.lease() as lease:
+        for image in chosen.images.values():
+            for digest in (image.id, *image.diff_ids):
+                lease.hold_blob(digest)
+        yield from _save(store, chosen)
+
+
+def _save(store: ImageStore, chosen: Selected) -> Iterator[bytes]:
     written: set[str] = set()
     index: list[Json] = []
     manifests: list[Json] = []
@@ -84,8 +105,9 @@ def save(store: ImageStore, chosen: Selected) -> Iterator[bytes]:
         "index.json": {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": index},
         "manifest.json": manifests,
         "oci-layout": {"imageLayoutVersion": "1.0.0"},
-        "repositories": repositories,
     }
+    if repositories:
+        tops["repositories"] = repositories
     for key, value in tops.items():
         yield file(key.encode(), json.dumps(value, separators=(",", ":")).encode())
     yield END

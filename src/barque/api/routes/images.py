@@ -89,7 +89,7 @@ async def load(call: Call) -> web.StreamResponse:
 async def _load(call: Call, platforms: list[str]) -> AsyncIterator[Json]:
     """Yield messages, and a failure as the last of them: clients look for it there, even where it is the first."""
     try:
-        async for message in await call.backend.images.load(
+        async for message in call.backend.images.load(
             call.reader(), quiet=call.flag("quiet"), platforms=platforms
         ):
             yield message

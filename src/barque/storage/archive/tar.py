@@ -60,11 +60,11 @@ def entries(buffer: memoryview) -> Iterator[Entry]:
             if size > EXTENDED_MAX or at + size > end:
                 raise InvalidInputError("unexpected EOF" if at + size > end else _BAD)
             data = bytes(buffer[at : at + size])
-            at += _padded(size)
+            at += padded(size)
             if kind == "x":
-                own = _records(data)
+                own = records(data)
             elif kind == "g":
-                common |= _records(data)
+                common |= records(data)
             elif kind == "L":
                 long_name = data.split(b"\0", 1)[0]
             else:
@@ -91,14 +91,11 @@ def _entry(
 ) -> tuple[Entry, int]:
     name = long_name if long_name is not None else pax.get("path")
     if name is None:
-        name = header[:100].split(b"\0", 1)[0]
-        prefix = header[345:500].split(b"\0", 1)[0]
-        if prefix and header[257:263] == b"ustar\0":
-            name = prefix + b"/" + name
+        name = short_name(header)
     link = long_link if long_link is not None else pax.get("linkpath")
     if link is None:
         link = header[157:257].split(b"\0", 1)[0]
-    stored = _decimal(pax["size"]) if "size" in pax else _number(header[124:136])
+    stored = decimal(pax["size"]) if "size" in pax else _number(header[124:136])
     if kind in "\x007":
         kind = FOLDER if kind == "\0" and name.endswith(b"/") else REGULAR
     if kind in "123456":
@@ -117,8 +114,8 @@ def _entry(
         name,
         kind,
         _number(header[100:108]) & 0o7777,
-        _decimal(pax["uid"]) if "uid" in pax else _number(header[108:116]),
-        _decimal(pax["gid"]) if "gid" in pax else _number(header[116:124]),
+        decimal(pax["uid"]) if "uid" in pax else _number(header[108:116]),
+        decimal(pax["gid"]) if "gid" in pax else _number(header[116:124]),
         size,
         mtime,
         link,
@@ -130,7 +127,24 @@ def _entry(
     )
     if b"\0" in name or b"\0" in link:
         raise InvalidInputError(_BAD)
-    return entry, at + _padded(stored)
+    return entry, at + padded(stored)
+
+
+def short_name(header: bytes) -> bytes:
+    """Return the name in a header block, with the prefix that ustar keeps apart."""
+    name = header[:100].split(b"\0", 1)[0]
+    prefix = header[345:500].split(b"\0", 1)[0]
+    return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
+
+
+def kind_and_size(header: bytes) -> tuple[str, int]:
+    """Return the kind and the stored size in a header block.
+
+    Raises:
+        InvalidInputError: it is no header.
+    """
+    _verify(header)
+    return chr(header[156]), _number(header[124:136])
 
 
 def _verify(header: bytes) -> None:
@@ -154,7 +168,12 @@ def _number(field: bytes) -> int:
     return int(text, 8)
 
 
-def _decimal(text: bytes) -> int:
+def decimal(text: bytes) -> int:
+    """Return a number of a PAX record.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
     if not text.isdigit() or len(text) > 20:
         raise InvalidInputError(_BAD)
     return int(text)
@@ -170,7 +189,7 @@ def _time(text: bytes) -> int:
     return -value if negative else value
 
 
-def _records(data: bytes) -> dict[str, bytes]:
+def records(data: bytes) -> dict[str, bytes]:
     """Return PAX records; sparse offsets that repeat are gathered under GNU.sparse.map."""
     found: dict[str, bytes] = {}
     pieces: list[bytes] = []
@@ -210,9 +229,9 @@ def _sparse(
             numbers += _old_pieces(block[:504])
             more = block[504]
     else:
-        size = _decimal(pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size") or b"x")
+        size = decimal(pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size") or b"x")
         if "GNU.sparse.map" in pax:
-            numbers = [_decimal(n) for n in pax["GNU.sparse.map"].split(b",") if n]
+            numbers = [decimal(n) for n in pax["GNU.sparse.map"].split(b",") if n]
         else:
             numbers, used = _map_in_data(buffer, at, stored)
             at += used
@@ -252,11 +271,12 @@ def _map_in_data(buffer: memoryview, at: int, stored: int) -> tuple[list[int], i
         *lines, rest = rest.split(b"\n")
         for line in lines:
             if len(numbers) < want:
-                numbers.append(_decimal(line))
+                numbers.append(decimal(line))
                 if len(numbers) == 1:
                     want = 1 + 2 * numbers[0]
     return numbers[1:], used
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Return a size with what fills its last block up."""
     return (size + BLOCK - 1) // BLOCK * BLOCK

@@ -115,11 +115,8 @@ class FakeImages:
         return [{"Id": "sha256:1", "RepoTags": [], "RepoDigests": [], "Containers": 2, "Size": 5}]
 
     async def load(self, read, **options):
-        async def messages():
-            yield {"stream": "one"}
-            raise NotFoundError("torn")
-
-        return messages()
+        yield {"stream": "one"}
+        raise NotFoundError("torn")
 
 
 @pytest.fixture

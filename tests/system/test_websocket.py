@@ -113,7 +113,7 @@ def test_what_cannot_be_attached_is_told_before_the_upgrade(both: tuple[EngineUn
 
 
 def test_docker_py_attaches_by_websocket(both: tuple[EngineUnderTest, int]) -> None:
-    engine, port = both
+    _, port = both
     client = docker.APIClient(base_url=f"tcp://127.0.0.1:{port}")
     try:
         made = client.create_container("busybox", "cat", stdin_open=True, tty=True)

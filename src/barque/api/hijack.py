@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from barque.api.detach import Detector
+from barque.api.flow import set_reading
 from barque.engine.types import Attachment
 
 RAW = "application/vnd.docker.raw-stream"
@@ -99,11 +100,11 @@ class _Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable.clear()
-        _reading(self.peer.transport, on=False)
+        set_reading(self.peer.transport, on=False)
 
     def resume_writing(self) -> None:
         self.writable.set()
-        _reading(self.peer.transport, on=True)
+        set_reading(self.peer.transport, on=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -125,15 +126,6 @@ class _Output(_Side):
     def eof_received(self) -> bool:
         self._over.set()
         return True
-
-
-def _reading(transport: asyncio.Transport | None, *, on: bool) -> None:
-    if transport is None or transport.is_closing():
-        return
-    if on:
-        transport.resume_reading()
-    else:
-        transport.pause_reading()
 
 
 async def _until_read(transport: asyncio.Transport) -> None:
@@ -244,7 +236,7 @@ class Session:
             client.detector = Detector(self._attachment.detach_keys)
             client.on_detached = self._detach
         # Nothing is read until the container's end is there to take it.
-        _reading(self._transport, on=False)
+        set_reading(self._transport, on=False)
         self._transport.set_protocol(client)
 
     async def _carry(self, sock: socket.socket | None) -> None:
@@ -252,16 +244,16 @@ class Session:
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: self._output, sock=sock)
-            _reading(self._output.transport, on=False)
+            set_reading(self._output.transport, on=False)
             self._output.on_lost = lambda _: self._over.set()
         early, self._protocol._message_tail = self._protocol._message_tail, b""
         if early:
             self._client.data_received(early)
-        _reading(self._transport, on=True)
+        set_reading(self._transport, on=True)
         await self._send_prelude()
         if sock is not None:
             if self._client.writable.is_set():
-                _reading(self._output.transport, on=True)
+                set_reading(self._output.transport, on=True)
             await self._over.wait()
         if not self._detached:
             await self._linger()
@@ -292,7 +284,7 @@ class Session:
 
         self._client.on_lost = ended
         self._client.eof_received = gone.set  # type: ignore[method-assign,assignment]
-        _reading(self._transport, on=True)
+        set_reading(self._transport, on=True)
         self._transport.write_eof()
         try:
             await asyncio.wait_for(gone.wait(), _LINGER_S)

@@ -5,6 +5,7 @@ import time
 
 ZERO = "0001-01-01T00:00:00Z"
 
+_UNIX = re.compile(r"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?"
     r"(?:([Zz])|([+-])(\d\d):?(\d\d))?"
@@ -40,3 +41,19 @@ def parse_ns(text: str) -> int:
         offset = int(zone_h) * 3600 + int(zone_m) * 60
         seconds += -offset if sign == "+" else offset
     return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0") or 0)
+
+
+def moment_ns(text: str) -> int:
+    """Return the nanoseconds since the epoch of a Unix time, a duration before now, or an RFC 3339 time.
+
+    Raises:
+        ValueError: text is none of these.
+    """
+    from barque.base.durations import parse_duration
+
+    match = _UNIX.fullmatch(text)
+    if match is not None:
+        return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    if text[:1].isdigit() and text[-1:] in ("s", "m", "h"):
+        return time.time_ns() - parse_duration(text)
+    return parse_ns(text)

@@ -3,11 +3,12 @@
 import time
 from typing import Any
 
+from barque.base.durations import human_duration
 from barque.base.errors import InvalidInputError
 from barque.cli.image_list import rows_of
 from barque.cli.ps import columns as container_columns
 from barque.cli.tables import align, show
-from barque.cli.units import human_duration, human_size
+from barque.cli.units import human_size
 from barque.cli.verb import Invocation
 
 

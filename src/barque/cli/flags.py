@@ -207,7 +207,8 @@ def _value(flag: Flag, value: str) -> Any:
     if flag.kind in ("int", "int64", "uint", "uint16"):
         return _integer(flag.kind, value)
     if flag.kind in ("bytes", "duration", "decimal"):
-        from barque.cli.units import parse_bytes, parse_decimal, parse_duration
+        from barque.base.durations import parse_duration
+        from barque.cli.units import parse_bytes, parse_decimal
 
         read = {"bytes": parse_bytes, "duration": parse_duration, "decimal": parse_decimal}[flag.kind]
         return -1 if flag.name == "memory-swap" and value == "-1" else read(value)

@@ -3,10 +3,11 @@
 import time
 from typing import Any
 
+from barque.base.durations import human_duration
 from barque.cli.images import platform_json
 from barque.cli.ps import ellipsis
 from barque.cli.tables import show
-from barque.cli.units import human_duration, human_size
+from barque.cli.units import human_size
 from barque.cli.verb import Invocation
 from barque.client.api import quote
 

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
+from barque.base.durations import human_duration
 from barque.base.errors import InvalidInputError
 from barque.cli.tables import show
-from barque.cli.units import human_duration, human_size
+from barque.cli.units import human_size
 from barque.cli.verb import Invocation, filters_json
 
 HEADERS = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from barque.base.durations import human_duration
 from barque.cli.tables import show
-from barque.cli.units import human_duration, human_size
+from barque.cli.units import human_size
 from barque.cli.verb import Invocation, filters_json
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds

@@ -3,8 +3,8 @@
 import time
 from datetime import datetime, timedelta
 
+from barque.base.durations import parse_duration
 from barque.base.errors import InvalidInputError
-from barque.cli.units import parse_duration
 
 _FORMS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d")
 

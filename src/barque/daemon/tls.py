@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from barque.api.flow import set_reading
+
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16
@@ -171,15 +173,15 @@ class Secured(asyncio.Protocol):
 
     def pause(self, *, on: bool) -> None:
         """Stop or go on reading from the client."""
-        _reading(self._transport, on=not on)
+        set_reading(self._transport, on=not on)
 
     def pause_writing(self) -> None:
         """Read no more to send while the client is slow."""
-        _reading(self._inner.transport, on=False)
+        set_reading(self._inner.transport, on=False)
 
     def resume_writing(self) -> None:
         """Go on."""
-        _reading(self._inner.transport, on=True)
+        set_reading(self._inner.transport, on=True)
 
     def close(self) -> None:
         """Close both ends, sending what is buffered."""
@@ -193,12 +195,3 @@ class Secured(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.close()
-
-
-def _reading(transport: asyncio.Transport | None, *, on: bool) -> None:
-    if transport is None or transport.is_closing():
-        return
-    if on:
-        transport.resume_reading()
-    else:
-        transport.pause_reading()

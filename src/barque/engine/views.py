@@ -5,8 +5,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from barque.base.durations import human_duration
 from barque.base.errors import InvalidInputError, NotFoundError
-from barque.base.times import format_ns, parse_ns
+from barque.base.times import format_ns, moment_ns
 from barque.engine import links, mount_points
 from barque.engine.container import Container
 from barque.engine.filters import check_known, label_matches, truth
@@ -145,30 +146,6 @@ def status_text(container: Container) -> str:
 
 def _ago(time_ns: int) -> str:
     return f"{human_duration((time.time_ns() - time_ns) / 1e9)} ago"
-
-
-def human_duration(seconds: float) -> str:
-    """Return a duration in one unit, as Docker rounds it."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    for limit, size, word in ((48, 1, "hours"), (24 * 7 * 2, 24, "days"), (24 * 30 * 2, 24 * 7, "weeks"),
-                              (24 * 365 * 2, 24 * 30, "months")):  # fmt: skip
-        if hours < limit:
-            return f"{hours // size} {word}"
-    return f"{hours // 24 // 365} years"
 
 
 def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) -> list[Container]:
@@ -320,13 +297,7 @@ def until_ns(text: str) -> int:
     Raises:
         InvalidInputError: none of these.
     """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return int(float(text) * 1e9)
-    units = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)", text)
-    if parts and "".join(a + b for a, b in parts) == text:
-        return time.time_ns() - int(sum(float(a) * units[b] for a, b in parts))
     try:
-        return parse_ns(text)
+        return moment_ns(text)
     except ValueError as error:
         raise InvalidInputError(f"invalid filter 'until={text}': {error}") from None

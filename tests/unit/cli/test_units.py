@@ -1,4 +1,4 @@
-"""Sizes, durations and times as Docker reads and prints them."""
+"""Sizes, numbers and times as Docker reads and prints them."""
 
 import pytest
 from hypothesis import given, strategies
@@ -7,11 +7,9 @@ from barque.base.errors import InvalidInputError
 from barque.cli.timestamps import api_time, local_rfc3339, parse_rfc3339
 from barque.cli.units import (
     binary_size,
-    human_duration,
     human_size,
     parse_bytes,
     parse_decimal,
-    parse_duration,
 )
 
 
@@ -38,41 +36,6 @@ def test_a_size_is_printed_in_thousands(size, text):
 
 def test_a_size_is_printed_in_powers_of_1024():
     assert binary_size(335872) == "328KiB" and binary_size(25275860000) == "23.54GiB"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.9, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (119, "About a minute"),
-        (120, "2 minutes"),
-        (3600, "About an hour"),
-        (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"),
-        (14 * 86400, "2 weeks"),
-        (60 * 86400, "2 months"),
-        (2 * 365 * 86400, "2 years"),
-    ],
-)
-def test_a_duration_is_told_in_words(seconds, text):
-    assert human_duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "nanoseconds"),
-    [("1h30m", 5400 * 10**9), ("1.5s", 1_500_000_000), ("-1ms", -1_000_000), ("0", 0), ("100us", 100_000)],
-)
-def test_a_duration_is_read(text, nanoseconds):
-    assert parse_duration(text) == nanoseconds
-
-
-@pytest.mark.parametrize("text", ["", "x", "1", "1q", "1.2.3s", "."])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match="time: "):
-        parse_duration(text)
 
 
 def test_a_decimal_is_read_to_the_billionth():

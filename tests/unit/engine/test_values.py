@@ -13,7 +13,6 @@ from barque.engine.events import Events, matches
 from barque.engine.names import check_name, random_name
 from barque.engine.state import Database
 from barque.engine.types import LogOptions
-from barque.engine.views import human_duration
 
 
 @pytest.mark.parametrize("name", ["a", "-a", "a b", "a/b", "", "é1"])
@@ -29,16 +28,6 @@ def test_a_random_name_is_not_taken_and_valid():
         assert name not in taken
         assert check_name(name) == name
         taken.add(name)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.5, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (600, "10 minutes"),
-     (3600, "About an hour"), (7200 * 5, "10 hours"), (86400 * 3, "3 days"), (86400 * 20, "2 weeks"),
-     (86400 * 100, "3 months"), (86400 * 800, "2 years")],
-)  # fmt: skip
-def test_durations_are_rounded_as_docker_does(seconds, text):
-    assert human_duration(seconds) == text
 
 
 def test_detach_keys_are_parsed():

@@ -17,15 +17,17 @@ _START = """
 ip link set lo up
 mount -t tmpfs tmpfs /run
 exec dockerd -H unix://{root}/docker.sock --data-root {root}/data --exec-root {root}/exec --pidfile {root}/pid \
-  --config-file {root}/none.json --cgroup-parent {parent} --iptables=false --ip6tables=false
+  --config-file {root}/none.json --cgroup-parent {parent} {flags}
 """
+_NO_RULES = "--iptables=false --ip6tables=false"
 
 
 class Oracle:
     """A running dockerd."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, flags: str = _NO_RULES) -> None:
         self.root = root
+        self.flags = flags
         self.parent = f"/barque-oracle-{root.name}"
         self.host = f"unix://{root}/docker.sock"
         self.environment = {**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(root / "docker-config")}
@@ -34,7 +36,7 @@ class Oracle:
     def start(self) -> None:
         """Start it and wait until it answers."""
         (self.root / "none.json").write_text("{}")
-        script = _START.format(root=self.root, parent=self.parent)
+        script = _START.format(root=self.root, parent=self.parent, flags=self.flags)
         with (self.root / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 ["unshare", "-n", "-m", "sh", "-c", script], stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -70,15 +72,13 @@ class Oracle:
             controller.rmdir()
 
 
-@pytest.fixture(scope="session")
-def dockerd() -> Iterator[Oracle]:
-    """Give a Docker daemon with the tests' busybox image; skip aloud where there is none."""
+def _oracle(flags: str) -> Iterator[Oracle]:
     needs_root()
     for command in ("dockerd", "docker", "unshare"):
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed: nothing to compare with")
     root = Path(tempfile.mkdtemp(prefix="dk", dir="/var/tmp"))
-    oracle = Oracle(root)
+    oracle = Oracle(root, flags)
     try:
         oracle.start()
         (root / "busybox.tar").write_bytes(busybox_tar())
@@ -89,3 +89,17 @@ def dockerd() -> Iterator[Oracle]:
     finally:
         oracle.stop()
         _remove(root)
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Oracle]:
+    """Give a Docker daemon with the tests' busybox image; skip aloud where there is none."""
+    yield from _oracle(_NO_RULES)
+
+
+@pytest.fixture(scope="module")
+def dockerd_with_networks() -> Iterator[Oracle]:
+    """Give a Docker daemon that makes rules in a network namespace of its own; skip aloud where there is none."""
+    if shutil.which("iptables") is None or shutil.which("nsenter") is None:
+        pytest.skip("iptables or nsenter is not installed: a Docker daemon cannot make networks")
+    yield from _oracle("--ip6tables --experimental")

@@ -312,7 +312,7 @@ def test_an_internal_network_asks_only_servers_of_its_own(here):
     assert not server.asked
     with namespace.entered(a.space.fd):
         inside = here.outside(TWO, address("192.0.2.8"))
-    a.serve(TWO, inside=True, forward=False)
+    a.serve(TWO, inside=True, forward=False)  # --dns of a container's own loopback
     assert a.addresses("www.example.org") == ["192.0.2.8"]
     assert inside.asked
 

@@ -177,12 +177,17 @@ def check_policy(host: Json) -> None:
 def _check_modes(config: Json, host: Json) -> None:
     network = host.get("NetworkMode") or ""
     if network.startswith("container:"):
-        for key, name in (("PortBindings", "port publishing"), ("Links", "links"), ("Dns", "dns"),
-                          ("ExtraHosts", "custom host-to-IP mapping")):  # fmt: skip
-            if host.get(key):
-                raise InvalidInputError(f"conflicting options: {name} and the container type network mode")
-        if config.get("Hostname"):
-            raise InvalidInputError("conflicting options: hostname and the network mode")
+        for value, words in (
+            (config.get("Hostname"), "hostname and the network mode"),
+            (host.get("Links"),
+             "container type network can't be used with links. This would result in undefined behavior"),
+            (host.get("Dns"), "dns and the network mode"),
+            (host.get("ExtraHosts"), "custom host-to-IP mapping and the network mode"),
+            (host.get("PortBindings") or host.get("PublishAllPorts"),
+             "port publishing and the container type network mode"),
+        ):  # fmt: skip
+            if value:
+                raise InvalidInputError(f"conflicting options: {words}")
         if config.get("MacAddress"):
             raise InvalidInputError("conflicting options: mac-address and the network mode")
         if config.get("ExposedPorts") and not network.partition(":")[2]:

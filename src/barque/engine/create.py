@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import SHORT_LENGTH, new_id
 from barque.engine import container_mounts, endpoints, init_layer, links, log_shipping, mount_points
 from barque.engine.checks import check_config, check_types
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+
+_NAMESPACES = {"NetworkMode": "network", "PidMode": "PID", "IpcMode": "IPC"}
 
 async def create(engine: "Engine", config: Json, name: str, platform: str) -> Json:
     """Make a container of a request; return {"Id", "Warnings"}.
@@ -56,6 +58,8 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     engine.logs.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
     networking, linked = _check_network(engine, merged, host, networking)
+    if host["NetworkMode"] == "host" and host.get("PortBindings"):
+        warnings.append("Published ports are discarded when using host network mode")
     container_id = new_id()
     if plain:
         engine.reserve_name(plain, container_id)
@@ -219,7 +223,11 @@ def _check_network(
     for key in ("NetworkMode", "PidMode", "IpcMode"):
         kind, _, ref = host[key].partition(":")
         if kind == "container":
-            other = engine.find(ref)
+            try:
+                other = engine.find(ref)
+            except NotFoundError as error:
+                # Not the answer "not found", which makes clients look for the image.
+                raise InvalidInputError(f"joining {_NAMESPACES[key]} namespace of container: {error}") from error
             if key == "IpcMode" and other.host.get("IpcMode") not in ("shareable", "host") \
                     and not str(other.host.get("IpcMode")).startswith("container:"):  # fmt: skip
                 raise InvalidInputError(f"cannot join IPC of a container {ref}: non-shareable IPC "
@@ -227,7 +235,12 @@ def _check_network(
             host[key] = f"container:{other.id}"
     if mode.startswith("ns:"):
         endpoints.namespace_path(mode)
+    if mode.startswith("container:") and any((row or {}).get("MacAddress") for row in networking.values()):
+        raise InvalidInputError("conflicting options: mac-address and the network mode")
     made = endpoints.initial(engine, config, host, networking)
+    if endpoints.is_user_defined(mode):
+        # There links are names that the name server knows, and part of the endpoint's settings.
+        return made, []
     return made, links.resolve(engine, host.get("Links") or [])
 
 

@@ -121,8 +121,8 @@ def check(network: Network | None, name: str, settings: Json) -> None:
     errors += _address_errors(ipam)
     if network is not None and not errors:
         for key in ("IPv4Address", "IPv6Address"):
-            if ipam.get(key) and not _in_subnets(network, ipam[key]):
-                errors.append(f"no configured subnet contains IP address {ipam[key]}")
+            if ipam.get(key):
+                errors += _subnet_errors(network, ipam[key])
     try:
         plumbing.check(EndpointRequest(options=settings.get("DriverOpts") or {}, mac=settings.get("MacAddress") or ""))
     except InvalidInputError as error:
@@ -154,9 +154,15 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return None if isinstance(found, ipaddress.IPv6Address) and (found.scope_id or found.ipv4_mapped) else found
 
 
-def _in_subnets(network: Network, text: str) -> bool:
+def _subnet_errors(network: Network, text: str) -> list[str]:
     address = ipaddress.ip_address(text)
-    return any(address in ipaddress.ip_network(item.subnet) for item in network.subnets)
+    subnets = [ipaddress.ip_network(item.subnet) for item in network.subnets if not item.chosen]
+    mine = [subnet for subnet in subnets if subnet.version == address.version]
+    if not mine:
+        return ["user specified IP address is supported only when connecting to networks with user configured subnets"]
+    if any(address in subnet for subnet in mine):
+        return []
+    return [f"no configured subnet or ip-range contain the IP address {text}"]
 
 
 def dns_names(container: Container, settings: Json) -> tuple[str, ...]:
@@ -231,8 +237,19 @@ def wished_resolver(engine: "Engine", container: Container) -> files.Resolver:
 
 
 def served(engine: "Engine", container: Container) -> tuple[tuple[str, ...], tuple[Upstream, ...]]:
-    """Return the options of its resolver, and the servers that names which no container bears are asked of."""
-    resolver, upstreams = files.served_resolver(engine.host_resolver(), wished_resolver(engine, container))
+    """Return the options of its resolver, and the servers that names which no container bears are asked of.
+
+    Raises:
+        NotFoundError: a network is gone.
+    """
+    catalog = engine.network.catalog
+    drivers = {catalog.find(row.get("NetworkID") or name).driver
+               for name, row in container.row["networking"].items() if is_user_defined(name)}  # fmt: skip
+    # A machine cannot reach what shares a device with it, nor what is reached through that alone.
+    inside = bool(drivers) and drivers <= {"macvlan", "ipvlan"}
+    resolver, upstreams = files.served_resolver(
+        engine.host_resolver(), wished_resolver(engine, container), inside=inside
+    )
     return resolver.options, upstreams
 
 

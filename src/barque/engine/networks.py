@@ -104,7 +104,12 @@ class Networks:
             NotFoundError: no such network or container.
             BarqueError: the container is not in the network.
         """
-        container = self._engine.find(str(config.get("Container")))
+        try:
+            container = self._engine.find(str(config.get("Container")))
+        except NotFoundError:
+            if config.get("Force"):
+                raise NotFoundError(f"endpoint {config.get('Container')} not found") from None
+            raise
         try:
             network: Network | None = self._engine.network.catalog.find(ref)
         except NotFoundError:

@@ -161,8 +161,8 @@ def _connect(engine: "Engine", container: Container) -> tuple[int | None, str]:
         container.host.get("PortBindings"), container.config.get("ExposedPorts") or (),
         publish_all=bool(container.host.get("PublishAllPorts")),
     )  # fmt: skip
-    options, upstreams = endpoints.served(engine, container)
     try:
+        options, upstreams = endpoints.served(engine, container)
         container.sandbox = engine.network.allocate(
             SandboxRequest(
                 container.id,
@@ -193,7 +193,9 @@ def _surroundings(engine: "Engine", container: Container, points: list[Json], ne
         if mode == "container":
             other = engine.find(ref)
             if not other.is_running:
-                raise ConflictError(f"cannot join {kind} namespace of a non running container: {other.id}")
+                state = f"container {other.name} is {other.status}"
+                words = {"pid": "PID", "ipc": "IPC"}.get(kind, kind)
+                raise ConflictError(f"cannot join {words} namespace of a non running container: {state}")
             joined[kind] = other.pid
     try:
         user = user_of_snapshot(engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())

@@ -62,13 +62,15 @@ class Subnet(NamedTuple):
     """One subnet of a network; texts are empty where nothing was asked for or given yet.
 
     `auxiliary` are addresses that are kept free, by name; a network of the driver bridge takes the default
-    gateway of its containers from the names DefaultGatewayIPv4 and DefaultGatewayIPv6.
+    gateway of its containers from the names DefaultGatewayIPv4 and DefaultGatewayIPv6. `chosen` where the engine
+    chose the subnet: addresses may be asked for by hand only in those that the user chose.
     """
 
     subnet: str = ""
     ip_range: str = ""
     gateway: str = ""
     auxiliary: Mapping[str, str] = {}
+    chosen: bool = False
 
 
 class Network(NamedTuple):

@@ -24,8 +24,8 @@ class ServedNamespace(NamedTuple):
 
     `netns_path` opens the namespace and is valid while `serve` runs; the server keeps what it opened.
     What a name means there is `Names.lookup(name, container_id)`. `forward` is false where all of the
-    container's networks are internal: unknown names are then asked only of servers without `from_host`,
-    which its own networks may hold.
+    container's networks are internal: unknown names are then asked out of its own namespace, of servers that its
+    networks hold.
     """
 
     container_id: str

@@ -72,7 +72,7 @@ def _place(item: Subnet, version: int, pools: Pools, used: list[str], routes: It
             raise InvalidInputError("invalid pool request: a range needs a subnet")
     own = [(base, size or part) for base, part in pools if _version(base) == version]
     own = [(base, part) for base, part in own if part >= ipaddress.ip_network(base, strict=False).prefixlen]
-    return item._replace(subnet=ipam.choose_subnet(own, [*used, *routes]))
+    return item._replace(subnet=ipam.choose_subnet(own, [*used, *routes]), chosen=True)
 
 
 def _with_gateway(item: Subnet) -> Subnet:
@@ -125,7 +125,7 @@ class Addresses:
             for pool in pools:
                 if address in pool.subnet:
                     return pool.take(str(address)), pool
-            raise InvalidInputError(f"invalid endpoint settings:\nno configured subnet contains IP address {wanted}")
+            raise InvalidInputError(f"invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {wanted}")
         if not pools:
             return None
         for pool in pools:

@@ -21,7 +21,7 @@ from barque.kernel import packets
 from barque.network.dns.gate import Counter
 from barque.network.dns.listeners import open_listeners
 from barque.network.names import Entry
-from barque.network.resolving import ServedNamespace
+from barque.network.resolving import ServedNamespace, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -243,9 +243,19 @@ def _entry_row(entry: Entry) -> list[Any]:
 
 
 def _settings_row(space: ServedNamespace) -> Json:
-    """Return what the process is told: without a way outside, only servers that are asked from within."""
-    upstreams = [item for item in space.upstreams if space.forward or not item.from_host]
+    """Return what the process is told.
+
+    Without a way outside, servers are asked out of the container's own namespace, where only those in its
+    networks can be reached.
+    """
+    upstreams = [*space.upstreams]
+    if not space.forward:
+        upstreams = [Upstream(item.address, from_host=False) for item in upstreams if not _is_the_host(item)]
     return {
         "upstreams": [list(item) for item in upstreams],
-        "keeps_short": any(option.startswith("ndots:") for option in space.options),
+        "keeps_short": any(option.startswith("ndots:") and option != "ndots:0" for option in space.options),
     }
+
+
+def _is_the_host(server: Upstream) -> bool:
+    return server.from_host and (server.address.startswith("127.") or server.address == "::1")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from barque.kernel import namespaces, process
@@ -23,6 +24,11 @@ from barque.kernel import namespaces, process
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 BUSYBOX = "/bin/busybox"
 _APPLETS = ["sh", "ls", "cat", "echo", "true", "false", "sleep", "id", "env", "mount", "ps", "kill", "head", "tail", "grep", "wc", "touch", "mkdir", "rm", "cp", "mv", "ln", "stat", "hostname", "ip", "ping", "wget", "nc", "httpd", "seq", "date", "printf", "test", "expr", "tr", "dd", "yes", "uname", "pwd", "readlink", "stty", "tty", "df", "chmod", "chown", "cut", "sort", "uniq", "awk", "sed", "vi", "find", "xargs", "top", "free", "nslookup", "time", "timeout", "sync", "mknod", "umount", "getopt", "du", "tar", "md5sum", "sha256sum", "od", "basename", "dirname", "which", "whoami", "usleep", "setsid", "trap"]
+
+
+# How long one example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,15 +5,11 @@ Both engines work through their sequences beside each other from the module's st
 
 import concurrent.futures
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 import network_sequences as table
-
 from conftest import EngineUnderTest, _engine
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]

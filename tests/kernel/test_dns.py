@@ -4,7 +4,6 @@ import os
 import select
 import socket
 import struct
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,17 +11,16 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("dns", reason="dnspython is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
-from dns_scenarios import World, address, code, silent, world
 
 from barque.kernel.netlink import namespace
 from barque.network.dns.client import NameService
 from barque.network.resolving import ServedNamespace
+from dns_scenarios import World, address, code, silent, world
 
 pytestmark = [
     pytest.mark.kernel,

@@ -18,7 +18,7 @@ def network(*listed: Subnet, ipv4: bool = True, ipv6: bool = False) -> Network:
 
 def test_a_network_gets_the_first_free_subnet_and_its_first_address_as_gateway():
     made = fill(network(), POOLS, Taken(("172.17.0.0/16",), ("172.18.4.0/24",)))
-    assert made.subnets == (Subnet("172.19.0.0/16", gateway="172.19.0.1"),)
+    assert made.subnets == (Subnet("172.19.0.0/16", gateway="172.19.0.1", chosen=True),)
 
 
 def test_both_versions_come_of_their_own_pools():
@@ -72,7 +72,7 @@ def test_subnets_of_a_family_are_used_up_one_after_another():
     with pytest.raises(ForbiddenError, match="Address already in use"):
         pools.take(4, "10.0.0.2")
     assert pools.take(4, "10.1.0.2")[0] == "10.1.0.2"
-    with pytest.raises(InvalidInputError, match=r"no configured subnet contains IP address 10\.9\.0\.1"):
+    with pytest.raises(InvalidInputError, match=r"no configured subnet or ip-range contain the IP address 10\.9\.0\.1"):
         pools.take(4, "10.9.0.1")
     assert pools.usage() == [("10.0.0.0/30", 4, 0), ("10.1.0.0/30", 4, 0)]
 

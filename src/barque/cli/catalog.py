@@ -184,6 +184,9 @@ COMMANDS: dict[str, Command] = {
     "network rm": Command("networks:rm", "NETWORK [NETWORK...]", (1, -1), "Remove one or more networks"),
     "registry gc": Command("registry:gc", "[OPTIONS]", (0, 0), "Remove content of a registry that nothing refers to"),
     "registry serve": Command("registry:serve", "[OPTIONS]", (0, 0), "Serve a registry of images"),
+    "system check": Command(
+        "check:check", "[OPTIONS]", (0, 0), "Verify all that the engine keeps on disk, and repair it"
+    ),
     "system df": Command("disk:df", "[OPTIONS]", (0, 0), "Show disk usage"),
     "system events": Command("events:events", "[OPTIONS]", (0, 0), "Get real time events from the server"),
     "system info": Command("info:info", "[OPTIONS]", (0, 0), "Display system-wide information"),

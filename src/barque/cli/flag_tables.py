@@ -25,6 +25,11 @@ _REGISTRY = """
 """
 
 TABLES = {
+    "system check": """
+- format string Print as JSON ('json') instead of text
+- quick bool Do not read content to compare digests
+- repair bool Repair what can be repaired; what is lost is forgotten, to be pulled anew
+""",
     "registry gc": f"""{_REGISTRY}- dry-run bool Only say what would go
 - gc-grace duration=1h0m0s How long content that nothing refers to stays
 - gc-untagged bool Collect manifests without a tag, too

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import barque
 from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
-from barque.engine import stats
+from barque.engine import checking, stats
 from barque.logdrivers import options as log_drivers
 from barque.storage.drivers import file_system
 
@@ -134,6 +134,10 @@ class System:
                 index[name] = {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
         ranges = [name for name in config.insecure_registries if "/" in name]
         return {"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges], "IndexConfigs": index, "Mirrors": mirrors}
+
+    async def check(self, *, read: bool, repair: bool) -> Json:
+        """Verify all that lies on disk (see barque.engine.checking)."""
+        return await checking.check(self._engine, read=read, repair=repair)
 
     async def disk_usage(self, types: list[str]) -> Json:
         """Return what images, containers and volumes take; an empty list means all of them."""

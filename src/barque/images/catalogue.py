@@ -176,6 +176,21 @@ class Catalogue:
                 database.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", (digest, image_id))
             self._manifests[digest] = image_id
 
+    def integrity(self) -> list[str]:
+        """Return what the database finds wrong with itself and with its references."""
+        with self.lock:
+            rows = self._database.execute("PRAGMA integrity_check").fetchall()
+            lost = self._database.execute("PRAGMA foreign_key_check").fetchall()
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        return found + [f"a row of {row[0]} refers to a missing {row[2]}" for row in lost]
+
+    def set_size(self, image_id: str, size: int) -> None:
+        """Correct the size, in bytes, that an image's row tells."""
+        with self.lock:
+            with self._transaction() as database:
+                database.execute("UPDATE image SET size = ? WHERE id = ?", (size, image_id))
+            self._images[image_id] = self._images[image_id]._replace(size=size)
+
     def packed(self, diff_id: str) -> list[PackedLayer]:
         """Return in which compressed forms a layer is known, the latest first."""
         with self.lock:

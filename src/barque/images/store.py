@@ -1,6 +1,7 @@
 """The image store: configs, names and the layers that belong to them, made, imported, committed, removed."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -22,6 +23,8 @@ from barque.storage.content import ContentStore
 from barque.storage.snapshots import Snapshotter, init_layer_name
 from barque.storage.trees import tree_usage
 
+log = logging.getLogger(__name__)
+
 _PARTIAL_KEPT_S = 7 * 24 * 3600.0
 
 Publish = Callable[[str, str, str], None]
@@ -42,6 +45,8 @@ class ImageStore(Catalogue):
         self.changing = threading.RLock()
         self._leases: list[Lease] = []
         self._sizes: dict[str, int] = {}
+        self.damaged: dict[str, str] = {}
+        """Ids of images whose rows are here, but not their configs, and why."""
         self._read()
 
     def siblings(self, full_name: str) -> list[Image]:
@@ -382,15 +387,53 @@ class ImageStore(Catalogue):
         except NotFoundError:
             return
 
+    def discard(self, image_id: str) -> None:
+        """Remove an image of which something is lost, its names and the images made from it, but no layers."""
+        with self.changing, self.lock:
+            for child in self.children(image_id):
+                self.discard(child)
+            image = self._images[image_id]
+            for name in (*image.names, *image.digests):
+                self.untag(name)
+            self._forget(image)
+        self.publish("delete", image_id, image_id)
+
+    def forget_damaged(self, image_id: str) -> None:
+        """Remove the rows of an image whose config is lost."""
+        with self.changing, self.lock:
+            with self._transaction() as database:
+                for table in ("name", "manifest"):
+                    database.execute(f"DELETE FROM {table} WHERE image = ?", (image_id,))
+                database.execute("DELETE FROM image WHERE id = ?", (image_id,))
+            del self.damaged[image_id]
+
+    def unpack_again(self, parent: str, diff_id: str) -> None:
+        """Make a layer anew from its tar.
+
+        Raises:
+            OSError: the tar is missing; the disk is full.
+        """
+        with self.lease() as lease:
+            self.layers.unpack(lease, parent, diff_id)
+            self.snapshots.sync()
+
     def _read(self) -> None:
         for image_id, parent, size, tagged in self._rows():
-            raw = self.content.read(image_id)
-            config = check_config(raw)
+            try:
+                raw = self.content.read(image_id)
+                config = check_config(raw)
+            except (NotFoundError, InvalidInputError) as error:
+                # The rest of the store is of use without it, and `system check` tells of it.
+                log.error("image %s cannot be read: %s", image_id, error)
+                self.damaged[image_id] = f"its config cannot be read: {error}"
+                continue
             chain = tuple(digests.chain_ids(config["rootfs"]["diff_ids"]))
             self._images[image_id] = Image(image_id, config, raw, chain, parent, size, tagged)
+        self._names = {name: i for name, i in self._names.items() if i not in self.damaged}
         self._refresh(*self._images)
         self.layers.drop_unfinished()
-        self.sweep()
+        if not self.damaged:
+            self.sweep()
 
 
 def container_size(snapshots: Snapshotter, key: str) -> int:

@@ -1,8 +1,4 @@
-"""Snapshots: layers stacked on each other, and the mounts that show them.
-
-A snapshot is active (writable, has a key) or committed (read-only, has a name, may be a parent).
-`Snapshotter` is the contract; its suite in tests/kernel runs against every implementation.
-"""
+"""Snapshots as plain folders, shown by overlayfs; the contract is in `snapshot_contract`."""
 
 import json
 import logging
@@ -10,103 +6,41 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from barque.base.errors import ConflictError, NotFoundError
 from barque.kernel.openat2 import sync_file_system
 from barque.storage.archive import unpack
+from barque.storage.erofs.layer import verify_folder, write_index
 from barque.storage.erofs.mounts import INDEX, TAR, Mounted
 from barque.storage.mapping import mapped
+from barque.storage.snapshot_contract import (
+    ACTIVE,
+    COMMITTED,
+    EXTRACT,
+    VIEW,
+    Info,
+    Mount,
+    Snapshotter,
+    init_layer_name,
+)
 from barque.storage.trees import Usage, remove_tree, tree_usage
 
+__all__ = [
+    "ACTIVE",
+    "COMMITTED",
+    "EXTRACT",
+    "VIEW",
+    "DirectorySnapshotter",
+    "Info",
+    "Mount",
+    "Snapshotter",
+    "Usage",
+    "init_layer_name",
+    "tree_usage",
+]
+
 log = logging.getLogger(__name__)
-
-EXTRACT = "extract-"
-"""What the keys of layers begin with that are being unpacked."""
-ACTIVE = "active"
-VIEW = "view"
-COMMITTED = "committed"
-
-
-def init_layer_name(top: str) -> str:
-    """Return the name of the committed snapshot that lies between an image's uppermost layer and its containers."""
-    return f"init-{top}"
-
-
-class Mount(NamedTuple):
-    """One mount(2): relative paths in source and options start at cwd."""
-
-    type: str
-    source: str
-    options: tuple[str, ...]
-    cwd: str = ""
-
-
-class Info(NamedTuple):
-    """What a snapshot is: its name or key, kind and parent's name (empty: none)."""
-
-    name: str
-    kind: str
-    parent: str
-
-
-class Snapshotter(Protocol):
-    """Keeps layers and says how to mount them. Safe to use from several threads."""
-
-    driver: str
-    """How users call it."""
-
-    def add_layer(self, name: str, parent: str, tar: str) -> None:
-        """Make a committed snapshot of a layer's tar, a file that stays; InvalidInputError if it is broken."""
-        ...
-
-    def prepare(self, key: str, parent: str = "") -> list[Mount]:
-        """Make an active snapshot on a committed parent; ConflictError if key is taken."""
-        ...
-
-    def view(self, key: str, parent: str) -> list[Mount]:
-        """Make a read-only snapshot of a committed one, removed like any other."""
-        ...
-
-    def mounts(self, key: str) -> list[Mount]:
-        """Return the mounts of an active snapshot or a view; NotFoundError without it."""
-        ...
-
-    def commit(self, name: str, key: str) -> None:
-        """Make the active snapshot a committed one under a new name."""
-        ...
-
-    def remove(self, key: str) -> None:
-        """Remove a snapshot; ConflictError while it is some other's parent."""
-        ...
-
-    def stat(self, key: str) -> Info:
-        """Return what the snapshot is; NotFoundError without it."""
-        ...
-
-    def usage(self, key: str) -> Usage:
-        """Return what the snapshot's own layer takes."""
-        ...
-
-    def walk(self) -> Iterator[Info]:
-        """Yield all snapshots."""
-        ...
-
-    def layer_dir(self, key: str) -> str:
-        """Return the folder that shows the snapshot's own layer to this process, whiteouts in overlay's form."""
-        ...
-
-    def lower_dirs(self, key: str) -> list[str]:
-        """Return the folders that show the parents' layers to this process, nearest first."""
-        ...
-
-    def places(self, key: str) -> list[str]:
-        """Return where the snapshot's own layer and its parents' lie on disk, nearest first."""
-        ...
-
-    def sync(self) -> None:
-        """Return when all that was written to snapshots is on disk."""
-        ...
 
 
 class _Entry(NamedTuple):
@@ -286,6 +220,30 @@ class DirectorySnapshotter:
             sync_file_system(fd)
         finally:
             os.close(fd)
+
+    def verify(self, key: str) -> str:
+        """Return what is wrong with the snapshot's own layer (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(key)
+        return verify_folder(f"{self._root}/{entry.folder}", indexed=entry.indexed, active=entry.info.kind == ACTIVE)
+
+    def rebuild(self, key: str) -> None:
+        """Make what `verify` found wrong anew (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(key)
+            lowers = self._lowers_of(entry.info.parent)
+        if not entry.indexed:
+            raise ConflictError(f"snapshot {key} is a folder that nothing else tells of")
+        write_index(f"{self._root}/{entry.folder}", lowers)
+        if self._mounted is not None:
+            self._mounted.forget(entry.folder)
+            self._empty_trash()
+
+    def kept_tar(self, name: str) -> str:
+        """Return the tar that the layer keeps itself (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(name)
+        return f"{self._root}/{entry.folder}/{TAR}" if entry.indexed else ""
 
     def wait_deleted(self) -> None:
         """Return when the background has deleted all that was removed before."""

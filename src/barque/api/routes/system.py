@@ -20,6 +20,7 @@ def add(table: Table) -> None:
     table.add("GET", "/info", info)
     table.add("GET", "/events", events, follows=True)
     table.add("GET", "/system/df", disk_usage)
+    table.add("POST", "/system/check", check)
 
 
 async def ping(call: Call) -> web.StreamResponse:
@@ -67,3 +68,8 @@ async def disk_usage(call: Call) -> web.StreamResponse:
             raise InvalidInputError(f"unknown object type: {kind}")
     value = await call.backend.system.disk_usage(kinds)
     return answer(shapes.disk_usage(value, call.version))
+
+
+async def check(call: Call) -> web.StreamResponse:
+    """Verify all that lies on disk; our own, Docker has no such thing."""
+    return answer(await call.backend.system.check(read=not call.flag("quick"), repair=call.flag("repair")))

@@ -1,9 +1,5 @@
 """Snapshots whose layers of archives are indexes into the kept tar instead of unpacked files.
 
-    <root>/<n>/i     the index, an EROFS image
-    <root>/<n>/t     the tar: another name of the blob, so that the layer is whole by itself
-    <root>/<n>/u     a symbolic link whose target is [bytes, inodes, the index's digest] as JSON
-
 Writable layers, and layers that an index cannot express, are folders as in DirectorySnapshotter, which
 also reads these.
 """
@@ -13,10 +9,9 @@ import os
 import shutil
 
 from barque.base.errors import ConflictError
-from barque.oci import digest as digests
-from barque.storage.erofs import image, mounts, tree
-from barque.storage.erofs.mounts import INDEX, TAR
-from barque.storage.mapping import mapped
+from barque.storage.erofs import image, tree
+from barque.storage.erofs.layer import index_of, put_index
+from barque.storage.erofs.mounts import TAR
 from barque.storage.snapshots import COMMITTED, DirectorySnapshotter, Info
 
 
@@ -32,8 +27,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
                 raise ConflictError(f"snapshot {name} already exists")
             lowers = self._lowers_of(parent)
         try:
-            with open(tar, "rb") as file, mapped(file) as buffer:
-                made = image.write(tree.build(buffer, lowers), len(buffer))
+            made = index_of(tar, lowers)
         except tree.UnindexableError:
             super().add_layer(name, parent, tar)
             return
@@ -44,15 +38,10 @@ class ErofsSnapshotter(DirectorySnapshotter):
         path = f"{self._root}/{folder}"
         try:
             os.mkdir(path, 0o711)
-            with open(f"{path}/{INDEX}", "xb", buffering=0) as file:
-                file.write(made.data)
             os.link(tar, f"{path}/{TAR}")
-            os.symlink(json.dumps([made.size, made.inodes, digests.of(bytes(made.data))]), f"{path}/u")
+            put_index(path, made)
             os.symlink(json.dumps(info), f"{path}/m")
         except OSError:
             self._forget(info)
             shutil.rmtree(path, ignore_errors=True)
             raise
-
-
-__all__ = ["ErofsSnapshotter", "mounts"]

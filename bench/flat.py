@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from conftest import EngineUnderTest, isolate_network
+from under_test import EngineUnderTest, isolate_network
 
 
 class Caller:

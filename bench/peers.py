@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 _PODMAN_CONF = """\
 [engine]

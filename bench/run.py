@@ -20,7 +20,7 @@ from pathlib import Path
 from peers import Peer, barque_peers, docker_peer, podman_peer
 
 from barque.kernel import namespaces, process
-from conftest import busybox_tar, isolate_network
+from under_test import busybox_tar, isolate_network
 
 Timing = dict[str, list[float]]
 _ALL = "run,exec,wide,ps,memory,logs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import _remove, busybox_tar, needs_root
+from under_test import _remove, busybox_tar, needs_root
 
 # Its own mounts and network; /run is its own too, so that nothing of it meets another daemon.
 _START = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import api_schema
-from conftest import EngineUnderTest, until
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 

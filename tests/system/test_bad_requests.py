@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import EngineUnderTest, needs_root, until
+from under_test import EngineUnderTest, needs_root, until
 
 pytestmark = pytest.mark.system
 JSON = "application/json"

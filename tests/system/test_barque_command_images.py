@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest
 from registries import PASSWORD, USER, RegistryUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest, needs_root, until
+from under_test import EngineUnderTest, needs_root, until
 
 pytestmark = pytest.mark.system
 BARQUE = [sys.executable, "-m", "barque"]

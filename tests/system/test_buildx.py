@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 Run = Callable[..., subprocess.CompletedProcess[str]]

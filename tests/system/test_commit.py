@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 

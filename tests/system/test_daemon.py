@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest, busybox_tar, needs_root
+from under_test import EngineUnderTest, busybox_tar, needs_root
 
 pytestmark = pytest.mark.system
 

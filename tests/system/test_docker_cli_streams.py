@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest, until
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 

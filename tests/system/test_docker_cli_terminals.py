@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 

@@ -144,14 +144,14 @@ def cloudwatch(monkeypatch):
 
 
 def test_cloudwatch_gets_events_in_a_group_that_is_made(cloudwatch, served, tmp_path):
-    import conftest
+    import under_test
 
     # The daemon's own environment has the credentials.
     credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": str(tmp_path)}
     old = {key: os.environ.get(key) for key in credentials}
     os.environ.update(credentials)
     try:
-        for engine in conftest._engine():
+        for engine in under_test.running_engine():
             words = options("awslogs", awslogs_region="eu-west-1", awslogs_endpoint=cloudwatch, awslogs_group="shop",
                             awslogs_stream="web", awslogs_create_group="true")  # fmt: skip
             engine.docker("run", "--rm", *words, "busybox", *SPEAK)
@@ -178,7 +178,7 @@ def test_google_gets_entries_with_a_service_accounts_token(served, tmp_path):
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    import conftest
+    import under_test
 
     google = served(Http, lambda method, path: (200, {"access_token": "secret-token", "expires_in": 3600}))
     key = rsa.generate_private_key(65537, 2048).private_bytes(
@@ -190,7 +190,7 @@ def test_google_gets_entries_with_a_service_accounts_token(served, tmp_path):
                  "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"http://127.0.0.1:{google.port}/"}  # fmt: skip
     os.environ.update(variables)
     try:
-        for engine in conftest._engine():
+        for engine in under_test.running_engine():
             engine.docker("run", "--rm", *options("gcplogs", gcp_log_cmd="true", gcp_meta_name="vm"), "busybox", "echo", "cloudy")
             posts = until(lambda: [g for g in google.got if g[1] == "/v2/entries:write"])
     finally:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest, _engine, needs_root
 from registries import PASSWORD, USER, RegistryUnderTest
+from under_test import EngineUnderTest, _engine, needs_root
 
 pytestmark = pytest.mark.system
 ADDRESS = "10.77.77.1"
@@ -118,7 +118,7 @@ def test_a_root_file_system_is_imported_from_a_web_server(own: EngineUnderTest, 
     import threading
     from functools import partial
 
-    from conftest import busybox_tar
+    from under_test import busybox_tar
 
     (tmp_path / "root.tar").write_bytes(busybox_tar())
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))

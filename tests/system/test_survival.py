@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 _WRITER = 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit {code}'

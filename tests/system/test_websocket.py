@@ -9,7 +9,7 @@ import docker
 import pytest
 import websocket
 
-from conftest import EngineUnderTest, _remove, needs_root, until
+from under_test import EngineUnderTest, _remove, needs_root, until
 
 pytestmark = pytest.mark.system
 

@@ -8,7 +8,6 @@ import pytest
 
 from under_test import EngineUnderTest, isolate_network, running_engine
 
-
 # How long one example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")

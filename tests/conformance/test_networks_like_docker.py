@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import network_sequences as table
-from conftest import EngineUnderTest, _engine
+from under_test import EngineUnderTest, _engine
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 MOMENTS = int(os.environ.get("BARQUE_KILL_MOMENTS", "10"))

@@ -14,7 +14,7 @@ from isal import igzip_lib, isal_zlib
 
 from barque.base.errors import InvalidInputError
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
 _FEED_BYTES = 1 << 18
 _ZSTD_WINDOW_MAX = 1 << 27
 _GZIP_LEVEL = 1
@@ -55,7 +55,7 @@ _ERRORS: tuple[type[BaseException], ...] = (
 
 
 def plain(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of chunks, decompressed where they are compressed, in pieces of at most 1 MiB if so.
+    """Yield the bytes of chunks, decompressed where they are compressed, in pieces of at most 256 KiB if so.
 
     Raises:
         InvalidInputError: the compressed data is broken or cut off.

@@ -33,7 +33,7 @@ __all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Hasher", "Lease", "Writer"]
 
 KEPT = "keep-"
 _PULLED = "pull-"
-_HASH_AHEAD = 8
+_HASH_AHEAD = 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 

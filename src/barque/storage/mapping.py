@@ -26,6 +26,14 @@ def mapped(file: BinaryIO) -> Iterator[memoryview]:
             pass
 
 
+def forget(buffer: memoryview, end: int) -> None:
+    """Let go of the memory that shows a mapped file's first bytes; they are read again if they are needed again."""
+    area = buffer.obj
+    whole = end // mmap.PAGESIZE * mmap.PAGESIZE
+    if isinstance(area, mmap.mmap) and whole:
+        area.madvise(mmap.MADV_DONTNEED, 0, whole)
+
+
 def pieces(buffer: memoryview, size: int = 1 << 20) -> Iterator[memoryview]:
     """Yield the buffer in pieces of at most size bytes."""
     for start in range(0, len(buffer), size):

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
+from barque.storage.mapping import forget
 
 BLOCK = 512
 EXTENDED_MAX = 8 << 20
+_SHOWN_BYTES = 16 << 20
 REGULAR, HARDLINK, SYMLINK, CHAR, BLOCK_DEVICE, FOLDER, FIFO = "0", "1", "2", "3", "4", "5", "6"
 _ZERO = bytes(BLOCK)
 _XATTR = "SCHILY.xattr."
@@ -43,7 +45,7 @@ def entries(buffer: memoryview) -> Iterator[Entry]:
     Raises:
         InvalidInputError: it is no tar, is cut off, or a header is impossible.
     """
-    at = 0
+    at = shown = 0
     common: dict[str, bytes] = {}
     own: dict[str, bytes] = {}
     long_name = long_link = None
@@ -73,6 +75,10 @@ def entries(buffer: memoryview) -> Iterator[Entry]:
         entry, at = _entry(buffer, at, header, kind, common | own, long_name, long_link)
         own, long_name, long_link = {}, None, None
         yield entry
+        if at - shown > _SHOWN_BYTES:
+            # The reader has done with what lies behind: a big archive does not fill the memory.
+            forget(buffer, at)
+            shown = at
     if at < end or own or long_name is not None:
         raise InvalidInputError("unexpected EOF")
 

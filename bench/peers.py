@@ -105,7 +105,10 @@ def barque_peers(root: Path) -> list[Peer]:
         own.words = [str(script)]
     own.end = engine.stop
     own.socket = str(engine.socket)
-    own.pids = lambda: [engine.pid, int((root / "exec" / "keeper.pid").read_text().split()[0])]
+    own.pids = lambda: [
+        engine.pid, int((root / "exec" / "keeper.pid").read_text().split()[0]),
+        *processes_with(f"{root}/exec/dns.sock"),
+    ]  # fmt: skip
     peers = [own]
     if shutil.which("docker"):
         peers.append(Peer("docker->barque", ["docker"], engine.environment, root))

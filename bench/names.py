@@ -15,7 +15,7 @@ from pathlib import Path
 
 from peers import Peer, barque_peers, docker_peer
 
-from conftest import busybox_tar, isolate_network
+from under_test import busybox_tar, isolate_network
 
 # Asks for one name as fast as it can; prints answers and seconds, then the records of the last answer.
 _ASK = """

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 

@@ -7,11 +7,12 @@ import shutil
 import socket
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from registries import RegistryUnderTest
 from under_test import EngineUnderTest
 
 PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
@@ -160,6 +161,43 @@ def test_targets_of_bake_build_on_each_other(docker: Run, tmp_path: Path) -> Non
     )
     docker("buildx", "bake")
     assert docker("run", "--rm", "baked:high-2", "sh", "-c", "cat /low /high; echo $LOW").stdout.split() == ["low", "2", "1"]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
+    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_images_of_several_platforms_are_pushed_as_one_name(
+    docker: Run, tmp_path: Path, registry: RegistryUnderTest
+) -> None:
+    write(tmp_path, Dockerfile="FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /which\nCMD [\"/which\"]\n", amd64="amd", arm64="arm")
+    name = f"{registry.host}/several:1"
+    docker("buildx", "build", "--platform", "linux/amd64,linux/arm64", "--push", "-t", name, "--metadata-file", "meta.json", ".")
+    listed = docker("buildx", "imagetools", "inspect", "--raw", name).stdout
+    found = {row["platform"]["architecture"]: row["digest"] for row in json.loads(listed)["manifests"]}
+    assert set(found) == {"amd64", "arm64"}
+    metadata = json.loads((tmp_path / "meta.json").read_text())
+    assert metadata["containerimage.digest"] == f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
+    docker("rmi", name)
+    docker("pull", "-q", "--platform", "linux/arm64", name)
+    docker("create", "--name", "foreign", "--platform", "linux/arm64", name)
+    docker("cp", "foreign:/which", "which")
+    docker("rm", "foreign")
+    assert (tmp_path / "which").read_text() == "arm"
+
+
+def test_base_images_are_pulled_for_a_build(docker: Run, tmp_path: Path, registry: RegistryUnderTest) -> None:
+    base = f"{registry.host}/base:1"
+    docker("tag", "busybox", base)
+    docker("push", "-q", base)
+    docker("rmi", base)
+    write(tmp_path, Dockerfile=f"# syntax=docker/dockerfile:1\nFROM {base}\nCOPY --from={base} /bin/busybox /busybox\nRUN /busybox true\n")
+    docker("buildx", "build", "-t", "pulled", ".")
+    docker("rmi", "pulled")
 
 
 def test_compose_builds_starts_joins_and_removes(docker: Run, tmp_path: Path) -> None:

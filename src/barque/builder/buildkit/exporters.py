@@ -23,6 +23,7 @@ from barque.builder.trees import Tree
 from barque.engine.pumps import stream_of
 from barque.images import save as saving
 from barque.images.model import Image
+from barque.images.summaries import manifest_of
 from barque.oci import media, platform as platforms
 from barque.oci.reference import Reference, parse
 from barque.storage.archive.tar import FOLDER
@@ -88,13 +89,16 @@ class EngineExporters:
         names = _names(attributes.get("name", ""))
         with build.report.work("exporting to image") as step:
             with step.part("exporting layers"):
-                image = await self._registered(build, outcome, _only(results, "image"))
-            with step.part(f"writing image {image.id}"):
-                pass
+                images = await self._registered(build, outcome, results)
+            for image in images:
+                with step.part(f"writing image {image.id}"):
+                    pass
+            image = _foremost(images)
+            target = await asyncio.to_thread(self._index, images) if len(images) > 1 else ""
             for name in names:
                 with step.part(f"naming to {name}"):
-                    await asyncio.to_thread(self._engine.image_store.tag, image.id, name.name, name.tag)
-            response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
+                    await asyncio.to_thread(self._name, name, image, target)
+            response = {"containerimage.digest": target or image.id, "containerimage.config.digest": image.id}
             if names:
                 response["image.name"] = ",".join(str(name) for name in names)
             if _true(attributes.get("push", "")):
@@ -117,11 +121,35 @@ class EngineExporters:
             digest, size = found.get("Digest", digest), found.get("Size", size)
         return digest, size
 
-    async def _registered(self, build: Build, outcome: Outcome, result: Result) -> Image:
-        vertex = next(iter(outcome.vertices.values()))
-        config = self._config_of(vertex, build.session) or _config_of(outcome, result)
-        ids = await asyncio.to_thread(self._cache.flush, [(config_bytes(config), "")])
-        return self._engine.image_store.resolve(ids[-1])
+    def _name(self, name: Reference, image: Image, target: str) -> None:
+        store = self._engine.image_store
+        if target:
+            store.set_name(name, image.id, target)
+            store.publish("tag", image.id, name.familiar)
+        else:
+            store.tag(image.id, name.name, name.tag)
+
+    def _index(self, images: list[Image]) -> str:
+        """Keep an index of the images of several platforms; return its digest."""
+        store = self._engine.image_store
+        entries = []
+        for image in images:
+            raw = manifest_of(store, image)
+            found = platforms.of_config(image.config)
+            entries.append({
+                "mediaType": media.OCI_MANIFEST, "digest": store.keep_manifest(raw, image.id), "size": len(raw),
+                "platform": {key: value for key, value in zip(("os", "architecture", "variant"), found, strict=False) if value},
+            })  # fmt: skip
+        index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries}
+        return store.keep_manifest(json.dumps(index, separators=(",", ":")).encode(), "")
+
+    async def _registered(self, build: Build, outcome: Outcome, results: dict[str, Result]) -> list[Image]:
+        made = []
+        for name, result in results.items():
+            config = self._config_of(outcome.vertices[name], build.session) or _config_of(outcome, name, result)
+            made.append((config_bytes(config), ""))
+        ids = await asyncio.to_thread(self._cache.flush, made)
+        return [self._engine.image_store.resolve(one) for one in ids]
 
     async def _archive(
         self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str], number: int, kind: str
@@ -135,19 +163,22 @@ class EngineExporters:
         with build.report.work(title) as step:
             with step.part("exporting layers"):
                 known = {image.id for image in store.images()}
-                image = await self._registered(build, outcome, _only(results, kind))
+                images = await self._registered(build, outcome, results)
+            image = _foremost(images)
             response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
             if names:
                 response["image.name"] = ",".join(str(name) for name in names)
             chosen = saving.Selected()
-            chosen.add(image, names)
+            for one in images:
+                chosen.add(one, names)
             try:
                 with step.part("sending tarball"):
                     await send_stream(build.need_client(), stream_of(lambda: saving.save(store, chosen)), number, response)
             finally:
                 # The archive is the client's; the store keeps what it had, and the cache its layers.
-                if image.id not in known and not store.resolve(image.id).names:
-                    await asyncio.to_thread(store.delete, image.id)
+                for one in images:
+                    if one.id not in known and not store.resolve(one.id).names:
+                        await asyncio.to_thread(store.delete, one.id)
         return response
 
     async def _local(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
@@ -190,12 +221,10 @@ def _names(text: str) -> list[Reference]:
     return [parse(one.strip()).with_default_tag() for one in text.split(",") if one.strip()]
 
 
-def _only(results: dict[str, Result], kind: str) -> Result:
-    if len(results) != 1:
-        raise UnsupportedError(
-            f"exporter {kind}: images of several platforms at once are not supported; build one platform at a time"
-        )
-    return next(iter(results.values()))
+def _foremost(images: list[Image]) -> Image:
+    """Return the image of this machine's platform, else the first."""
+    here = platforms.host()
+    return next((one for one in images if platforms.fits(platforms.of_config(one.config), here)), images[0])
 
 
 def _folder(name: str) -> str:
@@ -203,9 +232,8 @@ def _folder(name: str) -> str:
     return text.replace("/", "_")
 
 
-def _config_of(outcome: Outcome, result: Result) -> Json:
+def _config_of(outcome: Outcome, name: str, result: Result) -> Json:
     """Return the image's config: the frontend's, with the layers that there are, and a history that fits them."""
-    name = next(iter(outcome.vertices))
     raw = outcome.metadata.get(f"{_CONFIG}/{name}") or outcome.metadata.get(_CONFIG)
     if raw:
         try:

@@ -313,3 +313,37 @@ def _processes(command: str) -> list[str]:
             if text == command:
                 found.append(name)
     return found
+
+
+def test_images_taken_as_a_cache_are_all_the_cache_there_is(project):
+    text = "FROM busybox\nENV CACHED=from\nRUN touch /cached-from\nCOPY f /f\n"
+    project.write("f", "1")
+    project.build("-t", "cachesource", dockerfile=text)
+    assert project.build("--cache-from", "cachesource").count("Using cache") == 3
+    assert project.build("--cache-from", "nosuchimage").count("Using cache") == 0
+
+
+def test_a_miss_explains_itself(project):
+    """`explain` is an extension: the API's parameter, which the docker command does not send."""
+    import io
+    import json
+    import tarfile
+
+    def build(content: str) -> str:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, data in (("Dockerfile", "FROM busybox\nCOPY d /explained\nRUN true explained\n"), ("d/a", "same"), ("d/b", content)):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data.encode()))
+        request = ["curl", "-s", "--unix-socket", str(project.engine.socket), "-X", "POST", "--data-binary", "@-",
+                   "-H", "Content-Type: application/x-tar", "http://localhost/build?explain=1"]  # fmt: skip
+        done = subprocess.run(request, input=out.getvalue(), capture_output=True, timeout=60, check=True)
+        return "".join(json.loads(line).get("stream", "") for line in done.stdout.splitlines())
+
+    assert "Not cached: this step has not been run before" in build("1")
+    again = build("2")
+    assert "Not cached: file d/b changed" in again
+    assert "d/a changed" not in again
+    assert "Not cached: a step before it gave other files" in again
+    assert "Not cached" not in build("2")

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from barque.builder.trees import FILE, FOLDER, LINK, Node, Tree
 from barque.dockerfile.patterns import Matcher
 
+DETAILED = 2000
+"""Of how many files a checksum can tell what each was."""
+
 
 def selected(
     tree: Tree, path: str, *, excludes: Matcher | None = None, includes: Matcher | None = None, prefix: str = ""
@@ -82,8 +85,9 @@ def _below(tree: Tree, path: str, keeps: _Decide | None, *, descend: bool) -> It
 
 
 def checksum(
-    tree: Tree, path: str, *, owners: bool, excludes: Matcher | None = None, includes: Matcher | None = None
-) -> str:
+    tree: Tree, path: str, *, owners: bool, excludes: Matcher | None = None, includes: Matcher | None = None,
+    detail: dict[str, str] | None = None,
+) -> str:  # fmt: skip
     """Return the digest of what lies at and below path.
 
     Args:
@@ -92,11 +96,15 @@ def checksum(
         owners: owners count too.
         excludes: what is left out (see selected).
         includes: what alone is taken (see selected).
+        detail: is given what stands for each of the first files, so that two runs can be compared.
     """
     hasher = hashlib.sha256()
     inodes: dict[object, str] = {}
     for real, inner, node in selected(tree, path, excludes=excludes, includes=includes):
-        hasher.update(record(tree, real, inner, node, owners=owners, inodes=inodes))
+        line = record(tree, real, inner, node, owners=owners, inodes=inodes)
+        hasher.update(line)
+        if detail is not None and len(detail) < DETAILED:
+            detail[real] = hashlib.sha256(line).hexdigest()[:12]
     return hasher.hexdigest()
 
 

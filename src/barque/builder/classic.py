@@ -13,6 +13,7 @@ from barque.base.ids import new_id, short
 from barque.builder import context as contexts, graph, images, leftovers
 from barque.builder.cache import BuildCache, Record
 from barque.builder.execution import ExitError
+from barque.builder.explain import explain
 from barque.builder.keys import key_of
 from barque.builder.operations import EngineOperations
 from barque.builder.request import BuildRequest
@@ -281,6 +282,9 @@ class ClassicBuild:
 
     def _stamp(self, work: "_Stage", text: str) -> tuple[bool, int]:
         """Return whether a step that changes no files was made before, and when it was made."""
+        if self._request.cache_from and not self._request.no_cache:
+            record = self._from_images(work, text, "")
+            return record is not None, record.created_ns if record is not None else time.time_ns()
         key = "stamp:" + key_of({"image": work.image, "text": text, "config": work.state.config})
         known = None if self._request.no_cache else self._cache.digest(key)
         if known is not None:
@@ -304,16 +308,23 @@ class ClassicBuild:
         return f"{name} {owner}{kind}:{digest} in {made.target} "
 
     async def _probe(self, step: Step, work: "_Stage") -> None:
-        """Look for the step in the images that the request takes as a cache."""
-        if not self._request.cache_from or self._request.no_cache or step.vertex is None:
+        """Let the images that the request takes as a cache be all the cache there is, as with Docker."""
+        vertex = step.vertex
+        if not self._request.cache_from or self._request.no_cache or not isinstance(vertex, graph.Exec | graph.Files):
             return
-        if not isinstance(step.vertex, graph.Exec | graph.Files):
-            return
-        inputs = [work.result, *[await self._solver.solve(need, self._session) for need in step.vertex.inputs[1:]]]
-        key = await self._operations.key(step.vertex, inputs, self._session)
+        inputs = [work.result, *[await self._solver.solve(need, self._session) for need in vertex.inputs[1:]]]
+        key = await self._operations.key(vertex, inputs, self._session)
         text = images.created_by(step, work.state.config.get("Shell"), taken=self._taken(step))
-        if self._cache.find(key) is not None:
+        record = self._from_images(work, text, key)
+        if record is None:
+            object.__setattr__(vertex, "no_cache", True)
             return
+        if record.diff:
+            self._engine.image_store.hold([(record.chain, record.diff)])
+        self._cache.add(record)
+
+    def _from_images(self, work: "_Stage", text: str, key: str) -> Record | None:
+        """Return a record of the next step out of the history of an image that is taken as a cache."""
         for name in self._request.cache_from:
             try:
                 image = self._engine.image_store.resolve(name)
@@ -321,9 +332,8 @@ class ClassicBuild:
                 continue
             record = _record_of(image, work, text, key)
             if record is not None:
-                self._engine.image_store.hold([(record.chain, record.diff)] if record.diff else [])
-                self._cache.add(record)
-                return
+                return record
+        return None
 
     async def _flush(self) -> None:
         made, self._pending = self._pending, []
@@ -372,12 +382,25 @@ class ClassicBuild:
         """Take no note of it."""
 
     async def running(self, vertex: graph.Vertex) -> None:
-        """Tell in which container a command runs."""
+        """Tell in which container a command runs, and where it is asked for, why it does."""
+        if self._request.explain:
+            await self._explain(vertex)
         if isinstance(vertex, graph.Exec):
             name = new_id()
             self._session.options["step_id"] = name
             self._running_in.append(leftovers.Leftover(name, 0, created_only=False))
             await self._tell(f" ---> Running in {short(name)}\n")
+
+    async def _explain(self, vertex: graph.Vertex) -> None:
+        facts = self._session.facts.get(vertex)
+        if facts is None:
+            return
+        if vertex.no_cache:
+            await self._tell(" ---> Not cached: --no-cache was given\n")
+            return
+        before = self._cache.latest(type(vertex).__name__.lower(), vertex.name)
+        for sentence in explain(facts, before.facts if before is not None else None):
+            await self._tell(f" ---> Not cached: {sentence}\n")
 
     async def output(self, vertex: graph.Vertex, stream: int, data: bytes) -> None:
         """Tell what a command says."""

@@ -18,8 +18,9 @@ _FORMAT = "1"
 
 
 def key_of(facts: Facts) -> str:
-    """Return the digest of facts."""
-    text = json.dumps([_FORMAT, facts], sort_keys=True, separators=(",", ":"))
+    """Return the digest of facts; `detail` only explains them."""
+    counted = {name: value for name, value in facts.items() if name != "detail"}
+    text = json.dumps([_FORMAT, counted], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -30,14 +31,15 @@ def files_facts(step: Files, inputs: list[Result], snapshots: Snapshotter, diges
         NotFoundError: a source does not exist.
     """
     actions: list[Any] = []
+    detail: dict[str, str] = {}
     for action in step.actions:
         if isinstance(action, CopyFiles):
-            actions.append(_copy_facts(action, inputs[action.input], snapshots, digests))
+            actions.append(_copy_facts(action, inputs[action.input], snapshots, digests, detail))
         elif isinstance(action, MakeFile):
             actions.append(["file", {**asdict(action), "data": hashlib.sha256(action.data).hexdigest()}])
         else:
             actions.append([type(action).__name__, asdict(action)])
-    return {"kind": "files", "root": inputs[0].top, "actions": actions}
+    return {"kind": "files", "root": inputs[0].top, "actions": actions, "detail": detail}
 
 
 def exec_facts(step: Exec, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Facts:
@@ -58,13 +60,15 @@ def _mount_facts(mount: Mount, inputs: list[Result], snapshots: Snapshotter, dig
     return facts
 
 
-def _copy_facts(action: CopyFiles, source: Result, snapshots: Snapshotter, digests: "Digests") -> Any:
+def _copy_facts(
+    action: CopyFiles, source: Result, snapshots: Snapshotter, digests: "Digests", detail: dict[str, str]
+) -> Any:
     facts: Facts = {key: value for key, value in asdict(action).items() if key != "input"}
     owners = action.owner == "="
     taken: dict[str, str] = {}
     with opened(snapshots, source) as tree:
         for path in sources(tree, action):
-            taken[path] = digests.of_tree(source, tree, path, action, owners=owners)
+            taken[path] = digests.of_tree(source, tree, path, action, owners=owners, detail=detail)
     facts["taken"] = taken
     return ["copy", facts]
 
@@ -102,7 +106,10 @@ class Digests:
         with opened(snapshots, source) as tree:
             return self.of_tree(source, tree, path, action, owners=owners)
 
-    def of_tree(self, source: Result, tree: Tree, path: str, action: CopyFiles, *, owners: bool) -> str:
+    def of_tree(
+        self, source: Result, tree: Tree, path: str, action: CopyFiles, *, owners: bool,
+        detail: dict[str, str] | None = None,
+    ) -> str:  # fmt: skip
         """Return the digest of what a copy takes at path."""
         real = resolve(tree, path, last=action.follow)
         name = ""
@@ -118,7 +125,7 @@ class Digests:
         found = checksum(
             tree, real, owners=owners,
             excludes=Matcher(action.excludes) if action.excludes and not plain else None,
-            includes=Matcher(action.includes) if action.includes and not plain else None,
+            includes=Matcher(action.includes) if action.includes and not plain else None, detail=detail,
         )  # fmt: skip
         if name:
             self._kept.keep_digest(name, found)

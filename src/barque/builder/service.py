@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.builder import context as contexts
 from barque.builder.cache import BuildCache
 from barque.builder.classic import ClassicBuild, tags_of
@@ -52,12 +53,16 @@ class Builder:
             self._buildkit = BuildKit(self._engine, self)
         return self._buildkit
 
-    async def close(self) -> None:
-        """End all builds and close the cache."""
+    async def cancel_all(self) -> None:
+        """End all builds, and what they run."""
         for task in [*self._tasks]:
             task.cancel()
         if self._tasks:
             await asyncio.wait([*self._tasks], timeout=10)
+
+    async def close(self) -> None:
+        """End all builds and close the cache."""
+        await self.cancel_all()
         await asyncio.to_thread(self.cache.close)
 
     async def build(self, options: Json, read: ReadChunk) -> AsyncIterator[Json]:
@@ -73,8 +78,9 @@ class Builder:
         tags_of(request.tags)
         if request.build_id and request.build_id in self._running:
             raise ConflictError(f"build {request.build_id} is already under way")
-        said: asyncio.Queue[Json | None] = asyncio.Queue(_WAITING)
+        said = _Messages()
         task = asyncio.create_task(self._build(request, read, said))
+        task.add_done_callback(lambda _: said.end())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if request.build_id:
@@ -82,6 +88,8 @@ class Builder:
         try:
             while (message := await said.get()) is not None:
                 yield message
+            if task.cancelled():
+                raise BarqueError("Build cancelled")
             await task
         finally:
             self._running.pop(request.build_id, None)
@@ -89,7 +97,7 @@ class Builder:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def _build(self, request: BuildRequest, read: ReadChunk, said: "asyncio.Queue[Json | None]") -> None:
+    async def _build(self, request: BuildRequest, read: ReadChunk, said: "_Messages") -> None:
         async def context(content: ContentStore, stack: ExitStack, name: str) -> contexts.Context:
             def work(chunks: Iterable[bytes]) -> contexts.Context:
                 return contexts.of_archive(chunks, content, stack, name)
@@ -109,16 +117,14 @@ class Builder:
             image = await ClassicBuild(self._engine, tools, request, say).run(context)
             if request.quiet:
                 await said.put({"stream": f"{image}\n"})
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
+        except Exception as error:
             for message in kept:
                 await said.put(message)
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+                # The answer has begun: what the kernel says must come as a message of it.
+                place = f" {error.filename}" if isinstance(error.filename, str) else ""
+                raise BarqueError(f"failed to build{place}: {(error.strerror or str(error)).lower()}") from error
             raise
-        finally:
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                await said.put(None)
 
     async def cancel(self, build_id: str) -> None:
         """Cancel a build by the id that its client gave it.
@@ -141,3 +147,36 @@ class Builder:
     async def disk_usage(self) -> list[Json]:
         """Return the cache's records as `system df` lists them."""
         return await asyncio.to_thread(self._pruner.usage)
+
+
+class _Messages:
+    """Messages on their way to a client: at most so many wait; after the end the rest is still given."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Json] = deque()
+        self._more, self._room = asyncio.Event(), asyncio.Event()
+        self._over = False
+
+    async def put(self, message: Json) -> None:
+        """Add a message, when there is room."""
+        while len(self._waiting) >= _WAITING and not self._over:
+            self._room.clear()
+            await self._room.wait()
+        self._waiting.append(message)
+        self._more.set()
+
+    def end(self) -> None:
+        """Add nothing more."""
+        self._over = True
+        self._more.set()
+        self._room.set()
+
+    async def get(self) -> Json | None:
+        """Return the next message, None at the end."""
+        while not self._waiting:
+            if self._over:
+                return None
+            self._more.clear()
+            await self._more.wait()
+        self._room.set()
+        return self._waiting.popleft()

@@ -45,14 +45,14 @@ class Service:
         await engine.open()
         builder = engine.builds = Builder(engine)
         try:
-            await self._serve(engine)
+            await self._serve(engine, builder)
         finally:
             notify("STOPPING=1")
             await builder.close()
             await engine.close(stop_containers=not self._config.live_restore)
         log.info("daemon ended")
 
-    async def _serve(self, engine: Engine) -> None:
+    async def _serve(self, engine: Engine, builder: Builder) -> None:
         server = make_app(engine, experimental=self._config.experimental)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
@@ -70,6 +70,8 @@ class Service:
         finally:
             for front in secured:
                 front.close()
+            # Their clients' connections end with them: nothing waits for a build to come to its own end.
+            await builder.cancel_all()
             await runner.cleanup()
 
     def _end(self) -> None:

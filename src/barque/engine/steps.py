@@ -59,18 +59,20 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output) -> St
     ended: asyncio.Future[Json] = loop.create_future()
     engine.step_exits[container.id] = lambda event: None if ended.done() else ended.set_result(event)
     reading: asyncio.Task[None] | None = None
-    started = False
+    launching: asyncio.Task[Json] | None = None
     try:
         sock = await engine.keeper.attach(container.id, None, stdout=True, stderr=True)
         reading = asyncio.create_task(_read(sock, output))
-        await starting.launch(engine, container, ("volatile",))
-        started = True
-        event = await ended
+        # Not cancelled with us: what the keeper is about to start must be known to be killed.
+        launching = asyncio.create_task(starting.launch(engine, container, ("volatile",)))
+        await asyncio.shield(launching)
+        # A wait that is cancelled would take the future along, and the step would seem to have ended.
+        event = await asyncio.shield(ended)
         await reading
         return StepResult(event["exit_code"], bool(event.get("oom_killed")))
     finally:
         # Cancelled once more, the end still comes: nothing of a step may be left running.
-        await asyncio.shield(asyncio.ensure_future(_end(engine, container, ended, reading, started=started)))
+        await asyncio.shield(asyncio.ensure_future(_end(engine, container, ended, reading, launching)))
 
 
 async def _end(
@@ -78,13 +80,14 @@ async def _end(
     container: Container,
     ended: "asyncio.Future[Json]",
     reading: "asyncio.Task[None] | None",
-    *,
-    started: bool,
+    launching: "asyncio.Task[Json] | None",
 ) -> None:
-    if started and not ended.done():
-        with contextlib.suppress(BarqueError):
-            await engine.keeper.signal(container.id, None, _KILL)
-        await asyncio.wait([ended], timeout=10)
+    if launching is not None:
+        await asyncio.wait([launching])
+        if launching.exception() is None and not ended.done():
+            with contextlib.suppress(BarqueError):
+                await engine.keeper.signal(container.id, None, _KILL)
+            await asyncio.wait([ended], timeout=10)
     with contextlib.suppress(BarqueError):
         await engine.keeper.forget(container.id)
     if reading is not None and not reading.done():

@@ -20,6 +20,11 @@ from barque.kernel.packets import close_all
 if TYPE_CHECKING:
     from barque.keeper.server import Reply, Server
 
+# Older runtimes refuse a later version, though all that they read is in this one.
+_OCI_VERSION = "1.0.2"
+# The engine puts the same words before every runtime's.
+_OWN_WORDS = ("runc create failed: ", "runc run failed: ", "unable to start container process: ")
+
 
 def start(
     server: "Server",
@@ -40,15 +45,19 @@ def start(
     bundle = request["bundle"]
     task.external = runtime
     kept = offer_namespaces(spec, namespaces)
-    if kept or "rlimits" in spec["process"]:
-        write_record(f"{bundle}/config.json", spec)
+    spec["ociVersion"] = _OCI_VERSION
+    write_record(f"{bundle}/config.json", spec)
+    cgroup = request.get("cgroup")
+    if cgroup is not None:
+        # The runtime makes and removes it; how it fared is the keeper's to tell.
+        task.cgroup = server.starter.cgroup(cgroup["path"])
     run = Run(server, task, request, stdio, settings, reply)
     run.kept = kept
 
     def begin() -> None:
         try:
             mount_roots(request["root_mounts"], os.path.join(bundle, spec["root"]["path"]))
-            run.create([*base(server, runtime), "create", "--bundle", bundle], task.id)
+            run.create([*base(server, runtime), *run.log, "create", "--bundle", bundle], task.id)
         except BaseException:
             run.release()
             unmount_root(task)
@@ -85,8 +94,8 @@ def exec_process(
     path = task.state_path("process")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(request["process"], file)
-    argv = [*base(server, main.external), "exec", "--detach", "--process", path]
-    Run(server, task, request, stdio, None, reply).create(argv, task.id)
+    run = Run(server, task, request, stdio, None, reply)
+    run.create([*base(server, main.external), *run.log, "exec", "--detach", "--process", path], task.id)
 
 
 def delete(server: "Server", task: Task) -> None:
@@ -158,6 +167,7 @@ class Run:
 
     __slots__ = (
         "_console",
+        "_folder",
         "_is_up",
         "_listener",
         "_reply",
@@ -186,6 +196,7 @@ class Run:
         self._settings = settings
         self._reply = reply
         self._console = -1
+        self._folder = -1
         self._is_up = False
         self.kept: list[int] = []
         self._status: int | None = None
@@ -233,11 +244,23 @@ class Run:
     def _message_file(self) -> str:
         return self._task.state_path("runtime").removesuffix(".json")
 
+    @property
+    def _log_file(self) -> str:
+        return f"{self._message_file}.log"
+
+    @property
+    def log(self) -> list[str]:
+        """Return the options that have the runtime write down what went wrong."""
+        return ["--log", self._log_file, "--log-format", "json"]
+
     def _listen(self) -> str:
-        """Open the socket over which the runtime sends the pty's master."""
-        path = f"{self._task.folder}/console.sock"
-        if os.path.exists(path):
+        """Open the socket over which the runtime sends the pty's master; return a path short enough for it."""
+        self._folder = os.open(self._task.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = f"/proc/{os.getpid()}/fd/{self._folder}/console.sock"
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            pass
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         self._listener.listen(1)
@@ -290,6 +313,8 @@ class Run:
         except ProcessLookupError:
             task.pidfd = -1
         connect(task, self._stdio, self._console, self._settings, self._request.get("console_size"))
+        # What the program writes before the runtime's command has ended is for who waits for it already.
+        self._server.let_in(task)
 
     def _running(self, status: int) -> None:
         task = self._task
@@ -313,6 +338,8 @@ class Run:
         message = self._message() or f"{self._task.external} ended with status {status >> 8}"
         self._clean()
         stdio = self._stdio
+        for client in tuple(self._task.attachments):
+            client.drop()
         for fd in (stdio.stdin, stdio.stdout, stdio.stderr, self._console, self._task.pidfd):
             self._server.poller.close(fd)
         self._server.start_failed(self._task, self._reply, "runtime", 0, message)
@@ -320,18 +347,21 @@ class Run:
             delete(self._server, self._task)
 
     def _message(self) -> str:
-        """Return the end of what the runtime said."""
-        sources = [self._message_file]
-        text = b""
-        for path in sources:
-            with open(path, "rb") as file:
-                text += file.read()[-4096:]
+        """Return what the runtime said at last: in its log, or else to its standard error."""
+        text = ""
+        if os.path.exists(self._log_file):
+            with open(self._log_file, "rb") as file:
+                text = last_error(file.read()[-65536:].decode("utf-8", "replace"))
+        if text:
+            return text
+        with open(self._message_file, "rb") as file:
+            raw = file.read()[-4096:]
         if self._stdio.stderr >= 0:
             try:
-                text += os.read(self._stdio.stderr, 4096)
+                raw += os.read(self._stdio.stderr, 4096)
             except OSError:
                 pass
-        return text.decode("utf-8", "replace").strip()
+        return raw.decode("utf-8", "replace").strip()
 
     def _read_pid(self) -> int:
         with open(self._pid_file, encoding="ascii") as file:
@@ -342,9 +372,30 @@ class Run:
         self.kept = []
         if self._listener is not None:
             self._server.poller.forget(self._listener.fileno())
-            os.unlink(self._listener.getsockname())
             self._listener.close()
             self._listener = None
-        for path in (self._pid_file, self._message_file):
+        if self._folder >= 0:
+            try:
+                os.unlink("console.sock", dir_fd=self._folder)
+            except FileNotFoundError:
+                pass
+            os.close(self._folder)
+            self._folder = -1
+        for path in (self._pid_file, self._message_file, self._log_file):
             if os.path.exists(path):
                 os.unlink(path)
+
+
+def last_error(log: str) -> str:
+    """Return the last error of a runtime's log of JSON lines, empty where it has none."""
+    for line in reversed(log.splitlines()):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("error", "fatal") and entry.get("msg"):
+            message = str(entry["msg"])
+            for words in _OWN_WORDS:
+                message = message.removeprefix(words)
+            return message
+    return ""

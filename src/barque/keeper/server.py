@@ -214,13 +214,17 @@ class Server:
             client.drop()
         reply.error(step, errno, message)
 
+    def let_in(self, task: Task) -> None:
+        """Give the clients that wait for a process its streams."""
+        for client in self.waiting.pop((task.id, task.exec_id), ()):
+            client.begin(task)
+
     def started(self, task: Task, reply: Reply, result: dict[str, Any]) -> None:
         """Take a process that runs: let its clients in, write its record, answer."""
         key = (task.id, task.exec_id)
         self.starting.discard(key)
         self.tasks[key] = task
-        for client in self.waiting.pop(key, ()):
-            client.begin(task)
+        self.let_in(task)
         names, fds = held(task)
         reply.ok({"pid": task.pid, "start_time": task.start_time, "held": names, **result}, fds)
 

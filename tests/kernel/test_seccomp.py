@@ -137,14 +137,32 @@ def test_the_search_finds_each_number(named: set[int], asked: int) -> None:
     assert _interpret(program, asked) == expected
 
 
-def _interpret(program: bytes, number: int) -> int:
-    """Run the program as the kernel would, for a native call without interest in arguments."""
+def test_calls_of_32_bit_arm_have_numbers_of_their_own() -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_ARM"],
+        "syscalls": [
+            {"names": ["read", "set_tls", "openat2"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["personality"], "action": "SCMP_ACT_ALLOW",
+             "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
+        ],
+    }  # fmt: skip
+    program = seccomp.compile_profile(profile)
+    allowed, refused, unknown = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
+    arm = 0x40000028
+    answers = {3: allowed, 437: allowed, 983045: allowed, 983042: unknown, 4: refused, 440: unknown, 136: refused}
+    assert {number: _interpret(program, number, arm) for number in answers} == answers
+    assert _interpret(program, 136, arm, {16: 8}) == allowed
+    assert _interpret(program, 0) == allowed
+
+
+def _interpret(program: bytes, number: int, arch: int = 0xC000003E, words: dict[int, int] | None = None) -> int:
+    """Run the program as the kernel would; words are those of the arguments by offset, else 0."""
     accumulator, position = 0, 0
     while True:
         code, jt, jf, k = struct.unpack_from("=HBBI", program, position * 8)
         position += 1
         if code == 0x20:
-            accumulator = {0: number, 4: 0xC000003E}.get(k, 0)
+            accumulator = {0: number, 4: arch, **(words or {})}.get(k, 0)
         elif code == 0x06:
             return int(k)
         elif code == 0x05:

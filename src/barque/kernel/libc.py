@@ -23,6 +23,7 @@ _MACHINE = os.uname().machine
 # The numbers that differ by architecture; those above 423 are the same everywhere.
 _X86_64 = {
     "personality": 135,
+    "rt_sigaction": 13,
     "keyctl": 250,
     "ioprio_set": 251,
     "sched_setattr": 314,
@@ -41,6 +42,7 @@ _X86_64 = {
 }
 _GENERIC = {
     "personality": 92,
+    "rt_sigaction": 134,
     "keyctl": 219,
     "ioprio_set": 30,
     "sched_setattr": 274,

@@ -190,6 +190,17 @@ def ignored_signals() -> list[int]:
     return []
 
 
+def default_signal(number: int) -> None:
+    """Give a signal its default meaning, those included that the C library keeps for itself (32 and 33).
+
+    Raises:
+        KernelError: EINVAL, no such signal.
+    """
+    # struct kernel_sigaction: a handler of 0 is SIG_DFL; no flags, an empty mask.
+    action = ctypes.create_string_buffer(32)
+    libc.invoke("rt_sigaction", number, ctypes.addressof(action), 0, 8)
+
+
 def join_session_keyring(name: str) -> int:
     """Enter a new session keyring of that name; return its serial number, 0 where unavailable.
 

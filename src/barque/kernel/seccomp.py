@@ -31,10 +31,15 @@ _AUDIT = {
     "SCMP_ARCH_X32": (0xC000003E, "x32"),
     "SCMP_ARCH_AARCH64": (0xC00000B7, "aarch64"),
     "SCMP_ARCH_RISCV64": (0xC00000F3, "riscv64"),
+    "SCMP_ARCH_ARM": (0x40000028, "arm"),
 }
+# Their arguments have one word.
+_NARROW = ("SCMP_ARCH_X86", "SCMP_ARCH_ARM")
+# Numbers from here on are calls of ARM's own, apart from the common ones.
+_ARM_PRIVATE = 0xF0000
 # Architectures that exist but whose numbers we do not carry: their calls meet the default for strangers.
 _FOREIGN = frozenset(
-    ["SCMP_ARCH_ARM", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_PARISC", "SCMP_ARCH_PARISC64", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_SH", "SCMP_ARCH_SHEB"]
+    ["SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_PARISC", "SCMP_ARCH_PARISC64", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_SH", "SCMP_ARCH_SHEB"]
 )
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64", "riscv64": "SCMP_ARCH_RISCV64"}
 ACTIONS = {
@@ -195,7 +200,7 @@ def _search(intervals: list[tuple[int, bytes]]) -> bytes:
 def _section(profile: Json, name: str, default: int, first: int) -> bytes:
     """Return the code for one table's numbers from `first` on, A holding the number."""
     table = numbers(_AUDIT[name][1])
-    wide = name not in ("SCMP_ARCH_X86",)
+    wide = name not in _NARROW
     chains = _chains(profile, table, default)
     named = [table[call] for rule in profile.get("syscalls") or [] for call in rule.get("names") or [] if call in table]
     plain = _op(_RET, default)
@@ -208,9 +213,11 @@ def _section(profile: Json, name: str, default: int, first: int) -> bytes:
             intervals.append((number, code))
         intervals.append((number + 1, plain))
     if named and default & 0xFFFF0000 == ACTIONS["SCMP_ACT_ERRNO"]:
-        end = max(named) + 1
+        end = max((number for number in named if number < first + _ARM_PRIVATE), default=first) + 1
+        above = [entry for entry in intervals if entry[0] >= first + _ARM_PRIVATE]
         intervals = [entry for entry in intervals if entry[0] < end]
         intervals.append((end, _op(_RET, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)))
+        intervals += above
     merged: list[tuple[int, bytes]] = []
     for start, code in intervals:
         if merged and merged[-1][1] == code:

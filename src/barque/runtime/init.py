@@ -69,8 +69,8 @@ def run(plan: Plan, channel_fd: int) -> None:
 def _reset_signals(ignored: tuple[int, ...]) -> None:
     for number in ignored:
         try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
+            process.default_signal(number)
+        except OSError:
             continue
 
 

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
+from barque.keeper.bundles import last_error, mount_roots, offer_namespaces, unmount_root
 from barque.keeper.logfile import LogSettings
 from barque.keeper.stdio import Stdio
 from barque.keeper.task import Task, write_record
 from barque.kernel.packets import close_all
 
 if TYPE_CHECKING:
-    from barque.keeper.server import Reply, Server
+    from barque.keeper.ports import Reply
+    from barque.keeper.server import Server
 
 # Older runtimes refuse a later version, though all that they read is in this one.
 _OCI_VERSION = "1.0.2"
-# The engine puts the same words before every runtime's.
-_OWN_WORDS = ("runc create failed: ", "runc run failed: ", "unable to start container process: ")
 
 
 def start(
@@ -71,17 +71,6 @@ def start(
         waiting.append(lambda: run.guarded(begin))
 
 
-def offer_namespaces(spec: dict[str, Any], namespaces: dict[str, int]) -> list[int]:
-    """Let spec name the given namespaces by paths; return descriptors to keep until the start is over."""
-    kept = []
-    entries = spec.setdefault("linux", {}).setdefault("namespaces", [])
-    for kind, fd in namespaces.items():
-        kept.append(os.dup(fd))
-        entries[:] = [entry for entry in entries if entry["type"] != kind]
-        entries.append({"type": kind, "path": f"/proc/{os.getpid()}/fd/{kept[-1]}"})
-    return kept
-
-
 def exec_process(
     server: "Server", task: Task, main: Task, request: dict[str, Any], stdio: Stdio, reply: "Reply"
 ) -> None:
@@ -124,42 +113,6 @@ def base(server: "Server", runtime: str) -> list[str]:
     root = f"{server.exec_root}/runtimes/{os.path.basename(runtime)}"
     os.makedirs(root, mode=0o700, exist_ok=True)
     return [runtime, "--root", root]
-
-
-def mount_roots(mounts: list[dict[str, Any]], target: str) -> None:
-    """Mount the root's layers in the host's namespace.
-
-    Raises:
-        OSError: a mount was refused; those before it are undone.
-    """
-    from barque.kernel.mount import MNT_DETACH, umount
-    from barque.runtime.rootfs import mount_root
-
-    target = os.path.normpath(target)
-    os.makedirs(target, exist_ok=True)
-    done = 0
-    try:
-        for entry in mounts:
-            mount_root(entry, target.encode())
-            done += 1
-    except BaseException:
-        for _ in range(done):
-            umount(target, MNT_DETACH)
-        raise
-
-
-def unmount_root(task: Task) -> None:
-    """Let go of the root of a container's bundle, if it is a mount."""
-    from barque.kernel.mount import MNT_DETACH, umount
-
-    try:
-        with open(f"{task.folder}/config.json", "rb") as file:
-            root = os.path.join(task.folder, json.loads(file.read())["root"]["path"])
-        while True:
-            umount(root, MNT_DETACH)
-    except (OSError, ValueError, KeyError):
-        # EINVAL: nothing is mounted there any more.
-        return
 
 
 class Run:
@@ -384,18 +337,3 @@ class Run:
         for path in (self._pid_file, self._message_file, self._log_file):
             if os.path.exists(path):
                 os.unlink(path)
-
-
-def last_error(log: str) -> str:
-    """Return the last error of a runtime's log of JSON lines, empty where it has none."""
-    for line in reversed(log.splitlines()):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("level") in ("error", "fatal") and entry.get("msg"):
-            message = str(entry["msg"])
-            for words in _OWN_WORDS:
-                message = message.removeprefix(words)
-            return message
-    return ""

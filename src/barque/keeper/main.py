@@ -5,6 +5,10 @@ import os
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from barque.keeper.ports import Starter
 
 
 def main(argv: list[str]) -> int:
@@ -21,14 +25,13 @@ def main(argv: list[str]) -> int:
     return serve(argv[0], int(argv[1]), RuntimeStarter())
 
 
-def serve(exec_root: str, listen_fd: int, starter: object) -> int:
+def serve(exec_root: str, listen_fd: int, starter: "Starter") -> int:
     """Serve with processes made by starter; see `main`."""
     from barque.keeper.children import IGNORED
-    from barque.keeper.server import Server, Starter, lock
+    from barque.keeper.server import Server, lock
     from barque.kernel.limits import raise_open_files
     from barque.kernel.process import set_child_subreaper
 
-    assert isinstance(starter, Starter)
     listener = socket.socket(fileno=listen_fd)
     os.set_inheritable(listen_fd, False)
     lock_fd = lock(exec_root)

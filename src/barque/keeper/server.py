@@ -1,4 +1,4 @@
-"""The keeper's operations: what the daemon can ask, and what it is told."""
+"""The keeper's state: its processes, its connections, and what every daemon is told."""
 
 import fcntl
 import os
@@ -9,66 +9,19 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import Any
 
-from barque.keeper import adopting, logfile
+from barque.keeper import logfile
 from barque.keeper.attachments import Attachment
 from barque.keeper.children import Children
 from barque.keeper.connection import Connection
+from barque.keeper.operations import OPERATIONS
+from barque.keeper.ports import Key, Reply, RequestError, Starter
 from barque.keeper.revive import Reviver
 from barque.keeper.task import Task, write_record
 from barque.kernel import packets
 from barque.kernel.poller import Poller
 
-Key = tuple[str, str | None]
 _STOP_POLL_S = 0.005
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-
-
-class RequestError(Exception):
-    """A request cannot be done: the step, an errno or 0, and words for the user."""
-
-    def __init__(self, step: str, errno: int, message: str) -> None:
-        super().__init__(message)
-        self.step = step
-        self.errno = errno
-
-
-class Reply:
-    """The answer to one request, given once, maybe later."""
-
-    __slots__ = ("_connection", "_number")
-
-    def __init__(self, connection: Connection, number: Any) -> None:
-        self._connection = connection
-        self._number = number
-
-    def ok(self, result: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Answer with a result."""
-        self._connection.send({"id": self._number, "ok": result}, fds)
-
-    def error(self, step: str, errno: int, message: str) -> None:
-        """Answer with a failure."""
-        error = {"step": step, "errno": errno, "message": message}
-        self._connection.send({"id": self._number, "error": error})
-
-
-class Starter:
-    """How processes come to be; see `starting` for the real one."""
-
-    def start(self, server: "Server", task: Task, request: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        """Begin a container's first process; answers through the server once it runs or failed."""
-        raise NotImplementedError
-
-    def exec(self, server: "Server", task: Task, main: Task, request: dict[str, Any], reply: Reply) -> None:
-        """Begin another process in main's container."""
-        raise NotImplementedError
-
-    def cgroup(self, path: str) -> Any:
-        """Return the existing control group at path, None where there is none."""
-        raise NotImplementedError
-
-    def removed(self, server: "Server", task: Task) -> None:
-        """Undo, off the exit's path, what `start` made besides the process."""
-        raise NotImplementedError
 
 
 class Server:
@@ -89,7 +42,7 @@ class Server:
         self.nofile = (0, 0)
         self._listener = listener
         self._connections: list[Connection] = []
-        self._reviver = Reviver(self.poller, self.children)
+        self.reviver = Reviver(self.poller, self.children)
         listener.setblocking(False)
         self.poller.watch(listener.fileno(), EPOLLIN, self._accept)
 
@@ -107,14 +60,14 @@ class Server:
         stderr, connection.stderr = connection.stderr, -1
         hello = connection.hello
         if hello and hello["restart"] and not connection.said_goodbye and stderr >= 0:
-            self._reviver.lost(hello, stderr)
+            self.reviver.lost(hello, stderr)
         elif stderr >= 0:
             os.close(stderr)
 
     def _request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
         reply = Reply(connection, message.get("id"))
         try:
-            operation = _OPERATIONS.get(str(message.get("op")))
+            operation = OPERATIONS.get(str(message.get("op")))
             if operation is None:
                 raise RequestError("request", 0, f"unknown operation: {message.get('op')}")
             operation(self, connection, message, fds, reply)
@@ -206,6 +159,20 @@ class Server:
         task.tell = self.emit
         return task
 
+    def begin(self, task: Task, reply: Reply, action: Callable[[], None]) -> None:
+        """Do a part of a start; its errors are the answer."""
+        try:
+            action()
+        except RequestError as error:
+            self.start_failed(task, reply, error.step, error.errno, str(error))
+        except OSError as error:
+            self.start_failed(task, reply, "start", error.errno or 0, str(error))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.start_failed(task, reply, "request", 22, f"invalid request: {error!r}")
+        except Exception as error:
+            sys.excepthook(*sys.exc_info())
+            self.start_failed(task, reply, "keeper", 0, f"internal error: {error!r}")
+
     def start_failed(self, task: Task, reply: Reply, step: str, errno: int, message: str) -> None:
         """Answer a failed start and drop what was reserved for it."""
         key = (task.id, task.exec_id)
@@ -225,7 +192,7 @@ class Server:
         self.starting.discard(key)
         self.tasks[key] = task
         self.let_in(task)
-        names, fds = held(task)
+        names, fds = task.held()
         reply.ok({"pid": task.pid, "start_time": task.start_time, "held": names, **result}, fds)
 
     def ended(self, task: Task, raw_status: int | None) -> None:
@@ -255,166 +222,12 @@ class Server:
             except FileNotFoundError:
                 continue
 
-    # Operations.
-
-    def _hello(self, connection: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        hello = {name: message[name] for name in ("daemon_argv", "daemon_env", "restart")}
-        if not isinstance(hello["daemon_argv"], list) or not isinstance(hello["daemon_env"], dict):
-            raise RequestError("request", 22, "daemon_argv must be a list, daemon_env an object")
-        connection.hello = hello
-        if fds:
-            connection.stderr = fds.pop(0)
-        self._reviver.connected()
-        reply.ok({"pid": os.getpid(), "recovered": self.recovered})
-
-    def _adopt(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        self.adoptable[self.key(message)] = dict(zip(message["names"], fds, strict=True))
-        fds.clear()
-        reply.ok({})
-
-    def _recover(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        if not self.recovered:
-            self.recovered = True
-            adopting.recover(self)
-        reply.ok({})
-
-    def _start(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        container, _exec = self.key({**message, "exec_id": None})
-        task = self.new_task((container, None))
-        self._begin(task, reply, lambda: self.starter.start(self, task, message, fds, reply))
-
-    def _exec(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        key = self.key(message)
-        if key[1] is None:
-            raise RequestError("request", 22, "exec_id is missing")
-        main = self.running((key[0], None))
-        task = self.new_task(key)
-        self._begin(task, reply, lambda: self.starter.exec(self, task, main, message, reply))
-
-    def _begin(self, task: Task, reply: Reply, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except RequestError as error:
-            self.start_failed(task, reply, error.step, error.errno, str(error))
-        except OSError as error:
-            self.start_failed(task, reply, "start", error.errno or 0, str(error))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self.start_failed(task, reply, "request", 22, f"invalid request: {error!r}")
-        except Exception as error:
-            sys.excepthook(*sys.exc_info())
-            self.start_failed(task, reply, "keeper", 0, f"internal error: {error!r}")
-
-    def _attach(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        key = self.key(message)
-        task = self.tasks.get(key)
-        if task is not None and task.raw_status is not None and key not in self.starting:
-            if key[1] is not None:
-                raise RequestError("attach", 3, "the process has ended")
-            task = None
-        wants = tuple(n for n, name in ((1, "stdout"), (2, "stderr")) if message.get(name))
-        client = Attachment(fds.pop(0), wants, bool(message.get("stdin")))
-        if task is None:
-            self.waiting.setdefault(key, []).append(client)
-        else:
-            client.begin(task)
-        reply.ok({})
-
-    def _signal(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        import signal
-
-        task = self.running(self.key(message))
-        signal.pidfd_send_signal(task.pidfd, message["signo"])
-        reply.ok({})
-
-    def _resize(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        task = self.running(self.key(message))
-        if task.console < 0:
-            raise RequestError("resize", 25, "the process has no terminal")
-        height, width = message["h"], message["w"]
-        if not (0 <= height <= 0xFFFF and 0 <= width <= 0xFFFF):
-            raise RequestError("resize", 22, "terminal size out of range")
-        task.resize(height, width)
-        reply.ok({})
-
-    def _close_stdin(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        task = self.running(self.key(message))
-        if task.stdin is not None and task.stdin.close_after_queue():
-            task.close_stdin()
-        reply.ok({})
-
-    def _log_reopen(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        task = self.running(self.key(message))
-        if task.log is not None:
-            task.log.reopen()
-        reply.ok({})
-
-    def _log_clear(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        task = self.running(self.key(message))
-        if task.log is not None:
-            task.log.clear()
-        reply.ok({})
-
-    def _list(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        reply.ok({"tasks": [task.row() for task in self.tasks.values()]})
-
-    def _hold(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        names, copies = held(self.running(self.key(message)))
-        reply.ok({"held": names}, copies)
-
-    def _exited(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        task = self.tasks.get(self.key(message))
-        if task is not None and task.raw_status is None and type(message["status"]) is int:
-            self.ended(task, message["status"])
-        reply.ok({})
-
-    def _forget(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        container, exec_id = key = self.key(message)
-        if key in self.tasks and self.tasks[key].raw_status is None:
-            raise RequestError("forget", 16, f"process of container {container} is running")
-        for other in tuple(self.waiting):
-            if other == key or (exec_id is None and other[0] == container):
-                for client in self.waiting.pop(other):
-                    client.drop()
-        for other, task in tuple(self.tasks.items()):
-            same = other == key or (exec_id is None and other[0] == container)
-            if same and task.raw_status is not None:
-                self.drop_records(task)
-        reply.ok({})
-
-    def _ping(self, _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        reply.ok({"pid": os.getpid()})
-
-    def _goodbye(self, connection: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        connection.said_goodbye = True
-        reply.ok({})
-
-    def _shutdown(self, connection: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        connection.said_goodbye = True
-        busy = self.starting or any(task.raw_status is None for task in self.tasks.values())
-        reply.ok({"stopping": not busy})
-        if not busy:
-            self._stop_when_idle()
-
-    def _stop_when_idle(self) -> None:
+    def stop_when_idle(self) -> None:
         """Stop once nothing is being cleaned up any more."""
         if self.children.is_idle() and not self.removals:
             self.poller.stopped = True
         else:
-            self.poller.later(_STOP_POLL_S, self._stop_when_idle)
-
-
-def held(task: Task) -> tuple[list[str], tuple[int, ...]]:
-    """Return names and descriptors which the daemon keeps copies of for a keeper to come."""
-    streams = task.streams()
-    pairs = [
-        ("pidfd", task.pidfd),
-        ("stdin", task.stdin.fd if task.stdin and not task.tty else -1),
-        ("stdout", -1 if task.tty else streams.get(1, -1)),
-        ("stderr", streams.get(2, -1)),
-        ("console", task.console),
-    ]
-    kept = [(name, fd) for name, fd in pairs if fd >= 0]
-    return [name for name, _ in kept], tuple(fd for _, fd in kept)
+            self.poller.later(_STOP_POLL_S, self.stop_when_idle)
 
 
 def lock(exec_root: str) -> int:
@@ -434,11 +247,3 @@ def lock(exec_root: str) -> int:
     return fd
 
 
-_Operation = Callable[[Server, Connection, dict[str, Any], list[int], Reply], None]
-_OPERATIONS: dict[str, _Operation] = {
-    "hello": Server._hello, "adopt": Server._adopt, "recover": Server._recover, "start": Server._start,
-    "exec": Server._exec, "attach": Server._attach, "signal": Server._signal, "resize": Server._resize,
-    "close_stdin": Server._close_stdin, "log_reopen": Server._log_reopen, "log_clear": Server._log_clear, "list": Server._list,
-    "hold": Server._hold, "exited": Server._exited, "forget": Server._forget, "ping": Server._ping,
-    "goodbye": Server._goodbye, "shutdown": Server._shutdown,
-}  # fmt: skip

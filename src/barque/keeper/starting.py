@@ -2,7 +2,7 @@
 
 import json
 import os
-import time
+from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,13 @@ from barque.keeper import external
 from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
 from barque.keeper.logfile import LogFile, LogSettings
-from barque.keeper.server import Reply, RequestError, Server, Starter
+from barque.keeper.ports import Reply, RequestError
+from barque.keeper.server import Server
 from barque.keeper.sink import Sink
 from barque.keeper.stdio import Stdio, open_stdio
 from barque.keeper.task import Task
+from barque.kernel import packets
+from barque.runtime.channel import explain
 from barque.runtime.child import Child, Failed, Pending, progress
 
 if TYPE_CHECKING:
@@ -24,17 +27,41 @@ _REMOVE_FIRST_S = 0.002
 _REMOVE_LONGEST_S = 1.0
 _REMOVE_TRIES = 30
 _RESTART_TRIES = 20
+# A pipe takes this much at once whether anybody reads or not.
+_MESSAGE_LIMIT = 4096
 _RESTART_PAUSE_S = 0.001
 
 
-class RuntimeStarter(Starter):
+class RuntimeStarter:
     """Processes by `barque.runtime`, or by the OCI runtime whose path a request names."""
 
     def __init__(self) -> None:
         self._filters: dict[str, bytes] = {}
 
     def start(self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply) -> None:
-        """Begin a container's first process."""
+        """Begin a container's first process, as soon as the control group of its former one is gone."""
+        self._start_when_vacant(server, task, request, fds, reply, tries=_RESTART_TRIES)
+
+    def _start_when_vacant(
+        self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply, *, tries: int
+    ) -> None:
+        path = (request.get("cgroup") or {}).get("path")
+        if not path or request.get("runtime") or is_vacant(server, path, last=not tries):
+            self._start(server, task, request, fds, reply)
+            return
+        kept = list(fds)
+        fds.clear()
+
+        def again() -> None:
+            try:
+                start = self._start_when_vacant
+                server.begin(task, reply, lambda: start(server, task, request, kept, reply, tries=tries - 1))
+            finally:
+                packets.close_all(kept)
+
+        server.poller.later(_RESTART_PAUSE_S, again)
+
+    def _start(self, server: Server, task: Task, request: dict[str, Any], fds: list[int], reply: Reply) -> None:
         from barque.runtime.launch import LaunchRequest, launch
 
         bundle = _text(request, "bundle")
@@ -51,7 +78,7 @@ class RuntimeStarter(Starter):
             if request.get("runtime"):
                 external.start(server, task, request, spec, namespaces, stdio, settings, reply)
                 return
-            cgroup = self._make_cgroup(server, request.get("cgroup"), warnings)
+            cgroup = self._make_cgroup(request.get("cgroup"), warnings)
             task.cgroup = cgroup
             try:
                 child = launch(
@@ -120,13 +147,12 @@ class RuntimeStarter(Starter):
             external.delete(server, task)
         remove_cgroup(server, task)
 
-    def _make_cgroup(self, server: Server, wanted: dict[str, Any] | None, warnings: list[str]) -> "Cgroup | None":
+    def _make_cgroup(self, wanted: dict[str, Any] | None, warnings: list[str]) -> "Cgroup | None":
         from barque.runtime.cgroups import open_manager
 
         if wanted is None:
             return None
         cgroup = open_manager(_text(wanted, "path"))
-        finish_removal(server, cgroup.path)
         try:
             warnings += cgroup.create(wanted.get("resources") or {})
         except BaseException:
@@ -179,8 +205,34 @@ class Start:
     def begin(self) -> None:
         """Close what only the child needs and wait for news of it."""
         self._stdio.close_child()
+        self._child.defer = self._in_a_process
         self._server.children.expect(self._child.pid, self._child_ended)
         self._server.poller.watch(self._child.channel, EPOLLIN, self._news)
+
+    def _in_a_process(self, work: Callable[[], str], answer: Callable[[str | None, str], None]) -> None:
+        """Do what takes long (hooks) in a fork: the keeper minds other containers meanwhile."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.write(write_end, work().encode())
+                code = 0
+            except Exception as error:
+                os.write(write_end, explain(error)[1].encode()[:_MESSAGE_LIMIT])
+            finally:
+                os._exit(code)
+        os.close(write_end)
+
+        def done(status: int) -> None:
+            with open(read_end, "rb") as end:
+                text = end.read().decode("utf-8", "replace")
+            if status == 0:
+                answer(text, "")
+            else:
+                answer(None, text or "the hooks were interrupted")
+
+        self._server.children.expect(pid, done)
 
     def _news(self, _: int) -> None:
         if self._done:
@@ -306,23 +358,24 @@ def remove_cgroup(server: Server, task: Task) -> None:
     _remove(server, cgroup.path, _REMOVE_FIRST_S, _REMOVE_TRIES)
 
 
-def finish_removal(server: Server, path: str) -> None:
-    """Remove the former control group of that path now, before another one is made there.
+def is_vacant(server: Server, path: str, *, last: bool) -> bool:
+    """Remove the former control group of that path, if it is still there, before another one is made.
 
-    Its processes are dead; waiting for the last of them to vanish takes a millisecond or two.
+    Its processes are dead; the last of them vanishes within a millisecond or two. At the last attempt the
+    new container starts whatever became of it.
     """
-    delete = server.removals.pop(path, None)
+    delete = server.removals.get(path)
     if delete is None:
-        return
-    for _ in range(_RESTART_TRIES):
-        try:
-            if delete() is not False:
-                return
-        except FileNotFoundError:
-            return
-        except OSError:
-            pass
-        time.sleep(_RESTART_PAUSE_S)
+        return True
+    try:
+        done = delete() is not False
+    except FileNotFoundError:
+        done = True
+    except OSError:
+        done = False
+    if done or last:
+        server.removals.pop(path, None)
+    return done or last
 
 
 def _remove(server: Server, path: str, delay_s: float, tries: int) -> None:

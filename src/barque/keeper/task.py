@@ -318,6 +318,18 @@ class Task:
         }  # fmt: skip
         write_record(self.state_path("state"), state)
 
+    def held(self) -> tuple[list[str], tuple[int, ...]]:
+        """Return names and descriptors which the daemon keeps copies of for a keeper to come."""
+        pairs = [
+            ("pidfd", self.pidfd),
+            ("stdin", self.stdin.fd if self.stdin and not self.tty else -1),
+            ("stdout", -1 if self.tty else self._streams.get(1, -1)),
+            ("stderr", self._streams.get(2, -1)),
+            ("console", self.console),
+        ]
+        kept = [(name, fd) for name, fd in pairs if fd >= 0]
+        return [name for name, _ in kept], tuple(fd for _, fd in kept)
+
     def row(self) -> dict[str, Any]:
         """Return what `list` says about it."""
         row: dict[str, Any] = {

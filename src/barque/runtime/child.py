@@ -38,16 +38,23 @@ class Failed(NamedTuple):
 
 Progress = Pending | Held | Running | Failed
 Serve = Callable[["Child", str], str]
+Answer = Callable[[str | None, str], None]
+"""Takes what to tell the child, or None and why the request failed."""
+Defer = Callable[[Callable[[], str], Answer], None]
+"""Takes work that blocks, and whom to give its outcome."""
+_SLOW_REQUESTS = ("hooks",)
 
 
 class Child:
     """A process on its way to exec.
 
     `pid`, `pidfd` and `channel` (a descriptor to poll for reading) are plain numbers. The
-    caller reaps the process and calls `close` when it has seen Running or Failed.
+    caller reaps the process and calls `close` when it has seen Running or Failed. A caller with
+    other things to do sets `defer`, which is given requests that take long.
     """
 
-    __slots__ = ("_serve", "_socket", "channel", "console_fd", "exec_seen", "listener_fd", "pid", "pidfd", "warnings")
+    __slots__ = ("_serve", "_socket", "channel", "console_fd", "defer", "exec_seen", "listener_fd", "pid", "pidfd",
+                 "warnings")  # fmt: skip
 
     def __init__(self, end: socket.socket, serve: Serve) -> None:
         self.pid = self.pidfd = -1
@@ -57,6 +64,7 @@ class Child:
         self.console_fd = -1
         self.listener_fd = -1
         self.exec_seen = False
+        self.defer: Defer | None = None
         self.warnings: list[str] = []
 
     def close(self) -> None:
@@ -111,10 +119,19 @@ class Child:
 
     def serve(self, request: str) -> None:
         """Do what the child asked for and tell it how that went."""
+        if self.defer is not None and request in _SLOW_REQUESTS:
+            self.defer(lambda: self._serve(self, request), self._answer)
+            return
         try:
             answer = self._serve(self, request)
         except (OSError, StepError) as error:
-            self.send(messages.REFUSED, messages.explain(error)[1])
+            self._answer(None, messages.explain(error)[1])
+        else:
+            self._answer(answer, "")
+
+    def _answer(self, answer: str | None, failure: str) -> None:
+        if answer is None:
+            self.send(messages.REFUSED, failure)
         else:
             self.send(messages.GO, answer)
 
@@ -122,7 +139,8 @@ class Child:
 def progress(child: Child) -> Progress:
     """Take in what the child has said; call it when the channel is readable.
 
-    Requests of the child (hooks, limits) are served here, and may take as long as the hooks do.
+    Requests of the child (hooks, limits) are served here; hooks take as long as they do, unless
+    the child has a `defer`.
     """
     while True:
         data = child.receive(block=False)

@@ -3,12 +3,15 @@
 import json
 import os
 import select
+import signal
 from typing import Any
 
 from barque.kernel import process
 from barque.runtime.channel import StepError, errno_text
 
 _KILL = 9
+# What an interpreter or the keeper ignores, and a program expects to have its default meaning.
+_HANDLED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
 
 def state(container_id: str, bundle: str, status: str, pid: int, annotations: dict[str, str] | None) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def _run(hook: dict[str, Any], stdin: bytes, outputs: list[tuple[str, int]]) -> 
             env,
             file_actions=actions,
             setsigmask=[],
+            setsigdef=_HANDLED,
         )
     except OSError as error:
         raise StepError(f"{hook['path']}: {errno_text(error.errno)}", error.errno or 0) from None

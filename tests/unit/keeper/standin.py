@@ -9,11 +9,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from barque.keeper.attachments import StdinPipe  # noqa: F401
 from barque.keeper.logfile import LogSettings
 from barque.keeper.main import serve
-from barque.keeper.server import Starter
 from barque.keeper.stdio import open_stdio
 
 
-class PlainStarter(Starter):
+class PlainStarter:
     def start(self, server, task, request, fds, reply):
         with open(f"{request['bundle']}/config.json") as file:
             process = json.load(file)["process"]

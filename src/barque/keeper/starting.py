@@ -260,11 +260,13 @@ class Start:
             self._failed(Failed("log", error.errno or 0, str(error)))
             return
         self._child.close_channel()
-        self._server.started(task, self._reply, {"warnings": self._warnings})
+        # What waits for the end must not keep this start, and with it the whole configuration, in memory.
+        server = self._server
+        server.started(task, self._reply, {"warnings": self._warnings})
         if self._status is None:
-            self._server.children.expect(task.pid, lambda status: self._server.ended(task, status))
+            server.children.expect(task.pid, lambda status: server.ended(task, status))
         else:
-            self._server.ended(task, self._status)
+            server.ended(task, self._status)
 
     def _failed(self, outcome: Failed) -> None:
         task = self._task

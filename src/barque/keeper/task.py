@@ -84,7 +84,7 @@ class Task:
         if fd == self.console:
             self._watch_console()
         else:
-            self.poller.watch(fd, EPOLLIN, lambda _: self._readable(stream))
+            self.poller.watch(fd, EPOLLIN, self._stdout_ready if stream == 1 else self._stderr_ready)
 
     def streams(self) -> dict[int, int]:
         """Return the descriptors of the streams that have not ended."""
@@ -104,6 +104,12 @@ class Task:
             self._paused = False
             for stream, fd in self._streams.items():
                 self.mind(stream, fd)
+
+    def _stdout_ready(self, _: int) -> None:
+        self._readable(1)
+
+    def _stderr_ready(self, _: int) -> None:
+        self._readable(2)
 
     def _readable(self, stream: int) -> bool:
         """Move one chunk; return whether more may be there."""

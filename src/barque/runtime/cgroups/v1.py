@@ -52,12 +52,17 @@ class CgroupV1:
     """A cgroup of the same path in every hierarchy."""
 
     version = 1
+    # The keeper has one for each container: it holds no more than it must.
+    __slots__ = ("_below", "_mounts", "path")
 
     def __init__(self, path: str, mounts: dict[str, str]) -> None:
         self.path = path
         self._mounts = mounts
-        self._folders = [point + path for point in dict.fromkeys(mounts.values())]
-        self._tasks = [f"{folder}/tasks".encode() for folder in self._folders]
+        self._below: dict[str, str] | None = None
+
+    @property
+    def _folders(self) -> list[str]:
+        return [point + self.path for point in dict.fromkeys(self._mounts.values())]
 
     def folder(self, controller: str) -> str | None:
         """Return the folder in a controller's hierarchy, None where it is not mounted."""
@@ -215,7 +220,8 @@ class CgroupV1:
 
     def join_self(self) -> None:
         """Move the calling thread in, by `tasks`: `cgroup.procs` waits for a grace period of RCU."""
-        for tasks in self._tasks:
+        for folder in self._folders:
+            tasks = f"{(self._below or {}).get(folder, folder)}/tasks"
             try:
                 fd = os.open(tasks, os.O_WRONLY | os.O_CLOEXEC)
                 try:
@@ -223,7 +229,7 @@ class CgroupV1:
                 finally:
                     os.close(fd)
             except OSError as error:
-                raise CgroupError(error.errno, f"cannot join {os.fsdecode(tasks)}: {error.strerror}") from error
+                raise CgroupError(error.errno, f"cannot join {tasks}: {error.strerror}") from error
 
     def dir_fd(self) -> int:
         """Return -1: version 1 has no CLONE_INTO_CGROUP."""
@@ -247,7 +253,7 @@ class CgroupV1:
         there = {old: new for old, new in folders.items() if os.path.isdir(new)}
         if not there or (colon and None in points):
             raise CgroupError(errno.ENOENT, f"no cgroup `{path}` below {self.path}")
-        found._tasks = [f"{there.get(folder, folder)}/tasks".encode() for folder in self._folders]
+        found._below = there
         return found
 
     def bring_back(self, pid: int) -> None:

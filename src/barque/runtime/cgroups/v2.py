@@ -71,6 +71,7 @@ class CgroupV2:
     """A folder of the one tree."""
 
     version = 2
+    __slots__ = ("_folder", "_root", "path")
 
     def __init__(self, path: str, root: str) -> None:
         self.path = path

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = [pytest.mark.system, pytest.mark.conformance]
 

@@ -72,7 +72,7 @@ class Box:
             "capabilities": caps,
         }  # fmt: skip
 
-    async def start(self, name, *args, uid=0, resources=None, **options):
+    async def start(self, name, *args, uid=0, resources=None, hooks=None, **options):
         bundle = f"{self.root}/containers/{name}"
         for folder in ("rootfs", "upper", "work"):
             os.makedirs(f"{bundle}/{folder}", exist_ok=True)
@@ -81,7 +81,7 @@ class Box:
         linux = {"namespaces": spaces, "resources": resources or {}, "cgroupsPath": path}
         spec = {
             "ociVersion": "1.0.2", "process": self.process(*args, tty=options.get("tty", False), uid=uid),
-            "root": {"path": "rootfs"}, "mounts": MOUNTS, "linux": linux,
+            "root": {"path": "rootfs"}, "mounts": MOUNTS, "linux": linux, "hooks": hooks or {},
         }  # fmt: skip
         with open(f"{bundle}/config.json", "w") as file:
             json.dump(spec, file)
@@ -345,3 +345,48 @@ async def test_a_network_namespace_is_handed_over_as_a_descriptor(box, runtime):
         await box.start("one", "readlink", "/proc/self/ns/net", netns_fd=netns.fileno(), runtime=runtime)
     await box.event("exit", id="one")
     assert box.log("one").strip() == mine
+
+
+async def test_hooks_of_one_container_hold_up_no_other(box):
+    slow = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat >{box.root}/seen; sleep 2"]}]}
+    starting = asyncio.create_task(box.start("slow", "echo", "later", hooks=slow))
+    await until(lambda: os.path.exists(f"{box.root}/seen"))
+    before = asyncio.get_running_loop().time()
+    await box.start("quick", "echo", "now")
+    await box.event("exit", id="quick")
+    assert asyncio.get_running_loop().time() - before < 1.5
+    assert not starting.done()
+    await starting
+    await box.event("exit", id="slow")
+    assert box.log("slow") == "later\n"
+    with open(f"{box.root}/seen") as file:
+        assert json.load(file)["status"] == "creating"
+
+
+async def test_a_failing_hook_is_named_and_nothing_is_left(box):
+    with pytest.raises(KeeperError, match="error running createRuntime hook #0: exit status 3"):
+        await box.start("one", "true", hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]})
+    await until(lambda: not cgroups_left())
+    await box.start("one", "echo", "again")
+    await box.event("exit", id="one")
+
+
+async def test_a_container_starts_again_at_once_after_its_end(box):
+    for _ in range(5):
+        await box.start("one", "echo", "x")
+        await box.event("exit", id="one")
+        box.events.clear()
+
+
+def private_kib(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+
+async def test_a_container_costs_the_keeper_few_kilobytes(box):
+    for number in range(10):
+        await box.start(f"first{number}", "sleep", "1000")
+    before = private_kib(box.keeper.pid)
+    for number in range(40):
+        await box.start(f"more{number}", "sleep", "1000")
+    assert private_kib(box.keeper.pid) - before < 40 * 6

@@ -73,6 +73,9 @@ class Clock:
         return f"{self._text}{text}Z".encode() if text else f"{self._text[:-1]}Z".encode()
 
 
+_MIDDLES: dict[bytes, bytes] = {}
+
+
 class LineFormat:
     """Lines of one stream of one container."""
 
@@ -88,7 +91,9 @@ class LineFormat:
         tail = f'","stream":"{stream}"'
         if attrs:
             tail += ',"attrs":' + json.dumps(attrs, sort_keys=True, separators=(",", ":"))
-        self._middle = (tail + ',"time":"').encode()
+        # Most containers have the same: one copy serves the keeper of them all.
+        middle = (tail + ',"time":"').encode()
+        self._middle = _MIDDLES.setdefault(middle, middle) if not attrs else middle
 
     def lines(self, text: bytes, stamp: bytes) -> bytes:
         """Return the log lines of text, which ends with a newline."""

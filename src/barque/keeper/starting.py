@@ -243,6 +243,8 @@ class Start:
                 return
             outcome = Failed("init", 0, "the process ended before its program was started")
         self._done = True
+        # No cycle is left: the keeper's memory is given back by counts alone.
+        self._child.defer = None
         self._server.poller.forget(self._child.channel)
         if isinstance(outcome, Failed):
             self._failed(outcome)

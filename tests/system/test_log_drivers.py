@@ -319,4 +319,4 @@ def test_our_command_knows_the_drivers(engine):
     listed = json.loads(engine.docker("info", "-f", "{{json .Plugins.Log}}"))
     assert set(listed) >= {"awslogs", "fluentd", "gcplogs", "gelf", "journald", "json-file", "local", "splunk", "syslog"}
     result = engine.run([sys.executable, "-m", "barque", "run", "--log-driver", "nosuch", "busybox"])
-    assert "logger: no log driver named 'nosuch' is registered" in result.stderr
+    assert 'error looking up logging plugin nosuch: plugin "nosuch" not found' in result.stderr

@@ -342,7 +342,7 @@ def _check_cpu(host: Json, count: int) -> None:
     nano, period, quota = host.get("NanoCpus") or 0, host.get("CpuPeriod") or 0, host.get("CpuQuota") or 0
     if nano and (period or quota):
         which = "CPU Period" if period else "CPU Quota"
-        raise InvalidInputError(f"Conflicting options: Nano CPUs and {which} cannot both be set.")
+        raise InvalidInputError(f"Conflicting options: Nano CPUs and {which} cannot both be set")
     if nano < 0 or nano > count * 1_000_000_000:
         raise InvalidInputError(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
     if period and not 1000 <= period <= 1_000_000:
@@ -354,7 +354,7 @@ def _check_cpu(host: Json, count: int) -> None:
     for key, word in (("CpusetCpus", "cpus"), ("CpusetMems", "memory nodes")):
         text = host.get(key) or ""
         if text and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-            raise InvalidInputError(f"Invalid value {text} for cpuset {word}")
+            raise InvalidInputError(f"Invalid value {text} for cpuset {word}: invalid format: {text}")
         numbers = [int(n) for n in re.findall(r"\d+", text)]
         if key == "CpusetCpus" and numbers and max(numbers) >= count:
             raise InvalidInputError(f"Requested CPUs are not available - requested {text}, available: 0-{count - 1}")

@@ -60,5 +60,5 @@ async def commit(
     finally:
         if frozen and container.status == "paused":
             await pausing.unpause(engine, container)
-    engine.publish(container, "commit", comment=comment, imageID=image.id, imageRef=str(reference or ""))
+    engine.publish(container, "commit", comment=comment, imageID=image.id, imageRef=reference.familiar if reference else "")
     return {"Id": image.id}

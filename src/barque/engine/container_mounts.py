@@ -6,9 +6,10 @@ links out of it and bound on `<bundle>/mounts/<n>` first; that place goes as soo
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine import id_maps
 from barque.engine.container import Container
 from barque.engine.mount_points import guard_root
@@ -149,14 +150,38 @@ def add_id_maps(points: list[Json], user: tuple[int, int]) -> None:
 
 
 async def mount_volume(engine: "Engine", container: Container, point: Json) -> str:
-    """Mount a volume for a container, tell so, and return where it is."""
-    path = await engine.volumes.mount(point["Name"], container.id)
+    """Mount a volume for a container and return where it is.
+
+    Raises:
+        BarqueError: it cannot be mounted.
+    """
+    try:
+        path = await engine.volumes.mount(point["Name"], container.id)
+    except NotFoundError:
+        raise
+    except BarqueError as error:
+        raise BarqueError(f"error while mounting volume '{point['Source']}': {error}") from error
     point["Source"] = path
-    engine.events.publish("volume", "mount", point["Name"], {
-        "driver": point["Driver"], "container": container.id, "destination": point["Destination"],
-        "read/write": "true" if point["RW"] else "false", "propagation": point["Propagation"],
-    })  # fmt: skip
     return path
+
+
+def tell_mounts(engine: "Engine", points: Iterable[Json], container: Container) -> None:
+    """Tell of the volumes among a container's mounts that they are mounted."""
+    for point in points:
+        if point["Type"] == "volume":
+            engine.events.publish("volume", "mount", point["Name"], {
+                "driver": point["Driver"], "container": container.id, "destination": point["Destination"],
+                "read/write": "true" if point["RW"] else "false", "propagation": point["Propagation"],
+            })  # fmt: skip
+
+
+def tell_unmounts(engine: "Engine", points: Iterable[Json], container: Container) -> None:
+    """Tell of the volumes among a container's mounts that they are mounted no longer."""
+    for point in points:
+        if point["Type"] == "volume":
+            engine.events.publish(
+                "volume", "unmount", point["Name"], {"driver": point["Driver"], "container": container.id}
+            )
 
 
 def place(engine: "Engine", container: Container, number: int) -> str:
@@ -224,11 +249,7 @@ def release_places(engine: "Engine", container_id: str) -> None:
 
 
 def release_volumes(engine: "Engine", container: Container) -> None:
-    """Tell that a container which has ended uses its volumes no longer."""
+    """Let go the volumes of a container that has ended."""
     for point in container.row["mounts"]:
-        if point["Type"] == "volume":
-            engine.events.publish(
-                "volume", "unmount", point["Name"], {"driver": point["Driver"], "container": container.id}
-            )
-            if engine.volumes.is_mounted(point["Name"], container.id):
-                engine.spawn(engine.volumes.unmount(point["Name"], container.id))
+        if point["Type"] == "volume" and engine.volumes.is_mounted(point["Name"], container.id):
+            engine.spawn(engine.volumes.unmount(point["Name"], container.id))

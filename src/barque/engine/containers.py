@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.engine import (
     container_files,
     container_streams,
@@ -85,7 +85,10 @@ class Containers:
 
     async def kill(self, ref: str, *, signal: str) -> None:
         """Send a signal to a container."""
-        await self._engine.lifecycle.kill(self._engine.find(ref), signal)
+        try:
+            await self._engine.lifecycle.kill(self._engine.find(ref), signal)
+        except (ConflictError, NotFoundError) as error:
+            raise type(error)(f"cannot kill container: {ref}: {error}") from error
 
     async def pause(self, ref: str) -> None:
         """Freeze a container."""

@@ -229,8 +229,9 @@ class Execs:
             await _read_frames(attachment, output, most)
             await made.done.wait()
         elif attachment is not None and attachment.prelude is not None:
-            async for chunk in attachment.prelude:
-                output += chunk[8:]
+            # It did not begin: what comes is the reason.
+            text = b"".join([chunk[8:] async for chunk in attachment.prelude])
+            raise BarqueError(text.decode(errors="replace").rstrip())
 
     async def _kill(self, made: Exec) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, NotModifiedError
-from barque.engine import endpoints, health, pausing, removal, starting, waiting
+from barque.engine import container_mounts, endpoints, health, pausing, removal, starting, waiting
 from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
@@ -91,6 +91,7 @@ class Lifecycle:
         duration = str(max(ran_ns, 0) // 1_000_000_000)
         engine.publish(container, "die", execDuration=duration, exitCode=str(event["exit_code"]))
         endpoints.publish_events(engine, container, "disconnect")
+        container_mounts.tell_unmounts(engine, container.row["mounts"], container)
         again = self._wants_restart(container, ran_ns)
         if again:
             state["status"] = "restarting"
@@ -133,6 +134,9 @@ class Lifecycle:
             delay = container.back_off
             container.back_off = min(delay * 2, _LONGEST_BACK_OFF_S)
             await asyncio.sleep(delay)
+            if container.restart_task is asyncio.current_task():
+                # A start that has begun is waited for, not cancelled: the keeper would go on with it.
+                container.restart_task = None
             async with container.lock:
                 if container.status != "restarting" or container.state["stopped_by_user"]:
                     return
@@ -177,9 +181,7 @@ class Lifecycle:
         Raises:
             BarqueError: it does not end.
         """
-        self.cancel_restart(container)
-        if container.status == "restarting":
-            self._give_up_restart(container)
+        await self._end_restarts(container)
         if not container.is_running:
             return
         await pausing.thaw(self._engine, container)
@@ -194,9 +196,14 @@ class Lifecycle:
                 raise BarqueError(f"cannot stop container: {container.id}: tried to kill container, "
                                   "but did not receive an exit event") from None  # fmt: skip
         # An exit that raced with us may have asked for a restart before the user's wish was known.
+        await self._end_restarts(container)
+
+    async def _end_restarts(self, container: Container) -> None:
+        """Let no restart come, and wait for one that has begun."""
         self.cancel_restart(container)
-        if container.status == "restarting":
-            self._give_up_restart(container)
+        async with container.lock:
+            if container.status == "restarting":
+                self._give_up_restart(container)
 
     def _give_up_restart(self, container: Container) -> None:
         container.state["status"] = "exited"
@@ -224,10 +231,11 @@ class Lifecycle:
         if not container.is_running:
             if container.status == "restarting":
                 container.state["stopped_by_user"] = True
-                self.cancel_restart(container)
-                self._give_up_restart(container)
-                return
-            raise ConflictError(f"cannot kill container: {container.id}: container {container.id} is not running")
+                await self._end_restarts(container)
+                if not container.is_running:
+                    return
+            else:
+                raise ConflictError(f"container {container.id} is not running")
         stop = parse_signal(container.config.get("StopSignal") or "SIGTERM")
         if number in (signals.SIGKILL, stop):
             container.state["stopped_by_user"] = True
@@ -237,7 +245,7 @@ class Lifecycle:
         try:
             await self._signal(container, number, quiet=False)
         except KeeperError as error:
-            raise ConflictError(f"cannot kill container: {container.id}: {error}") from error
+            raise ConflictError(str(error)) from error
         if number == signals.SIGKILL:
             try:
                 await asyncio.wait_for(container.exited.wait(), 10)

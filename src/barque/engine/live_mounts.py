@@ -57,6 +57,7 @@ async def add(engine: "Engine", container: Container, wish: Json) -> None:
             await container_mounts.make_volume(engine, point)
         if container.is_running:
             await _attach(engine, container, point)
+            container_mounts.tell_mounts(engine, [point], container)
         container.row["mounts"] = sorted([*container.row["mounts"], point], key=lambda p: p["Destination"])
         await _written(engine, container)
     engine.publish(container, "mount", destination=point["Destination"])
@@ -109,9 +110,7 @@ async def remove(engine: "Engine", container: Container, target: str) -> None:
                     raise BarqueError(f"cannot unmount {target} in container {container.id}: {error}") from error
         container.row["mounts"] = [p for p in container.row["mounts"] if p is not point]
         if point["Type"] == "volume" and container.is_running and not _uses(container, point["Name"]):
-            engine.events.publish(
-                "volume", "unmount", point["Name"], {"driver": point["Driver"], "container": container.id}
-            )
+            container_mounts.tell_unmounts(engine, [point], container)
             await engine.volumes.unmount(point["Name"], container.id)
         await _written(engine, container)
         if point["anonymous"]:

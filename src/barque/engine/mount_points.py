@@ -253,7 +253,10 @@ def collect(config: Json, host: Json, points_of: Callable[[str], Iterable[Json]]
             found[point["Destination"]] = point
     tmpfs = {posixpath.normpath(target) for target in host.get("Tmpfs") or {}}
     for target, options in (host.get("Tmpfs") or {}).items():
-        _destination("invalid tmpfs", "tmpfs", target)
+        if not target.startswith("/"):
+            raise InvalidInputError(f"invalid mount path: '{target}' mount path must be absolute")
+        if not posixpath.normpath(target).lstrip("/"):
+            raise InvalidInputError("invalid specification: destination can't be '/'")
         check_tmpfs(options or "")
     wanted: dict[str, Json] = {}
     driver = host.get("VolumeDriver") or ""

@@ -52,7 +52,13 @@ async def start(engine: "Engine", container: Container) -> None:
         StartError: the runtime refused.
         BarqueError: a port is taken, a file is missing.
     """
-    started = await launch(engine, container)
+    try:
+        started = await launch(engine, container)
+    except BaseException:
+        if container.sandbox is not None:
+            endpoints.publish_events(engine, container, "connect")
+            endpoints.publish_events(engine, container, "disconnect")
+        raise
     state = container.state
     state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
                  finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
@@ -60,6 +66,7 @@ async def start(engine: "Engine", container: Container) -> None:
     engine.save(container)
     container.started.set()
     endpoints.publish_events(engine, container, "connect")
+    container_mounts.tell_mounts(engine, container.row["mounts"], container)
     engine.publish(container, "start")
     etc_files.tell_parents(engine, container)
     early = engine.early_exits.pop(container.id, None)

@@ -33,7 +33,8 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
     given = _given(changes)
     merged = {**container.host, **given}
     if "Memory" in given and "MemorySwap" not in given and 0 < (merged.get("MemorySwap") or 0) < given["Memory"]:
-        raise InvalidInputError("Memory limit should be smaller than already set memoryswap limit, "
+        raise InvalidInputError(f"Cannot update container {container.id}: Memory limit should be smaller than "
+                                "already set memoryswap limit, "
                                 "update the memoryswap at the same time")  # fmt: skip
     warnings = check_resources(merged, update=True)
     policy = changes.get("RestartPolicy") or {}

@@ -34,7 +34,9 @@ def check_name(name: str) -> None:
         InvalidInputError: says which names can be.
     """
     if len(name) == 1:
-        raise InvalidInputError("volume name is too short, names should be at least two alphanumeric characters")
+        raise InvalidInputError(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
     if not _NAME.fullmatch(name) or len(name) > 255:
         raise InvalidInputError(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '

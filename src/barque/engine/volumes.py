@@ -68,6 +68,7 @@ class Volumes:
         """Return the volumes that pass the filters."""
         check_known(filters, {"name", "driver", "label", "dangling"})
         used = self._used()
+        dangling = truth("dangling", filters["dangling"][0]) if filters.get("dangling") else None
         shown, warnings = await self._all()
         found = []
         for volume in shown:
@@ -78,7 +79,7 @@ class Volumes:
                 continue
             if filters.get("driver") and volume["Driver"] not in filters["driver"]:
                 continue
-            if filters.get("dangling") and truth("dangling", filters["dangling"][0]) == (name in used):
+            if dangling is not None and dangling == (name in used):
                 continue
             found.append(volume)
         return {"Volumes": found, "Warnings": warnings or None}
@@ -292,7 +293,11 @@ class Volumes:
             ) from error  # fmt: skip
         if not name:
             name, labels = new_id(), {**labels, ANONYMOUS: ""}
-        backend.check(name, options)
+        try:
+            backend.check(name, options)
+        except InvalidInputError as error:
+            text = str(error)
+            raise InvalidInputError(text if text.startswith("create ") else f"create {name}: {text}") from None
         await asyncio.to_thread(backend.create, name, options)
         row = {"name": name, "labels": labels, "options": options, "created_ns": self._now_ns(), "driver": chosen}
         self.rows[name] = row

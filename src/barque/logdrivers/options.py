@@ -68,7 +68,7 @@ def check(driver: str, options: Options, plugins: Callable[[str], bool] = lambda
         _named("error parsing option max-buffer-size", values.size, options["max-buffer-size"])
     if driver not in _KNOWN:
         if not plugins(driver):
-            raise InvalidInputError(f"logger: no log driver named '{driver}' is registered")
+            raise InvalidInputError(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
         return
     known = _KNOWN[driver] | _EVERYWHERE | (_CACHE if is_remote(driver) else set())
     for key in options:

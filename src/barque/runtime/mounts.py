@@ -122,9 +122,10 @@ class FileSystemMount(NamedTuple):
     def run(self, context: Context) -> None:
         """Do it."""
         try:
-            target = open_or_make(context.root, self.destination, folder=True)
+            existed = open_existing(context.root, self.destination)
+            target = existed if existed >= 0 else open_or_make(context.root, self.destination, folder=True)
             try:
-                self._mount(context, target)
+                self._mount(context, target, made=existed < 0)
             finally:
                 os.close(target)
             self._finish(context)
@@ -132,14 +133,15 @@ class FileSystemMount(NamedTuple):
         except OSError as error:
             raise _failed(self.source or self.fstype, self.destination, error) from None
 
-    def _mount(self, context: Context, target: int) -> None:
+    def _mount(self, context: Context, target: int, *, made: bool) -> None:
         data = self.options.data
         flags = self.options.flags & ~_NOT_FOR_NEW
         if self.fstype in ("proc", "sysfs") and not is_folder(target):
             raise KernelError(errno.ENOTDIR, "mount", self.destination)
         copied = -1
         if self.fstype == "tmpfs":
-            if "mode=" not in data:
+            # In a place that was there already it has that folder's mode, else its own: 1777.
+            if "mode=" not in data and not made:
                 mode = stat.S_IMODE(os.fstat(target).st_mode)
                 data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
             if self.options.copy_up and not components(self.destination):

@@ -10,7 +10,7 @@ from unit.logdrivers.facts import facts
 @pytest.mark.parametrize(
     ("driver", "wanted", "words"),
     [
-        ("nosuch", {}, "logger: no log driver named 'nosuch' is registered"),
+        ("nosuch", {}, 'error looking up logging plugin nosuch: plugin "nosuch" not found'),
         ("json-file", {"x": "y"}, "unknown log opt 'x' for json-file log driver"),
         ("json-file", {"max-size": "red"}, "invalid size: 'red'"),
         ("json-file", {"max-file": "0"}, "max-file cannot be less than 1"),

@@ -139,6 +139,16 @@ class BuildKitBackend(Protocol):
     async def open_session(self, headers: dict[str, Names]) -> tuple[asyncio.Protocol, Callable[[], None]]: ...
 
 
+class SecretsBackend(Protocol):
+    """Secrets, or configs."""
+
+    async def list(self, filters: Filters) -> Rows: ...
+    async def inspect(self, ref: str) -> Json: ...
+    async def create(self, spec: Json) -> Json: ...
+    async def update(self, ref: str, spec: Json) -> None: ...
+    async def remove(self, ref: str) -> None: ...
+
+
 class SystemBackend(Protocol):
     """The engine itself."""
 
@@ -177,6 +187,16 @@ class Backend(Protocol):
     @property
     def volumes(self) -> VolumesBackend:
         """Return the engine's volumes."""
+        ...
+
+    @property
+    def secrets(self) -> SecretsBackend:
+        """Return the engine's secrets."""
+        ...
+
+    @property
+    def configs(self) -> SecretsBackend:
+        """Return the engine's configs."""
         ...
 
     @property

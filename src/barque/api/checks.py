@@ -47,6 +47,7 @@ _MOUNT: Schema = {
     "TmpfsOptions": {"SizeBytes": "int", "Mode": "uint", "Options": [["str"]]},
 }  # fmt: skip
 _PORTS: Schema = {"*": [{"HostIp": "str", "HostPort": "str"}]}
+_GIVEN: Schema = {"Source": "str", "Target": "str", "UID": "str", "GID": "str", "Mode": "int"}
 _HOST: Schema = {
     **_RESOURCES,
     "Binds": ["str"], "ContainerIDFile": "str", "LogConfig": {"Type": "str", "Config": {"*": "str"}},
@@ -58,7 +59,7 @@ _HOST: Schema = {
     "PublishAllPorts": "bool", "ReadonlyRootfs": "bool", "SecurityOpt": ["str"], "StorageOpt": {"*": "str"},
     "Tmpfs": {"*": "str"}, "UTSMode": "str", "UsernsMode": "str", "ShmSize": "int", "Sysctls": {"*": "str"},
     "Runtime": "str", "Isolation": "str", "Mounts": [_MOUNT], "MaskedPaths": ["str"], "ReadonlyPaths": ["str"],
-    "Init": "bool", "TimeLimit": "int",
+    "Init": "bool", "TimeLimit": "int", "Secrets": [_GIVEN], "Configs": [_GIVEN],
 }  # fmt: skip
 ENDPOINT: Schema = {
     "IPAMConfig": {"IPv4Address": "str", "IPv6Address": "str", "LinkLocalIPs": ["str"]}, "Links": ["str"],

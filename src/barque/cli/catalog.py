@@ -187,6 +187,20 @@ COMMANDS: dict[str, Command] = {
     "system check": Command(
         "check:check", "[OPTIONS]", (0, 0), "Verify all that the engine keeps on disk, and repair it"
     ),
+    "config create": Command("secrets:create", "[OPTIONS] CONFIG [file|-]", (1, 2), "Keep a config from a file or STDIN"),
+    "config inspect": Command(
+        "secrets:inspect", "[OPTIONS] CONFIG [CONFIG...]", (1, -1), "Display detailed information on one or more configs"
+    ),
+    "config ls": Command("secrets:ls", "[OPTIONS]", (0, 0), "List configs"),
+    "config rm": Command("secrets:rm", "CONFIG [CONFIG...]", (1, -1), "Remove one or more configs"),
+    "config update": Command("secrets:update", "CONFIG [file|-]", (1, 2), "Give a config another value, at once"),
+    "secret create": Command("secrets:create", "[OPTIONS] SECRET [file|-]", (1, 2), "Keep a secret from a file or STDIN"),
+    "secret inspect": Command(
+        "secrets:inspect", "[OPTIONS] SECRET [SECRET...]", (1, -1), "Display detailed information on one or more secrets"
+    ),
+    "secret ls": Command("secrets:ls", "[OPTIONS]", (0, 0), "List secrets"),
+    "secret rm": Command("secrets:rm", "SECRET [SECRET...]", (1, -1), "Remove one or more secrets"),
+    "secret update": Command("secrets:update", "SECRET [file|-]", (1, 2), "Give a secret another value, at once"),
     "system df": Command("disk:df", "[OPTIONS]", (0, 0), "Show disk usage"),
     "system events": Command("events:events", "[OPTIONS]", (0, 0), "Get real time events from the server"),
     "system info": Command("info:info", "[OPTIONS]", (0, 0), "Display system-wide information"),
@@ -224,12 +238,14 @@ COMMANDS: dict[str, Command] = {
 }
 
 GROUPS = {
+    "config": "Manage configs that containers are given",
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage image manifests and manifest lists",
     "mount": "Manage mounts of containers that exist",
     "network": "Manage networks",
     "registry": "Run a registry of images",
+    "secret": "Manage secrets that containers are given",
     "system": "Manage Barque",
     "volume": "Manage volumes",
 }

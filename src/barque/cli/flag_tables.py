@@ -297,6 +297,24 @@ v volume list Bind mount a path or a named volume (SRC:DST[:MODE])
 """,
     "mount ls": f"- format {_FORMAT}",
     "mount rm": "",
+    "config create": "l label list Set a label",
+    "config inspect": f"f format {_FORMAT_PLAIN}",
+    "config ls": f"""
+f filter filter Choose by conditions (e.g. "name=x")
+- format {_FORMAT}
+q quiet bool Only display ids
+""",
+    "config rm": "",
+    "config update": "",
+    "secret create": "l label list Set a label",
+    "secret inspect": f"f format {_FORMAT_PLAIN}",
+    "secret ls": f"""
+f filter filter Choose by conditions (e.g. "name=x")
+- format {_FORMAT}
+q quiet bool Only display ids
+""",
+    "secret rm": "",
+    "secret update": "",
     "volume rename": "",
     "volume update": "- availability string=active Availability of a cluster volume (\"active\", \"pause\", \"drain\")",
     "volume rm": "f force bool Force the removal of one or more volumes",

@@ -89,6 +89,8 @@ q quiet bool Suppress the pull output
 - restart string=no What to do when the container exits
 - rm bool Remove the container and its anonymous volumes when it exits
 - runtime string Runtime to use for the container
+- config list Give a config of the engine (NAME or source=NAME,target=PATH,uid=,gid=,mode=)
+- secret list Give a secret of the engine (NAME or source=NAME,target=PATH,uid=,gid=,mode=)
 - security-opt list Security options
 - shm-size bytes Size of /dev/shm
 - stop-signal string Signal that stops the container

@@ -92,6 +92,22 @@ def _labels(options: Options) -> Json:
     return pairs([line for line in lines if "=" in line] + list(options["label"]))
 
 
+def _given_values(options: Options) -> Json:
+    """Return the secrets and configs that the container is given."""
+    found: Json = {}
+    if not (options["secret"] or options["config"]):
+        return found
+    from barque.cli.secrets import parse_wish
+
+    for flag, field in (("secret", "Secrets"), ("config", "Configs")):
+        for text in options[flag]:
+            try:
+                found.setdefault(field, []).append(parse_wish(text))
+            except ValueError as error:
+                raise InvalidInputError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from error
+    return found
+
+
 def _health(options: Options) -> Json | None:
     periods = ("health-interval", "health-timeout", "health-start-period", "health-start-interval")
     used = options["health-cmd"] or options["health-retries"] or options["health-on-failure"] or any(options[name] for name in periods)
@@ -129,6 +145,7 @@ def _host_config(options: Options, binds: list[str], bindings: Json) -> Json:
         "RestartPolicy": restart_policy(options["restart"]),
         "AutoRemove": bool(options["rm"]),
         "VolumeDriver": options["volume-driver"],
+        **_given_values(options),
         **({"TimeLimit": options["ttl"]} if options["ttl"] else {}),
         "VolumesFrom": options["volumes-from"] or None,
         "ConsoleSize": _console_size(options),

@@ -55,6 +55,8 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     if not (merged.get("Entrypoint") or merged.get("Cmd")):
         raise InvalidInputError("no command specified")
     fill_host(engine, host)
+    engine.secrets.check(host)
+    engine.configs.check(host)
     engine.logs.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
     networking, linked = _check_network(engine, merged, host, networking)

@@ -23,6 +23,7 @@ from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
 from barque.engine.registries import Registries
 from barque.engine.seccomp import SeccompPrograms
+from barque.engine.secrets import Store
 from barque.engine.state import Database
 from barque.engine.system import System
 from barque.engine.time_limits import TimeLimits
@@ -74,6 +75,8 @@ class Engine:
         self.system = System(self)
         self.logs = LogShipping(self)
         self.time_limits = TimeLimits(self)
+        self.secret_rows: dict[str, Json] = {}
+        self.secrets, self.configs = Store(self, "secret"), Store(self, "config")
         self.seccomp = SeccompPrograms(config.seccomp_profile)
         self.init_layer_lock = asyncio.Lock()
         self.log_folders = FolderWatch()
@@ -95,6 +98,7 @@ class Engine:
             os.makedirs(folder, mode=mode, exist_ok=True)
         self.database = Database(f"{config.data_root}/state.db")
         self._load_id()
+        self.secret_rows = self.database.load("secret")
         self.snapshots = open_snapshots(f"{config.data_root}/snapshots", config.storage_driver)
         self.image_store = open_store(config.data_root, self.snapshots)
         self.images = Images(self.image_store, self._images_in_use, self.events.publish)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
-from barque.engine import container_mounts, endpoints, etc_files, health, links, log_shipping, resources, spec
+from barque.engine import container_mounts, endpoints, etc_files, health, links, log_shipping, resources, secrets, spec
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
 from barque.keeper.client import KeeperError
@@ -92,6 +92,7 @@ async def launch(engine: "Engine", container: Container, root_options: tuple[str
     endpoint_fd, network_path = _connect(engine, container)
     try:
         points = await container_mounts.prepare(engine, container)
+        points += secrets.give(engine, container)
         surroundings = _surroundings(engine, container, points, network_path)
         await _begin_log(engine, container)
         return await _launch(engine, container, surroundings, endpoint_fd, root_options)
@@ -263,6 +264,7 @@ def clean(engine: "Engine", container: Container) -> None:
     """Take back what a start made on the host."""
     container_mounts.release_places(engine, container.id)
     container_mounts.release_volumes(engine, container)
+    secrets.take(engine, container)
     engine.logs.ended(container)
     if container.host.get("IpcMode") == "shareable":
         path = f"{engine.bundle(container.id)}/shm"

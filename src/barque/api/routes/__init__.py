@@ -11,6 +11,7 @@ from barque.api.routes import (
     mounts,
     networks,
     registries,
+    secrets,
     streams,
     system,
     unsupported,
@@ -20,6 +21,6 @@ from barque.api.routes import (
 
 def add_all(table: Table) -> None:
     """Add every route to the table; the first that fits a path wins."""
-    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, mounts,
+    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, mounts, secrets,
                    build, buildkit, unsupported):  # fmt: skip
         module.add(table)

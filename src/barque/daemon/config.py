@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 
-from barque.daemon.options import Options
+from barque.daemon.options import Options, firewall_mark
 from barque.engine.config import EngineConfig
 from barque.network.model import NetworkOptions
 
@@ -30,6 +30,11 @@ def network_options(options: Options) -> NetworkOptions:
         ip6tables=options["ip6tables"],
         userland_proxy=options["userland-proxy"],
         host_ip="" if options["ip"] == "0.0.0.0" and "ip" not in options.given else options["ip"],
+        default_gateway6=options["default-gateway-v6"],
+        firewall="respect-host" if options["respect-host-firewall"] else "",
+        direct_routing=options["allow-direct-routing"],
+        accept_mark=firewall_mark(options["bridge-accept-fwmark"]) if options["bridge-accept-fwmark"] else None,
+        default_network_options=options["default-network-opt"],
         default_address_pools=tuple((pool["base"], pool["size"]) for pool in options["default-address-pool"]),
     )
 

@@ -3,6 +3,7 @@
 A flag that is known but not supported is refused by name instead of being taken and forgotten.
 """
 
+import ipaddress
 from typing import Any, NamedTuple
 
 
@@ -13,7 +14,7 @@ class DaemonError(Exception):
 class Flag(NamedTuple):
     """One option.
 
-    `kind` is one of bool, str, int, list, map (key=value), ulimits, runtimes, pools. `key` is its
+    `kind` is one of bool, str, int, list, map (key=value), ulimits, runtimes, pools, driver-opts. `key` is its
     name in daemon.json, empty for those that only a command line has.
     """
 
@@ -33,9 +34,11 @@ def _flag(name: str, kind: str, default: Any, text: str, **more: Any) -> Flag:
 FLAGS = (
     _flag("add-runtime", "runtimes", {}, "Register an additional OCI runtime (name=path)", key="runtimes",
           reloadable=True),
+    _flag("allow-direct-routing", "bool", False, "Let other machines reach published ports at containers' addresses"),
     _flag("bip", "str", "", "IPv4 address of the default bridge"),
     _flag("bip6", "str", "", "IPv6 address of the default bridge"),
     _flag("bridge", "str", "", "Name of the default bridge, or none", short="b"),
+    _flag("bridge-accept-fwmark", "str", "", "Packets with this firewall mark reach all containers (mark[/mask])"),
     _flag("cgroup-parent", "str", "", "Parent control group of all containers"),
     _flag("config-file", "str", "/etc/barque/daemon.json", "Configuration file", key=""),
     _flag("data-root", "str", "/var/lib/barque", "Root folder of persistent state"),
@@ -44,7 +47,10 @@ FLAGS = (
           key="default-address-pools"),
     _flag("default-cgroupns-mode", "str", "", "Default mode of cgroup namespaces (host or private)"),
     _flag("default-gateway", "str", "", "Default gateway of containers on the default bridge"),
+    _flag("default-gateway-v6", "str", "", "Default IPv6 gateway of containers on the default bridge"),
     _flag("default-ipc-mode", "str", "private", "Default mode of ipc namespaces (shareable or private)"),
+    _flag("default-network-opt", "driver-opts", {}, "Default options of new networks (driver=key=value)",
+          key="default-network-opts"),
     _flag("default-runtime", "str", "barque", "Default OCI runtime of containers", reloadable=True),
     _flag("default-shm-size", "size", 64 << 20, "Default size of /dev/shm"),
     _flag("default-ulimit", "ulimits", {}, "Default ulimits of containers (name=soft[:hard])", key="default-ulimits"),
@@ -92,6 +98,7 @@ FLAGS = (
     _flag("registry-certs", "list", ["/etc/barque/certs.d", "/etc/docker/certs.d"],
           "Folders with a folder of certificates for each registry"),
     _flag("registry-mirror", "list", [], "Preferred mirrors of Docker Hub, or of any registry ([REGISTRY=]URL)", key="registry-mirrors", reloadable=True),
+    _flag("respect-host-firewall", "bool", False, "Published ports obey the host's own rules for incoming packets"),
     _flag("seccomp-profile", "str", "", "Path of a seccomp profile, builtin or unconfined"),
     _flag("shutdown-timeout", "int", 15, "Seconds that containers get to stop with the daemon", reloadable=True),
     _flag("storage-driver", "str", "", "Storage driver (erofs or overlay2)", short="s"),
@@ -107,12 +114,10 @@ FLAGS = (
 
 UNSUPPORTED = frozenset(
     [
-        "allow-direct-routing",
         "allow-nondistributable-artifacts",
         "api-cors-header",
         "authorization-plugin",
         "authorization-plugins",
-        "bridge-accept-fwmark",
         "builder",
         "cdi-spec-dir",
         "cdi-spec-dirs",
@@ -123,9 +128,6 @@ UNSUPPORTED = frozenset(
         "cpu-rt-period",
         "cpu-rt-runtime",
         "cri-containerd",
-        "default-gateway-v6",
-        "default-network-opt",
-        "default-network-opts",
         "feature",
         "features",
         "ip-forward-no-drop",
@@ -205,6 +207,10 @@ def _take(values: dict[str, Any], flag: Flag, text: str, shown: str) -> None:
                 values[flag.name] = text
             case "list":
                 values.setdefault(flag.name, []).extend(_items(flag, text))
+            case "driver-opts":
+                name, value = _pair(flag, text)
+                key, _, setting = value.partition("=")
+                values.setdefault(flag.name, {}).setdefault(name, {})[key] = setting
             case "pools":
                 values.setdefault(flag.name, []).append(_pool(text))
             case _:
@@ -256,7 +262,19 @@ def _pool(text: str) -> dict[str, Any]:
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     if set(fields) != {"base", "size"} or not fields["size"].isdigit():
         raise ValueError("invalid address pool: must be base=CIDR,size=NUMBER")
-    return {"base": fields["base"], "size": int(fields["size"])}
+    return checked_pool({"base": fields["base"], "size": int(fields["size"])})
+
+
+def checked_pool(pool: dict[str, Any]) -> dict[str, Any]:
+    """Return a pool of subnets that can be one.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    base = ipaddress.ip_network(pool["base"])
+    if not base.prefixlen <= pool["size"] <= base.max_prefixlen:
+        raise ValueError(f"invalid address pool: {base} has no subnets with a prefix of {pool['size']} bits")
+    return pool
 
 
 def _pair(flag: Flag, text: str) -> tuple[str, Any]:
@@ -280,7 +298,7 @@ def usage() -> str:
              "Options:"]  # fmt: skip
     shown = {
         "bool": "", "int": "int", "size": "bytes", "str": "string", "list": "list", "map": "map",
-        "ulimits": "ulimit", "runtimes": "runtime", "pools": "pool-options",
+        "ulimits": "ulimit", "runtimes": "runtime", "pools": "pool-options", "driver-opts": "mapmap",
     }  # fmt: skip
     for flag in FLAGS:
         short = f"-{flag.short}," if flag.short else "   "

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from barque.base.errors import InvalidInputError
-from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, parse_argv, size_bytes
+from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, checked_pool, parse_argv, size_bytes
 from barque.distribution.settings import mirrors_of
 
 Json = dict[str, Any]
@@ -13,6 +13,7 @@ Json = dict[str, Any]
 _FILE_TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "bool"), "int": (int, "int"), "str": (str, "string"), "list": (list, "[]string"),
     "map": (dict, "map[string]string"), "ulimits": (dict, "map"), "runtimes": (dict, "map"), "pools": (list, "[]"),
+    "driver-opts": (dict, "map[string]map[string]string"),
 }  # fmt: skip
 _STORAGE_DRIVERS = ("erofs", "overlay2", "overlayfs")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -149,6 +150,8 @@ def _file_value(flag: Flag, key: str, value: Any) -> Any:
         raise _wrong_type(key, value, shown)
     if flag.kind == "ulimits" and isinstance(value, dict):
         return {name: _ulimit(name, item) for name, item in value.items()}
+    if flag.kind == "driver-opts":
+        return _driver_options(key, value)
     if flag.kind == "pools" and isinstance(value, list):
         return [_pool(item) for item in value]
     return value
@@ -160,8 +163,18 @@ def _wrong_type(key: str, value: Any, wanted: str) -> DaemonError:
 
 def _pool(item: Any) -> Json:
     if isinstance(item, dict) and isinstance(item.get("base"), str) and isinstance(item.get("size"), int):
-        return item
+        try:
+            return checked_pool(item)
+        except ValueError as error:
+            raise DaemonError(f"invalid default-address-pools entry: {error}") from None
     raise DaemonError("invalid default-address-pools entry: wants base and size")
+
+
+def _driver_options(key: str, value: Any) -> dict[str, dict[str, str]]:
+    for options in value.values():
+        if not isinstance(options, dict) or not all(isinstance(item, str) for item in options.values()):
+            raise _wrong_type(key, options, "map[string]string")
+    return value  # type: ignore[no-any-return]
 
 
 def _ulimit(name: str, item: Any) -> Json:
@@ -198,6 +211,19 @@ def check(values: dict[str, Any]) -> None:
     _check_registries(values)
 
 
+def firewall_mark(text: str) -> tuple[int, int]:
+    """Return mark and mask of `1`, `0x1` or `0x1/0x3`.
+
+    Raises:
+        ValueError: it is none, or more than 32 bits.
+    """
+    mark, slash, mask = text.partition("/")
+    found = int(mark, 0), int(mask, 0) if slash else 0xFFFFFFFF
+    if not all(0 <= number < 1 << 32 for number in found):
+        raise ValueError(text)
+    return found
+
+
 def _check_modes(values: dict[str, Any]) -> None:
     if values["default-ipc-mode"] not in ("private", "shareable"):
         raise DaemonError(f"configured default-ipc-mode ({values['default-ipc-mode']}) is invalid")
@@ -207,6 +233,11 @@ def _check_modes(values: dict[str, Any]) -> None:
         raise DaemonError("cannot specify both --bip and --bridge=none")
     if values["bridge"] and values["bip"]:
         raise DaemonError("You specified -b & --bip, mutually exclusive options. Please specify only one")
+    if values["bridge-accept-fwmark"]:
+        try:
+            firewall_mark(values["bridge-accept-fwmark"])
+        except ValueError:
+            raise DaemonError(f"invalid firewall mark: {values['bridge-accept-fwmark']}: want mark or mark/mask") from None
     if not 0 <= values["mtu"] <= 65535:
         raise DaemonError(f"invalid default MTU: {values['mtu']}")
     for name in ("data-root", "exec-root", "pidfile"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.engine import resources, spec
+from barque.engine import links, resources, spec
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
 from barque.engine.rootfiles import user_of_process
@@ -184,7 +184,7 @@ class Execs:
 
     def _describe(self, container: Container, config: Json, user: ExecUser, *, tty: bool) -> Json:
         host = container.host
-        env = {"Env": _merged(container.config.get("Env") or [], config.get("Env") or [])}
+        env = {"Env": _merged(links.with_variables(self._engine, container), config.get("Env") or [])}
         names = spec.capabilities({"Privileged": True} if config.get("Privileged") else host)
         process: Json = {
             "args": config["Cmd"],

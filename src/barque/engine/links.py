@@ -111,14 +111,21 @@ def hosts_entries(engine: "Engine", container: Container) -> list[tuple[str, str
 
 
 def environment(engine: "Engine", container: Container) -> list[str]:
-    """Return the variables that links bring."""
+    """Return the variables that links to running containers bring."""
     found: list[str] = []
-    for child, alias in children(engine, container):
-        endpoint = child.sandbox.named("bridge") if child.sandbox else None
-        if endpoint is not None:
+    for child_id, alias in container.row.get("links") or ():
+        child = engine.containers_by_id.get(child_id)
+        endpoint = child.sandbox.named("bridge") if child is not None and child.sandbox else None
+        if child is not None and endpoint is not None:
             exposed = list(child.config.get("ExposedPorts") or ())
             found += variables(f"/{container.name}/{alias}", endpoint.ip, exposed, child.config.get("Env") or [])
     return found
+
+
+def with_variables(engine: "Engine", container: Container) -> list[str]:
+    """Return a container's environment, with what its links bring in front."""
+    own = container.config.get("Env") or []
+    return [*environment(engine, container), *own] if container.row.get("links") else own
 
 
 def variables(name: str, address: str, exposed: list[str], env: list[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """The userland proxy: carries published ports that the firewall cannot lead into a container.
 
 That is IPv6 clients ([::] and ::1) of a container that has IPv4 only, and everything where the
-firewall is switched off. It serves the sockets that reserve the ports; their owner closes them.
+firewall is switched off or the host's own rules are to hold. It serves the sockets that reserve the
+ports; their owner closes them, right after stop().
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from barque.network.publish import Proxied
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16
+_DATAGRAM_BYTES = 65535
+_AT_ONCE = 64
 _UDP_IDLE_S = 90.0
 _MAX_UDP_CLIENTS = 4096
 
@@ -26,58 +29,66 @@ class PortProxy:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._tasks: dict[str, dict[PortBinding, asyncio.Task[None]]] = {}
+        self._served: dict[str, dict[PortBinding, _Streams | _Datagrams]] = {}
 
     def start(self, container_id: str, sockets: list[Proxied]) -> None:
         """Serve a container's sockets; called in the event loop's thread."""
-        serve = {"tcp": _serve_stream, "sctp": _serve_stream, "udp": _serve_datagrams}
-        tasks = self._tasks.setdefault(container_id, {})
+        served = self._served.setdefault(container_id, {})
         for item in sockets:
-            binding = item.reservation.binding
-            tasks[binding] = asyncio.get_running_loop().create_task(
-                serve[binding.protocol](item), name=f"port-proxy-{container_id}"
-            )
+            kind = _Datagrams if item.reservation.binding.protocol == "udp" else _Streams
+            served[item.reservation.binding] = kind(item)
 
     def stop(self, container_id: str, bindings: Collection[PortBinding] | None = None) -> None:
         """Stop serving these ports of a container, or all, and cut their proxied connections."""
-        tasks = self._tasks.get(container_id, {})
-        for binding in list(tasks):
+        served = self._served.get(container_id, {})
+        for binding in list(served):
             if bindings is None or binding in bindings:
-                tasks.pop(binding).cancel()
-        if not tasks:
-            self._tasks.pop(container_id, None)
+                served.pop(binding).stop()
+        if not served:
+            self._served.pop(container_id, None)
 
 
-def _listening_copy(item: Proxied) -> socket.socket:
-    copy = item.reservation.sock.dup()
-    copy.setblocking(False)
-    return copy
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-async def _serve_stream(item: Proxied) -> None:
-    loop = asyncio.get_running_loop()
-    carried: set[asyncio.Task[None]] = set()
-    with _listening_copy(item) as listener:
-        try:
-            while True:
-                try:
-                    client, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    log.warning("port %d: %s", item.reservation.binding.host_port, error)
-                    await asyncio.sleep(0.1)
-                    continue
-                task = loop.create_task(_carry(client, (item.address, item.port)))
-                carried.add(task)
-                task.add_done_callback(carried.discard)
-        finally:
-            for task in carried:
-                task.cancel()
+class _Streams:
+    """One listening socket; each client has a task."""
+
+    def __init__(self, item: Proxied) -> None:
+        self._item = item
+        self._loop = asyncio.get_running_loop()
+        self._carried: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        self._fd = item.reservation.sock.fileno()
+        self._loop.add_reader(self._fd, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                client, _ = self._item.reservation.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("port %d: %s", self._item.reservation.binding.host_port, error)
+                self._loop.remove_reader(self._fd)
+                self._again = self._loop.call_later(0.1, self._loop.add_reader, self._fd, self._accept)
+                return
+            task = self._loop.create_task(_carry(client, (self._item.address, self._item.port)))
+            self._carried.add(task)
+            task.add_done_callback(self._carried.discard)
+
+    def stop(self) -> None:
+        self._loop.remove_reader(self._fd)
+        if self._again is not None:
+            self._again.cancel()
+        for task in self._carried:
+            task.cancel()
 
 
 async def _carry(client: socket.socket, target: tuple[str, int]) -> None:
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-    with client, socket.socket(family, socket.SOCK_STREAM) as inner:
+    with client, socket.socket(_family(target[0]), socket.SOCK_STREAM) as inner:
         client.setblocking(False)
         inner.setblocking(False)
         try:
@@ -96,77 +107,71 @@ async def _pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-class _Relay(asyncio.DatagramProtocol):
-    """The container's side of one UDP client."""
+class _Datagrams:
+    """One published UDP socket: a socket of its own towards the container for each client."""
 
-    def __init__(self, front: asyncio.DatagramTransport, client: Any) -> None:
-        self.front, self.client = front, client
-        self.back: asyncio.DatagramTransport | None = None
-        self.waiting: list[bytes] = []
-        self.used_at = 0.0
+    def __init__(self, item: Proxied) -> None:
+        self._item = item
+        self._front = item.reservation.sock
+        self._fd = self._front.fileno()
+        self._loop = asyncio.get_running_loop()
+        self._relays: dict[Any, tuple[socket.socket, float]] = {}
+        self._loop.add_reader(self._fd, self._from_client)
+        self._timer = self._loop.call_later(_UDP_IDLE_S, self._drop_idle)
 
-    def connection_made(self, transport: Any) -> None:
-        self.back = transport
-        for data in self.waiting:
-            transport.sendto(data)
-        self.waiting.clear()
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.front.sendto(data, self.client)
-
-    def error_received(self, exc: Exception) -> None:
-        """Ignore: the client sees no answer, as with a closed port."""
-
-
-class _Front(asyncio.DatagramProtocol):
-    """The published side: one relay per client address."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self.target = target
-        self.relays: dict[Any, _Relay] = {}
-        self.pending: set[asyncio.Task[Any]] = set()
-        self.transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        loop = asyncio.get_running_loop()
-        relay = self.relays.get(addr)
-        if relay is None:
-            if len(self.relays) >= _MAX_UDP_CLIENTS or self.transport is None:
+    def _from_client(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                data, client = self._front.recvfrom(_DATAGRAM_BYTES)
+            except OSError:
                 return
-            relay = self.relays[addr] = _Relay(self.transport, addr)
-            opened: Any = loop.create_datagram_endpoint(
-                lambda made=relay: made,  # type: ignore[misc]
-                remote_addr=self.target,
-            )
-            task = loop.create_task(opened)
-            self.pending.add(task)
-            task.add_done_callback(self.pending.discard)
-        relay.used_at = loop.time()
-        if relay.back is None:
-            relay.waiting.append(data)
-        else:
-            relay.back.sendto(data)
+            relay = self._relay(client)
+            if relay is not None:
+                with contextlib.suppress(OSError):
+                    relay.send(data)
 
-    def drop_idle(self, before: float) -> None:
-        """Close relays not used since `before`, in the loop's time."""
-        for client, relay in list(self.relays.items()):
-            if relay.used_at < before:
-                del self.relays[client]
-                if relay.back is not None:
-                    relay.back.close()
+    def _relay(self, client: Any) -> socket.socket | None:
+        known = self._relays.get(client)
+        if known is not None:
+            self._relays[client] = (known[0], self._loop.time())
+            return known[0]
+        if len(self._relays) >= _MAX_UDP_CLIENTS:
+            return None
+        try:
+            back = socket.socket(_family(self._item.address), socket.SOCK_DGRAM)
+        except OSError:
+            return None
+        back.setblocking(False)
+        with contextlib.suppress(OSError):
+            back.connect((self._item.address, self._item.port))
+        self._relays[client] = (back, self._loop.time())
+        self._loop.add_reader(back.fileno(), self._from_container, back, client)
+        return back
 
+    def _from_container(self, back: socket.socket, client: Any) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                data = back.recv(_DATAGRAM_BYTES)
+            except OSError:
+                # Nothing more, or the container's port is closed: the client sees no answer.
+                return
+            with contextlib.suppress(OSError):
+                self._front.sendto(data, client)
 
-async def _serve_datagrams(item: Proxied) -> None:
-    loop = asyncio.get_running_loop()
-    front = _Front((item.address, item.port))
-    transport, _ = await loop.create_datagram_endpoint(lambda: front, sock=_listening_copy(item))
-    try:
-        while True:
-            await asyncio.sleep(_UDP_IDLE_S)
-            front.drop_idle(loop.time() - _UDP_IDLE_S)
-    finally:
-        front.drop_idle(loop.time() + 1)
-        transport.close()
+    def _drop_idle(self) -> None:
+        limit = self._loop.time() - _UDP_IDLE_S
+        for client, (back, used_at) in list(self._relays.items()):
+            if used_at < limit:
+                self._close(client, back)
+        self._timer = self._loop.call_later(_UDP_IDLE_S, self._drop_idle)
+
+    def _close(self, client: Any, back: socket.socket) -> None:
+        del self._relays[client]
+        self._loop.remove_reader(back.fileno())
+        back.close()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+        for client, (back, _) in list(self._relays.items()):
+            self._close(client, back)

@@ -190,7 +190,7 @@ def _config(engine: "Engine", container: Container) -> Json:
     """Return Config with the variables that links bring."""
     if not container.row.get("links"):
         return container.config
-    return {**container.config, "Env": [*links.environment(engine, container), *(container.config.get("Env") or [])]}
+    return {**container.config, "Env": links.with_variables(engine, container)}
 
 
 def _surroundings(engine: "Engine", container: Container, points: list[Json], network_path: str) -> spec.Surroundings:

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from barque.kernel.netlink import codec
 from barque.kernel.netlink.codec import Request
 
-NFPROTO_INET = 1
+NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 AF_INET, AF_INET6 = 2, 10
 NF_DROP, NF_ACCEPT, NFT_RETURN = 0, 1, -5
 
 HOOK_PREROUTING, HOOK_INPUT, HOOK_FORWARD, HOOK_OUTPUT, HOOK_POSTROUTING = range(5)
 
 # nft's numbers of data types (include/datatype.h of nftables).
-TYPE_IPADDR, TYPE_IP6ADDR, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_IFNAME = 7, 8, 12, 13, 41
+TYPE_IPADDR, TYPE_IP6ADDR, TYPE_ETHER, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_IFNAME = 7, 8, 9, 12, 13, 41
 TYPE_VERDICT = 0xFFFFFF00
 IFNAME_BYTES = 16
 
@@ -27,7 +27,7 @@ CT_STATE, CT_STATUS = 0, 2
 CT_ESTABLISHED_RELATED = 0x6
 CT_STATUS_DNAT = 0x20
 
-META_OIF, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 5, 6, 7, 15, 16
+META_PROTOCOL, META_MARK, META_OIF, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 1, 3, 5, 6, 7, 15, 16
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE = 0, 2, 3, 4, 6, 7
@@ -45,18 +45,18 @@ class Set(NamedTuple):
     data_bytes: int = 0
 
 
-def _request(kind: int, flags: int, *parts: bytes) -> Request:
-    return Request(_SUBSYSTEM | kind, flags, struct.pack("!BBH", NFPROTO_INET, 0, 0) + b"".join(parts))
+def _request(kind: int, flags: int, *parts: bytes, family: int = NFPROTO_INET) -> Request:
+    return Request(_SUBSYSTEM | kind, flags, struct.pack("!BBH", family, 0, 0) + b"".join(parts))
 
 
-def add_table(name: str) -> Request:
+def add_table(name: str, family: int = NFPROTO_INET) -> Request:
     """Make a table unless it is there."""
-    return _request(_NEWTABLE, codec.NLM_F_CREATE, codec.text(1, name), codec.be32(2, 0))
+    return _request(_NEWTABLE, codec.NLM_F_CREATE, codec.text(1, name), codec.be32(2, 0), family=family)
 
 
-def ask_rules(table: str) -> tuple[int, bytes]:
+def ask_rules(table: str, family: int = NFPROTO_INET) -> tuple[int, bytes]:
     """Return kind and body of a question after all rules of a table; there are none where there is no table."""
-    asked = _request(_GETRULE, 0, codec.text(1, table))
+    asked = _request(_GETRULE, 0, codec.text(1, table), family=family)
     return asked.kind, asked.body
 
 
@@ -95,12 +95,14 @@ def is_rule(request: Request) -> bool:
     return request.kind == _SUBSYSTEM | _NEWRULE
 
 
-def remove_table(name: str) -> Request:
+def remove_table(name: str, family: int = NFPROTO_INET) -> Request:
     """Delete a table with all in it."""
-    return _request(_DELTABLE, 0, codec.text(1, name))
+    return _request(_DELTABLE, 0, codec.text(1, name), family=family)
 
 
-def add_chain(table: str, name: str, kind: str, hook: int, priority: int) -> Request:
+def add_chain(
+    table: str, name: str, kind: str, hook: int, priority: int, family: int = NFPROTO_INET
+) -> Request:
     """Make a base chain ("nat" or "filter") that accepts what no rule decides."""
     return _request(
         _NEWCHAIN,
@@ -110,14 +112,17 @@ def add_chain(table: str, name: str, kind: str, hook: int, priority: int) -> Req
         codec.nested(4, codec.be32(1, hook), codec.be32(2, priority)),
         codec.be32(5, NF_ACCEPT),
         codec.text(7, kind),
+        family=family,
     )
 
 
-def add_rule(table: str, chain: str, *expressions: bytes) -> Request:
+def add_rule(table: str, chain: str, *expressions: bytes, family: int = NFPROTO_INET) -> Request:
     """Append a rule."""
     listed = b"".join(codec.nested(1, item) for item in expressions)
     flags = codec.NLM_F_CREATE | codec.NLM_F_APPEND
-    return _request(_NEWRULE, flags, codec.text(1, table), codec.text(2, chain), codec.nested(4, listed))
+    return _request(
+        _NEWRULE, flags, codec.text(1, table), codec.text(2, chain), codec.nested(4, listed), family=family
+    )
 
 
 def _joined(types: Iterable[int]) -> int:
@@ -127,7 +132,7 @@ def _joined(types: Iterable[int]) -> int:
     return number
 
 
-def add_set(table: str, made: Set, number: int) -> Request:
+def add_set(table: str, made: Set, number: int, family: int = NFPROTO_INET) -> Request:
     """Make a set or map; number is unique within the batch."""
     parts = [codec.text(1, table), codec.text(2, made.name)]
     parts.append(codec.be32(3, _MAP if made.data_types else 0))
@@ -140,7 +145,7 @@ def add_set(table: str, made: Set, number: int) -> Request:
     if made.key_types == (TYPE_IFNAME,):
         # Only for nft's listing: the key is text, not a number in network byte order.
         parts.append(codec.attribute(13, bytes((0, 4)) + struct.pack("=I", 1)))
-    return _request(_NEWSET, codec.NLM_F_CREATE, *parts)
+    return _request(_NEWSET, codec.NLM_F_CREATE, *parts, family=family)
 
 
 def _elements(table: str, name: str, keys: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -148,14 +153,16 @@ def _elements(table: str, name: str, keys: Iterable[tuple[bytes, bytes]]) -> byt
     return codec.text(1, table) + codec.text(2, name) + codec.nested(3, listed)
 
 
-def add_elements(table: str, name: str, items: Iterable[tuple[bytes, bytes]]) -> Request:
+def add_elements(
+    table: str, name: str, items: Iterable[tuple[bytes, bytes]], family: int = NFPROTO_INET
+) -> Request:
     """Add elements (key, data) to a set (data is empty) or map (see `value` and `verdict_data`)."""
-    return _request(_NEWSETELEM, codec.NLM_F_CREATE, _elements(table, name, items))
+    return _request(_NEWSETELEM, codec.NLM_F_CREATE, _elements(table, name, items), family=family)
 
 
-def remove_elements(table: str, name: str, keys: Iterable[bytes]) -> Request:
+def remove_elements(table: str, name: str, keys: Iterable[bytes], family: int = NFPROTO_INET) -> Request:
     """Remove elements by their keys."""
-    return _request(_DELSETELEM, 0, _elements(table, name, ((key, b"") for key in keys)))
+    return _request(_DELSETELEM, 0, _elements(table, name, ((key, b"") for key in keys)), family=family)
 
 
 def value(data: bytes) -> bytes:
@@ -183,7 +190,7 @@ def meta(key: int, register: int) -> bytes:
 
 
 def payload(base: int, offset: int, size: int, register: int) -> bytes:
-    """Load bytes of the network (base 1) or transport (base 2) header."""
+    """Load bytes of the link (base 0), network (base 1) or transport (base 2) header."""
     return _expression(
         "payload",
         codec.be32(1, register),
@@ -234,9 +241,11 @@ def mask(register: int, bits: bytes) -> bytes:
     )
 
 
-def lookup(name: str, register: int, result: int | None = None) -> bytes:
+def lookup(name: str, register: int, result: int | None = None, *, inverted: bool = False) -> bytes:
     """Look a key up: in a set (result None), else load a map's data (0: follow its verdict)."""
     parts = [codec.text(1, name), codec.be32(2, register)]
+    if inverted:
+        parts.append(codec.be32(5, 1))
     if result is not None:
         parts.append(codec.be32(3, result))
     return _expression("lookup", *parts)

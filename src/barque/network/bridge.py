@@ -148,6 +148,22 @@ def open_ways(bridge: Bridge, options: NetworkOptions) -> None:
         log.info("switched on IPv6 forwarding, which containers need to reach other networks")
 
 
+def firewall_sees_frames() -> bool:
+    """Tell whether frames that a bridge passes on go through the firewall, which then keeps containers apart.
+
+    Where they do, ports may not be isolated as well: what the firewall leads back into the bridge it came
+    from does not pass through the machine then, and would be dropped.
+    """
+    for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+        try:
+            with open(f"/proc/sys/net/bridge/{name}", encoding="ascii") as file:
+                if file.read().strip() != "1":
+                    return False
+        except OSError:
+            return False
+    return True
+
+
 def write_sysctl(name: str, value: str) -> bool:
     """Set a kernel switch; return whether it had another value."""
     path = f"/proc/sys/{name}"

@@ -179,6 +179,9 @@ class Catalog:
             return made, ""
         if wanted.config_from:
             wanted = request.apply_config(wanted, self._configuration(wanted.config_from))
+        else:
+            defaults = self.options.default_network_options.get(wanted.driver, {})
+            wanted = wanted._replace(options={**defaults, **wanted.options})
         driver = self._drivers[wanted.driver]
         wanted = driver.prepare(wanted)
         routes = tuple(route.destinations(self._connection))
@@ -340,4 +343,5 @@ def _subnets(bridge: bridges.Bridge, options: NetworkOptions) -> Iterable[Subnet
     yield Subnet(str(subnet), options.fixed_cidr, bridge.address, auxiliary)
     if bridge.address6:
         subnet6 = ipaddress.ip_network((bridge.address6, bridge.prefix_length6), strict=False)
-        yield Subnet(str(subnet6), options.fixed_cidr_v6, bridge.address6)
+        auxiliary = {"DefaultGatewayIPv6": options.default_gateway6} if options.default_gateway6 else {}
+        yield Subnet(str(subnet6), options.fixed_cidr_v6, bridge.address6, auxiliary)

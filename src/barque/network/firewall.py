@@ -86,14 +86,26 @@ class Forward(NamedTuple):
 class Firewall:
     """The table of one engine; every change is one transaction."""
 
-    def __init__(self, table: str) -> None:
-        """Open the socket; nothing is changed yet."""
+    def __init__(self, table: str, accept_mark: tuple[int, int] | None = None) -> None:
+        """Open the socket; nothing is changed yet. Packets with this mark (and mask) may go everywhere."""
         self.table = table
+        self._mark = accept_mark
         self._connection = Connection(NETLINK_NETFILTER)
 
     def close(self) -> None:
         """Close the socket; the table stays."""
         self._connection.close()
+
+    def dropping_others(self) -> list[tuple[str, str, str]]:
+        """Return family, table and chain of others' chains that drop forwarded packets by their policy."""
+        families = {1: "inet", 2: "ip", 10: "ip6"}
+        found = []
+        for payload in self._connection.dump(*nft.ask_chains()):
+            chain = nft.read_base_chain(payload)
+            if chain is not None and chain.family in families and chain.hook == nft.HOOK_FORWARD \
+                    and chain.policy == nft.NF_DROP and chain.table != self.table:  # fmt: skip
+                found.append((families[chain.family], chain.table, chain.name))
+        return found
 
     def is_whole(self) -> bool:
         """Tell whether the table is there with all its rules."""
@@ -103,7 +115,7 @@ class Firewall:
             if error.errno == errno.ENOENT:
                 return False
             raise
-        return len(found) == sum(1 for request in _chains(self.table) if nft.is_rule(request))
+        return len(found) == sum(1 for request in _chains(self.table, self._mark) if nft.is_rule(request))
 
     def rebuild(self, bridges: Iterable[BridgeRules], forwards: Iterable[Forward]) -> None:
         """Replace the table as a whole, in one step that cuts no connection.
@@ -114,7 +126,7 @@ class Firewall:
         requests = [nft.add_table(self.table), nft.remove_table(self.table)]
         requests.append(nft.add_table(self.table))
         requests += [nft.add_set(self.table, item, at + 1) for at, item in enumerate(_SETS)]
-        requests += _chains(self.table)
+        requests += _chains(self.table, self._mark)
         for bridge in bridges:
             requests += self._bridge_elements(bridge)
         requests += self._forward_elements(forwards)
@@ -209,7 +221,7 @@ def _of_targets(forwards: Iterable[Forward]) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
-def _chains(table: str) -> list[codec.Request]:
+def _chains(table: str, mark: tuple[int, int] | None) -> list[codec.Request]:
     requests = [
         nft.add_chain(table, "raw", "filter", nft.HOOK_PREROUTING, -300),
         nft.add_chain(table, "prerouting", "nat", nft.HOOK_PREROUTING, -100),
@@ -220,8 +232,13 @@ def _chains(table: str) -> list[codec.Request]:
     rules = [("raw", rule) for rule in _raw_rules()]
     # Only connections made here may use ports published on a loopback address.
     rules.append(("prerouting", [*_loopback(16), nft.verdict(nft.NFT_RETURN)]))
+    # ::1 cannot be led into a container, it has no route there: the proxy serves it.
+    to_self = [nft.payload(1, 24, 16, _FIRST), nft.compare(_FIRST, ipaddress.IPv6Address("::1").packed)]
+    rules.append(("output", [*_family(nft.AF_INET6), *to_self, nft.verdict(nft.NFT_RETURN)]))
     for chain in ("prerouting", "output"):
         rules += [(chain, rule) for rule in _publish_rules()]
+    if mark is not None:
+        rules.append(("forward", _accept(*_marked(*mark))))
     rules += [("forward", rule) for rule in _forward_rules()]
     rules += [("postrouting", rule) for rule in _masquerade_rules()]
     return requests + [nft.add_rule(table, chain, *rule) for chain, rule in rules]
@@ -283,6 +300,14 @@ def _status_dnat() -> list[bytes]:
         nft.conntrack(nft.CT_STATUS, _FIRST),
         nft.mask(_FIRST, nft.CT_STATUS_DNAT.to_bytes(4, "little")),
         nft.compare(_FIRST, bytes(4), equal=False),
+    ]
+
+
+def _marked(mark: int, bits: int) -> list[bytes]:
+    return [
+        nft.meta(nft.META_MARK, _FIRST),
+        nft.mask(_FIRST, bits.to_bytes(4, "little")),
+        nft.compare(_FIRST, mark.to_bytes(4, "little")),
     ]
 
 

@@ -18,6 +18,7 @@ from barque.network import pool, publish, resolving, state
 from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
 from barque.network.firewall import BridgeRules, Firewall
+from barque.network.guard import Guard
 from barque.network.model import (
     Endpoint,
     EndpointRequest,
@@ -66,7 +67,10 @@ class NetworkManager:
         wiring = self.catalog.default_wiring()
         if wiring is not None:
             self._pool.wire(wiring)
-        self._sandboxes = Sandboxes(self.catalog, self._publisher, self._pool, self._connection, self._folder)
+        self._guard = Guard(self._table_name())
+        self._sandboxes = Sandboxes(
+            self.catalog, self._publisher, self._pool, self._connection, self._folder, self._guard
+        )  # fmt: skip
 
     @property
     def bridge(self) -> Bridge | None:
@@ -88,9 +92,10 @@ class NetworkManager:
         """
         self._sandboxes.restore(running)
         if self.options.iptables:
-            self._firewall = Firewall(self._table_name())
+            self._firewall = Firewall(self._table_name(), self.options.accept_mark)
             self._publisher.firewall = self._firewall
             self._rebuild_firewall()
+            self._warn_of_others()
         self.catalog.open_ways()
         return {key: use.sandbox() for key, use in self._uses.items()}
 
@@ -258,7 +263,19 @@ class NetworkManager:
         if touched and self._firewall is not None and not self._firewall.is_whole():
             self._rebuild_firewall()
             mended.append(f"the firewall's table {self._firewall.table}")
+        if touched and not self._guard.is_whole():
+            self._guard.rebuild()
+            mended.append("the table against forged addresses")
         return mended
+
+    def _warn_of_others(self) -> None:
+        """Tell of tables that drop what is forwarded: what ours accepts, another one may still drop."""
+        assert self._firewall is not None
+        for family, table, chain in self._firewall.dropping_others():
+            log.warning(
+                "the chain %s of the table %s %s drops forwarded packets unless its own rules accept them: containers "
+                "reach other machines, and other machines published ports, only as these rules allow", chain, family, table,
+            )  # fmt: skip
 
     def _mend_bridge(self, network: Network) -> None:
         index = self.catalog.mend(network)
@@ -288,6 +305,7 @@ class NetworkManager:
         if self._sandboxes.server is not None:
             self._sandboxes.server.close()
         self._pool.close()
+        self._guard.close(remove=not self._uses)
         if self._firewall is not None:
             if not self._uses:
                 self._firewall.remove()

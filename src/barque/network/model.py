@@ -15,7 +15,9 @@ class NetworkOptions(NamedTuple):
     own address with its prefix length, `fixed_cidr` the range that containers get addresses of,
     `host_ip` the address that ports are published on where the request names none. `table` is the
     name of our nftables table; `mtu` is in bytes, 0 means 1500. `firewall` is "respect-host" where published
-    ports are to obey the host's own rules for incoming packets.
+    ports are to obey the host's own rules for incoming packets; with `direct_routing` other machines
+    reach published ports at containers' addresses too; packets whose mark, cut by the mask, is that of
+    `accept_mark` reach all containers. `default_network_options` are options of new networks by driver.
     """
 
     bridge: str = ""
@@ -37,6 +39,10 @@ class NetworkOptions(NamedTuple):
     default_address_pools: tuple[tuple[str, int], ...] = ()
     pool_size: int = 8
     firewall: str = ""
+    default_gateway6: str = ""
+    direct_routing: bool = False
+    accept_mark: tuple[int, int] | None = None
+    default_network_options: Mapping[str, Mapping[str, str]] = {}
 
 
 class PortRequest(NamedTuple):

@@ -97,7 +97,8 @@ def directs(requests: Iterable[PortRequest], options: NetworkOptions, target: Ta
     found = []
     for item in requests:
         for version, address in ((4, target.ip), (6, target.ip6)):
-            if target.routed(version) and options.iptables and (version == 4 or options.ip6tables):
+            wanted = target.routed(version) or (options.direct_routing and address)
+            if wanted and options.iptables and (version == 4 or options.ip6tables):
                 binding = PortBinding(item.container_port, item.protocol, address, 0)
                 found.append(Forward(binding, address, direct=True))
     return list(dict.fromkeys(found))

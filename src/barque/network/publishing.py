@@ -131,6 +131,36 @@ class Publisher:
         led = [item for item in (*staying.forwards, *added.forwards) if not item.direct]
         return Publication(staying.reservations + added.reservations, (*led, *direct), made.target)
 
+    def move(self, container_id: str, made: Publication, requests: Iterable[PortRequest], target: Target) -> Publication:
+        """Lead the same ports to another address of the container; sockets that stay are not given away meanwhile.
+
+        Raises:
+            BarqueError: a port that is needed besides is taken; none is published then.
+        """
+        wanted = tuple(requests)
+        kept, missing = self._sorted(made._replace(target=target), wanted)
+        bindings = {item.binding for item in kept}
+        if self.proxy is not None:
+            self.proxy.stop(container_id)
+        if self.firewall is not None and made.forwards:
+            self.firewall.remove_forwards(made.forwards)
+        self._allocator.free([item for item in made.reservations if item.binding not in bindings])
+        self._forget_flows(made)
+        staying = Publication(tuple(kept), tuple(publish.forwards(kept, self.options, target)), target)
+        try:
+            if self.firewall is not None and staying.forwards:
+                self.firewall.add_forwards(staying.forwards)
+            added = self.publish(container_id, missing, target)
+        except BaseException:
+            self.withdraw(container_id, staying)
+            raise
+        self.start_proxy(container_id, staying)
+        direct = tuple(publish.directs(wanted, self.options, target))
+        if self.firewall is not None and direct:
+            self.firewall.add_forwards(direct)
+        led = [item for item in (*staying.forwards, *added.forwards) if not item.direct]
+        return Publication(staying.reservations + added.reservations, (*led, *direct), target)
+
     def _sorted(
         self, made: Publication, requests: tuple[PortRequest, ...]
     ) -> tuple[list[ports.Reservation], list[PortRequest]]:

@@ -6,7 +6,7 @@ import logging
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.network import endpoints as plumbing
 from barque.network.catalog import Catalog
-from barque.network.model import PortRequest
+from barque.network.model import Endpoint, PortRequest
 from barque.network.publish import Target
 from barque.network.publishing import Publication, Publisher
 from barque.network.use import Use
@@ -26,14 +26,12 @@ class SandboxPorts:
         """Publish a container's ports through the network that gives its default route."""
         use.published_on, use.publication = "", Publication()
         order = plumbing.by_gateway(use.endpoints)
-        if not order or not use.ports or order[0].internal:
+        if not order or not use.ports:
             return
         endpoint = order[0]
-        network = self._catalog.by_id(endpoint.network_id)
-        driver = self._catalog.driver(network)
-        if not driver.publishes:
+        target = self._target(endpoint)
+        if target is None:
             return
-        target = Target(endpoint.ip, endpoint.ip6, driver.settings(network))
         try:
             made = self._publisher.publish(use.container_id, use.ports, target)
         except (UnsupportedError, InvalidInputError):
@@ -46,10 +44,7 @@ class SandboxPorts:
         if undo is not None:
             undo.callback(self._publisher.withdraw, use.container_id, made)
         use.published_on, use.publication = endpoint.endpoint_id, made
-        use.endpoints = [
-            item._replace(ports=made.bindings if item.endpoint_id == endpoint.endpoint_id else ())
-            for item in use.endpoints
-        ]
+        self._note(use)
 
     def change(self, use: Use, ports: tuple[PortRequest, ...]) -> None:
         """Publish other ports; those that stay do not lose a connection.
@@ -66,55 +61,56 @@ class SandboxPorts:
         except BaseException:
             use.ports = before
             raise
-        use.endpoints = [
-            item._replace(ports=use.publication.bindings if item.endpoint_id == use.published_on else ())
-            for item in use.endpoints
-        ]
+        self._note(use)
 
     def withdraw(self, use: Use) -> None:
         """Take all ports back."""
         self._publisher.withdraw(use.container_id, use.publication)
 
-    def _publish_again(self, use: Use, old: Publication) -> None:
-        """Publish once more, with the ephemeral ports that were given before."""
-        given: dict[tuple[int, str], int] = {}
-        for binding in old.bindings:
-            given.setdefault((binding.container_port, binding.protocol), binding.host_port)
-        wanted, use.ports = use.ports, tuple(
-            item._replace(host_port=port, host_port_end=port)
-            if not item.host_port and (port := given.get((item.container_port, item.protocol))) else item
-            for item in use.ports
-        )  # fmt: skip
-        try:
-            self.publish(use, None)
-        finally:
-            use.ports = wanted
-            if not use.publication.reservations:
-                use.endpoints = [item._replace(ports=()) for item in use.endpoints]
-
     def move(self, use: Use) -> None:
         """Publish through another network once another one gives the default route."""
         order = plumbing.by_gateway(use.endpoints)
-        wanted = order[0].endpoint_id if order else ""
-        if not use.ports or wanted == use.published_on:
+        wanted = order[0] if order else None
+        if not use.ports or (wanted is not None and wanted.endpoint_id == use.published_on):
             return
         old = use.publication
-        self._publisher.withdraw(use.container_id, old)
+        target = self._target(wanted) if wanted is not None else None
+        use.published_on, use.publication = "", Publication()
         try:
-            self._publish_again(use, old)
+            if target is None or wanted is None:
+                self._publisher.withdraw(use.container_id, old)
+            elif old.target is None:
+                self.publish(use, None)
+                return
+            else:
+                use.publication = self._publisher.move(use.container_id, old, use.ports, target)
+                use.published_on = wanted.endpoint_id
         except BarqueError as error:
             log.warning("container %s: ports are not published any more: %s", use.container_name, error)
+        self._note(use)
+
+    def _note(self, use: Use) -> None:
+        """Show the ports at the endpoint that carries them."""
+        use.endpoints = [
+            item._replace(ports=use.publication.bindings if item.endpoint_id == use.published_on else ())
+            for item in use.endpoints
+        ]
+
+    def _target(self, endpoint: Endpoint) -> Target | None:
+        """Return where published ports lead, None for a network that has none."""
+        network = self._catalog.by_id(endpoint.network_id)
+        driver = self._catalog.driver(network)
+        if endpoint.internal or not driver.publishes:
+            return None
+        return Target(endpoint.ip, endpoint.ip6, driver.settings(network))
 
     def adopt(self, use: Use) -> None:
         """Take over what an earlier daemon had published."""
         published = next((item for item in use.endpoints if item.ports), None)
         order = plumbing.by_gateway(use.endpoints)
         first = published or (order[0] if order else None)
-        if first is not None and use.ports:
-            driver = self._catalog.driver(self._catalog.by_id(first.network_id))
-            if driver.publishes and not first.internal:
-                target = Target(first.ip, first.ip6, driver.settings(self._catalog.by_id(first.network_id)))
-                use.publication = self._publisher.adopt(use.container_id, first.ports, use.ports, target)
-                use.published_on = first.endpoint_id
-                at = use.endpoints.index(first)
-                use.endpoints[at] = first._replace(ports=use.publication.bindings)
+        target = self._target(first) if first is not None and use.ports else None
+        if first is not None and target is not None:
+            use.publication = self._publisher.adopt(use.container_id, first.ports, use.ports, target)
+            use.published_on = first.endpoint_id
+            self._note(use)

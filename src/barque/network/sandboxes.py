@@ -18,6 +18,7 @@ from barque.kernel.netlink.connection import Connection
 from barque.network import endpoints as plumbing, names, pool, resolving, state
 from barque.network.catalog import Catalog
 from barque.network.drivers.driver import prefix_length_of
+from barque.network.guard import Guard
 from barque.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, SandboxRequest
 from barque.network.publishing import Publisher
 from barque.network.sandbox_ports import SandboxPorts
@@ -31,8 +32,9 @@ class Sandboxes:
     """All namespaces in use; called from one thread."""
 
     def __init__(self, catalog: Catalog, publisher: Publisher, ready: pool.SandboxPool, connection: Connection,
-                 folder: str) -> None:  # fmt: skip
+                 folder: str, guard: Guard) -> None:  # fmt: skip
         """Start with none."""
+        self._guard = guard
         self._catalog = catalog
         self._ports = SandboxPorts(catalog, publisher)
         self._pool = ready
@@ -118,6 +120,9 @@ class Sandboxes:
             plumbing.configure(use.space, wire.inner_index, endpoint, item)
         except KernelError as error:
             raise BarqueError(f"failed to create endpoint {use.container_name} on network {network.name}: {error}") from error
+        if wire.host_index and driver.settings(network).anti_spoof:
+            self._guard.add(endpoint)
+            undo.callback(self._guard.remove, endpoint.endpoint_id)
         use.host_indexes[endpoint.endpoint_id] = wire.host_index
         use.endpoints.append(endpoint)
         if endpoint.names and self.server is not None:
@@ -172,6 +177,7 @@ class Sandboxes:
         """Give an endpoint's addresses back and remove its interface; the namespace, if given, goes with it."""
         if self.server is not None and endpoint.names:
             self.server.remove(endpoint.endpoint_id)
+        self._guard.remove(endpoint.endpoint_id)
         index = use.host_indexes.pop(endpoint.endpoint_id, 0)
         if index:
             # The port falls silent now and is deleted later, so its address may be given away at once.
@@ -361,6 +367,8 @@ class Sandboxes:
                     pools.take(version, address)
             except BarqueError as error:
                 log.warning("container %s keeps an address that is not ours: %s", use.container_name, error)
+        if index and self._catalog.driver(network).settings(network).anti_spoof:
+            self._guard.add(item)
         use.host_indexes[item.endpoint_id] = index
         use.endpoints.append(item)
         self._announce(item)

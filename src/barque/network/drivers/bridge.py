@@ -80,7 +80,7 @@ class BridgeDriver:
     def adopt(self, network: Network, bridge: bridges.Bridge, options: BridgeOptions) -> None:
         """Take note of a network's bridge that stands."""
         wiring = pool.Wiring(
-            bridge_index=bridge.ifindex, mtu=bridge.mtu, ipv6=False, isolated=not options.icc,
+            bridge_index=bridge.ifindex, mtu=bridge.mtu, ipv6=False, isolated=not options.icc and not bridges.firewall_sees_frames(),
             interface=f"{options.prefix}0",
         )  # fmt: skip
         self.live[network.id] = Live(bridge, options, wiring)

@@ -1,0 +1,346 @@
+"""Networks on a real engine with real traffic, driven by the docker command."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conftest import EngineUnderTest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = 15) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+def run(engine: EngineUnderTest, name: str, *flags: str) -> str:
+    """Start a container that serves pages of its own name on port 80."""
+    page = f"mkdir -p /w; echo {name} > /w/index.html; exec httpd -f -p 80 -h /w"
+    return engine.docker("run", "-d", "--name", name, *flags, "busybox", "sh", "-c", page)
+
+
+def page(engine: EngineUnderTest, source: str, target: str) -> str:
+    """Return what a container (or "" for the host) gets from an address, "" where it gets nothing."""
+    if source:
+        return engine.docker("exec", source, "timeout", "1", "wget", "-q", "-O", "-", f"http://{target}/", check=False)
+    try:
+        with urllib.request.urlopen(f"http://{target}/", timeout=1) as answer:
+            return str(answer.read().decode().strip())
+    except OSError:
+        return ""
+
+
+def reaches(engine: EngineUnderTest, source: str, target: str) -> bool:
+    """Wait until a page is there (a server may just be starting)."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if page(engine, source, target):
+            return True
+    return False
+
+
+def connected(port: int) -> socket.socket:
+    """Return a connection to a port of the host whose server may just be starting."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 5)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def address(engine: EngineUnderTest, name: str, network: str, field: str = "IPAddress") -> str:
+    settings = json.loads(engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", name))
+    return str(settings[network][field])
+
+
+def pings(engine: EngineUnderTest, source: str, target: str) -> bool:
+    return engine.docker_result("exec", source, "ping", "-c1", "-W1", target).returncode == 0
+
+
+@pytest.fixture
+def made(engine: EngineUnderTest) -> Iterator[EngineUnderTest]:
+    """Give the shared engine, and remove the containers and networks that a test made."""
+    yield engine
+    for name in engine.docker("ps", "-aq").split():
+        engine.docker("rm", "-f", name, check=False)
+    engine.docker("network", "prune", "-f")
+
+
+def test_containers_of_a_network_find_each_other_by_name_and_those_of_others_do_not(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--ipv6", "front")
+    made.docker("network", "create", "back")
+    run(made, "web", "--network", "front", "--network-alias", "site")
+    run(made, "shop", "--network", "front")
+    run(made, "store", "--network", "back")
+    assert reaches(made, "shop", "web") and reaches(made, "shop", "site")
+    assert reaches(made, "shop", f"[{address(made, 'web', 'front', 'GlobalIPv6Address')}]")
+    assert pings(made, "shop", "web")
+    assert not page(made, "shop", "store")
+    assert not page(made, "shop", address(made, "store", "back")), "an address of another network"
+    assert not pings(made, "shop", address(made, "store", "back"))
+    assert reaches(made, "", address(made, "store", "back")), "the host reaches all"
+    made.docker("network", "connect", "--alias", "db", "front", "store")
+    assert reaches(made, "shop", "db") and reaches(made, "store", "web")
+    made.docker("network", "disconnect", "front", "store")
+    assert not page(made, "shop", "db")
+    made.docker("rename", "web", "renamed")
+    members = json.loads(made.docker("network", "inspect", "-f", "{{json .Containers}}", "front"))
+    assert {item["Name"] for item in members.values()} == {"renamed", "shop"}
+    assert reaches(made, "shop", "renamed") and not page(made, "shop", "web")
+
+
+def test_published_ports_are_reached_from_everywhere_and_follow_every_change(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--ipv6", "front")
+    made.docker("network", "create", "back")
+    run(made, "web", "--network", "front", "-p", "8080:80")
+    run(made, "near", "--network", "front")
+    run(made, "far", "--network", "back")
+    gateway = address(made, "near", "front", "Gateway")
+    everywhere = [("", "127.0.0.1:8080"), ("", "[::1]:8080"), ("", f"{gateway}:8080"), ("near", f"{gateway}:8080"),
+                  ("far", f"{gateway}:8080"), ("web", f"{gateway}:8080")]  # fmt: skip
+
+    def check() -> None:
+        assert [place for place in everywhere if not reaches(made, *place)] == []
+
+    check()
+    made.docker("network", "connect", "back", "web")
+    check()
+    made.docker("network", "disconnect", "front", "web")
+    check()
+    made.docker("network", "connect", "front", "web")
+    made.docker("network", "disconnect", "back", "web")
+    check()
+    made.docker("restart", "-t", "0", "web")
+    check()
+    made.barque("update", "--publish-add", "8081:80", "--publish-rm", "80", "web", check=False)
+    made.barque("update", "--publish-rm", "8080:80", "web", check=False)
+    assert not page(made, "", "127.0.0.1:8080")
+
+
+def test_a_change_of_ports_cuts_no_connection_of_ports_that_stay(made: EngineUnderTest) -> None:
+    made.docker("run", "-d", "--name", "echo", "-p", "8085:7", "busybox", "nc", "-ll", "-p", "7", "-e", "cat")
+    with connected(8085) as talk:
+        talk.sendall(b"one")
+        assert talk.recv(9) == b"one"
+        made.barque("update", "--publish-add", "8086:7", "echo")
+        talk.sendall(b"two")
+        assert talk.recv(9) == b"two"
+        with connected(8086) as other:
+            other.sendall(b"new")
+            assert other.recv(9) == b"new"
+        made.barque("update", "--publish-rm", "8086:7", "echo")
+        talk.sendall(b"end")
+        assert talk.recv(9) == b"end"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", 8086), 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        failed = made.barque("update", "--publish-add", f"127.0.0.1:{number}:7", "echo", check=False)
+        assert failed == ""
+    assert made.docker("port", "echo", "7").splitlines()[0] == "0.0.0.0:8085"
+
+
+def test_internal_networks_have_no_way_out_and_no_way_in(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--internal", "closed")
+    made.docker("network", "create", "open")
+    run(made, "vault", "--network", "closed", "-p", "8082:80")
+    run(made, "guard", "--network", "closed")
+    run(made, "street", "--network", "open", "-p", "8083:80")
+    assert reaches(made, "guard", "vault")
+    assert made.docker("port", "vault") == ""
+    vault = address(made, "vault", "closed")
+    assert not page(made, "street", vault)
+    gateway = vault.rsplit(".", 1)[0] + ".1"
+    # Even with a route that the container makes itself.
+    made.docker("exec", "--privileged", "guard", "ip", "route", "add", "default", "via", gateway)
+    assert not page(made, "guard", address(made, "street", "open"))
+    assert not page(made, "guard", f"{gateway}:8083")
+    assert not pings(made, "guard", address(made, "street", "open"))
+
+
+def test_containers_that_may_not_talk_to_each_other_are_reached_from_the_host_alone(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
+    run(made, "one", "--network", "quiet", "-p", "8084:80")
+    run(made, "two", "--network", "quiet")
+    one = address(made, "one", "quiet")
+    assert reaches(made, "", one)
+    assert not page(made, "two", one) and not pings(made, "two", one)
+    made.docker("exec", "--privileged", "two", "ip", "route", "add", f"{one}/32", "via", address(made, "two", "quiet", "Gateway"))
+    assert not page(made, "two", one), "over the bridge's address"
+    assert reaches(made, "two", f"{address(made, 'two', 'quiet', 'Gateway')}:8084"), "published ports are for all"
+
+
+def test_addresses_interfaces_and_routes_are_those_that_were_asked_for(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--subnet", "10.201.0.0/24", "--ip-range", "10.201.0.128/25",
+                "--aux-address", "printer=10.201.0.129", "one")  # fmt: skip
+    made.docker("network", "create", "--subnet", "10.202.0.0/24", "--ipv6", "--subnet", "fd02::/64", "two")
+    made.docker("run", "-d", "--name", "both", "--network", "name=one,ip=10.201.0.77,mac-address=02:42:00:00:00:77",
+                "--network", "name=two,ip6=fd02::77,gw-priority=5,driver-opt=com.docker.network.endpoint.ifname=lan,"
+                "\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1\"",
+                "busybox", "sleep", "1000")  # fmt: skip
+    links = made.docker("exec", "both", "ip", "addr")
+    assert "10.201.0.77/24" in links and "fd02::77/64" in links and "lan@" in links and "02:42:00:00:00:77" in links
+    assert made.docker("exec", "both", "ip", "route").startswith("default via 10.202.0.1 dev lan")
+    assert made.docker("exec", "both", "cat", "/proc/sys/net/ipv4/conf/lan/log_martians") == "1"
+    made.docker("run", "-d", "--name", "next", "--network", "one", "busybox", "sleep", "1000")
+    assert address(made, "next", "one") == "10.201.0.130", "gateway and auxiliary address are passed over"
+    made.docker("network", "disconnect", "two", "both")
+    assert made.docker("exec", "both", "ip", "route").startswith("default via 10.201.0.128 dev eth0")
+    refused = made.docker_result("run", "--rm", "--network", "one", "--ip", "10.201.0.77", "busybox", "true")
+    assert refused.returncode == 125 and "Address already in use" in refused.stderr
+
+
+def test_a_network_in_use_is_not_removed_and_one_without_users_is_pruned(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "used")
+    made.docker("network", "create", "--label", "keep", "labelled")
+    made.docker("network", "create", "free")
+    run(made, "web", "--network", "used")
+    refused = made.docker_result("network", "rm", "used")
+    assert 'network used has active endpoints (name:"web" id:"' in refused.stderr
+    assert made.docker("network", "prune", "-f", "--filter", "label!=keep").split() == ["Deleted", "Networks:", "free"]
+    assert set(made.docker("network", "ls", "-q", "--filter", "type=custom", "--no-trunc").split()) == {
+        made.docker("network", "inspect", "-f", "{{.Id}}", name) for name in ("used", "labelled")
+    }
+    made.docker("rm", "-f", "web")
+    made.docker("network", "rm", "used", "labelled")
+    assert "br-" not in subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout
+
+
+def test_a_configuration_network_gives_its_settings_to_others(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--config-only", "--subnet", "10.203.0.0/24", "--label", "a=b", "settings")
+    made.docker("network", "create", "--config-from", "settings", "user")
+    shown = json.loads(made.docker("network", "inspect", "user"))[0]
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.203.0.0/24", "Gateway": "10.203.0.1"}]
+    assert (shown["Labels"], shown["ConfigFrom"]) == ({"a": "b"}, {"Network": "settings"})
+    refused = made.docker_result("network", "rm", "settings")
+    assert 'configuration network "settings" is in use' in refused.stderr
+    started = made.docker_result("run", "--rm", "--network", "settings", "busybox", "true")
+    assert "cannot create endpoint on configuration-only network" in started.stderr
+    made.docker("network", "rm", "user", "settings")
+
+
+def test_a_legacy_link_is_a_name_and_variables_and_follows_a_restart(made: EngineUnderTest) -> None:
+    run(made, "db", "--expose", "80", "-e", "SECRET=x")
+    run(made, "app", "--link", "db:store")
+    assert reaches(made, "app", "store") and reaches(made, "app", "db")
+    variables = made.docker("exec", "app", "env").splitlines()
+    ip = address(made, "db", "bridge")
+    assert f"STORE_PORT=tcp://{ip}:80" in variables and "STORE_ENV_SECRET=x" in variables
+    assert made.docker("inspect", "-f", "{{.HostConfig.Links}}", "app") == "[/db:/app/store]"
+    made.docker("stop", "-t", "0", "db")
+    run(made, "other")
+    made.docker("start", "db")
+    assert address(made, "db", "bridge") != ip
+    assert reaches(made, "app", "store")
+    made.docker("rm", "--link", "app/store")
+    assert made.docker("inspect", "-f", "{{.HostConfig.Links}}", "app") == "[]"
+
+
+def test_a_container_cannot_speak_for_another_where_that_is_forbidden(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "-o", "barque.network.anti_spoof=true", "--subnet", "10.204.0.0/24", "honest")
+    made.docker("network", "create", "--subnet", "10.205.0.0/24", "loose")
+    for network, works in (("honest", False), ("loose", True)):
+        base = "10.204.0" if network == "honest" else "10.205.0"
+        for name in ("liar", "victim", "other"):
+            made.docker("run", "-d", "--name", f"{name}-{network}", "--network", network, "--cap-add", "NET_ADMIN",
+                        "busybox", "sleep", "1000")  # fmt: skip
+        assert pings(made, f"liar-{network}", f"{base}.4"), "its own address is fine"
+        made.docker("exec", f"liar-{network}", "ip", "addr", "add", f"{base}.99/24", "dev", "eth0")
+        assert pings(made, f"other-{network}", f"{base}.99") is works
+        made.docker("exec", f"liar-{network}", "ip", "link", "set", "eth0", "down")
+        made.docker("exec", f"liar-{network}", "ip", "link", "set", "eth0", "address", "02:42:00:00:00:99")
+        made.docker("exec", f"liar-{network}", "ip", "link", "set", "eth0", "up")
+        assert pings(made, f"liar-{network}", f"{base}.4") is works
+
+
+def test_a_crash_loop_leaves_nothing_behind(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "loop")
+
+    def state() -> tuple[int, str, str]:
+        links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout.count("\n")
+        rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
+        used = made.docker("network", "inspect", "-f", "{{json .Status}}", "loop")
+        return links, rules, used
+
+    until(lambda: state() == state(), "the pool of namespaces is full")
+    before = state()
+    made.docker("run", "-d", "--name", "crash", "--restart", "always", "--network", "loop", "-p", "8087:80", "busybox", "false")
+    until(lambda: int(made.docker("inspect", "-f", "{{.RestartCount}}", "crash")) >= 4, "it restarts")
+    made.docker("rm", "-f", "crash")
+    until(lambda: state() == before, "all is as before")
+
+
+def _kill_daemon(engine: EngineUnderTest) -> None:
+    old = engine.pid
+    os.kill(old, signal.SIGKILL)
+    if engine.process is not None:
+        engine.process.wait()
+        engine.process = None
+    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != old, "the daemon is back", 30)
+    engine.adopt()
+
+
+def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: EngineUnderTest) -> None:
+    engine = own_engine
+    engine.docker("network", "create", "--ipv6", "front")
+    engine.docker("network", "create", "-o", "barque.network.anti_spoof=true", "back")
+    run(engine, "web", "--network", "front", "--network", "back", "-p", "8088:80")
+    run(engine, "shop", "--network", "front", "--network-alias", "s")
+    engine.docker("run", "-d", "--name", "echo", "-p", "8089:7", "busybox", "nc", "-ll", "-p", "7", "-e", "cat")
+    shown = engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web")
+    with connected(8089) as talk:
+        talk.sendall(b"before")
+        assert talk.recv(9) == b"before"
+        _kill_daemon(engine)
+        talk.sendall(b"after")
+        assert talk.recv(9) == b"after", "the connection is not cut"
+    assert engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web") == shown
+    for source, target in (("", "127.0.0.1:8088"), ("", "[::1]:8088"), ("shop", "web"), ("web", "s")):
+        assert reaches(engine, source, target), (source, target)
+    engine.docker("network", "disconnect", "front", "web")
+    assert not page(engine, "shop", "web")
+    engine.docker("network", "connect", "front", "web")
+    assert reaches(engine, "shop", "web"), "live changes of containers that an earlier daemon started"
+    engine.docker("run", "-d", "--name", "late", "--network", "front", "busybox", "sleep", "1000")
+    taken = [address(engine, name, "front") for name in ("web", "shop", "late")]
+    assert len(set(taken)) == 3
+    engine.barque("update", "--publish-add", "8090:80", "web")
+    _kill_daemon(engine)
+    assert reaches(engine, "", "127.0.0.1:8090") and reaches(engine, "", "127.0.0.1:8088")
+    engine.docker("rm", "-f", "web", "shop", "late", "echo")
+    engine.docker("network", "prune", "-f")
+
+
+def test_what_somebody_deletes_of_ours_is_made_again(own_engine: EngineUnderTest) -> None:
+    engine = own_engine
+    network_id = engine.docker("network", "create", "front")
+    run(engine, "web", "--network", "front", "-p", "8091:80")
+    run(engine, "shop", "--network", "front")
+    assert reaches(engine, "", "127.0.0.1:8091")
+    table = "barque" if "barque0" in subprocess.run(["ip", "link"], capture_output=True, text=True).stdout else ""
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    mine = [line.split()[2] for line in tables.splitlines() if line.split()[2].startswith("barque")]
+    assert mine, table
+    for name in mine:
+        subprocess.run(["nft", "delete", "table", "inet", name], check=True)
+    until(lambda: all(name in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+                      for name in mine), "the table is back")  # fmt: skip
+    assert reaches(engine, "shop", f"{address(engine, 'shop', 'front', 'Gateway')}:8091")
+    bridge = f"br-{network_id[:12]}"
+    subprocess.run(["ip", "link", "del", bridge], check=True)
+    until(lambda: subprocess.run(["ip", "link", "show", bridge], capture_output=True).returncode == 0, "the bridge is back")
+    assert reaches(engine, "shop", "web") and reaches(engine, "", "127.0.0.1:8091")
+    engine.docker("rm", "-f", "web", "shop")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 from barque.base import ids
@@ -37,9 +36,9 @@ import socket, sys
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 if kind == "tcp":
-    s = socket.socket(family); s.settimeout(2); s.connect((host, port)); print(s.recv(99).decode())
+    s = socket.socket(family); s.settimeout(1); s.connect((host, port)); print(s.recv(99).decode())
 else:
-    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(2)
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(1)
     s.connect((host, port)); s.send(b"hello"); print(s.recv(99).decode())
 """
 
@@ -120,10 +119,9 @@ class Machine:
 
         asyncio.run_coroutine_threadsafe(run(), self.loop).result(5)
 
-    def stop(self, container_id: str) -> None:
+    def stop(self, container_id: str, bindings: set | None = None) -> None:
         async def run() -> None:
-            self.proxy.stop(container_id)
-            await asyncio.sleep(0)
+            self.proxy.stop(container_id, bindings)
 
         asyncio.run_coroutine_threadsafe(run(), self.loop).result(5)
 
@@ -419,21 +417,6 @@ def assert_clean(folder: str) -> None:
     assert left == [], left
     assert "barque" not in sh("nft list ruleset")
     assert os.listdir(f"{folder}/exec/network") == []
-
-
-def timing(folder: str) -> None:
-    """Print how long allocate and release take with a warm pool (milliseconds)."""
-    machine = Machine(folder)
-    machine.open()
-    spent: list[float] = []
-    for number in range(20):
-        time.sleep(0.15)
-        begin = time.perf_counter()
-        machine.manager.allocate(EndpointRequest(str(number), "x"))
-        spent.append((time.perf_counter() - begin) * 1e3)
-        machine.manager.release(str(number))
-    print(json.dumps(sorted(spent)))
-    machine.manager.close()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ pytestmark = [
 ]
 
 _PROGRAM = Path(__file__).with_name("network_scenarios.py")
+_MODES = Path(__file__).with_name("network_modes.py")
 _SOURCE = Path(__file__).parents[2] / "src"
 
 
-def _run(scenario: str) -> None:
+def _run(scenario: str, program: Path = _PROGRAM) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, str(_PROGRAM), scenario],
+        ["unshare", "-n", sys.executable, str(program), scenario],
         capture_output=True,
         text=True,
         timeout=100,
@@ -55,3 +56,39 @@ def test_with_the_firewall_off_the_proxy_carries_and_nothing_of_the_machine_chan
 
 def test_a_failed_start_leaves_nothing_behind() -> None:
     _run("failures")
+
+
+def test_gateway_modes_decide_who_reaches_a_container_at_its_own_address() -> None:
+    _run("modes", _MODES)
+
+
+def test_direct_routing_marks_and_trusted_interfaces_open_the_way() -> None:
+    _run("direct", _MODES)
+
+
+def test_published_ports_obey_the_hosts_rules_where_that_is_asked_for() -> None:
+    _run("respect", _MODES)
+
+
+def test_others_tables_that_drop_are_told_of_and_left_alone() -> None:
+    _run("coexist", _MODES)
+
+
+def test_datagrams_of_one_flow_find_the_container_that_has_the_port_now() -> None:
+    _run("flows", _MODES)
+
+
+def test_macvlan_containers_are_neighbours_of_the_hosts_network() -> None:
+    _run("macvlan", _MODES)
+
+
+def test_engines_that_know_each_other_share_a_network() -> None:
+    _run("overlay", _MODES)
+
+
+def test_two_daemons_do_not_take_each_others_subnets() -> None:
+    _run("same_subnet", _MODES)
+
+
+def test_a_network_that_is_full_says_so() -> None:
+    _run("full", _MODES)

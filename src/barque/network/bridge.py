@@ -118,6 +118,8 @@ def set_up(
         found = found._replace(alias=alias)
     v6 = any(item.version == 6 for item in listed)
     if v6:
+        # Else the bridge asks for no neighbour until it is sure of its own address, a second or two.
+        write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     changes = [route.add_address(found.ifindex, str(i.ip), i.network.prefixlen) for i in listed]
     connection.attempt([route.bring_up(found.ifindex), *changes], errno.EEXIST)

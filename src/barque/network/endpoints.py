@@ -81,7 +81,7 @@ def configure(space: namespace.Namespace, index: int, endpoint: Endpoint, reques
         InvalidInputError: the kernel takes no such switch or value.
         KernelError: the kernel refused.
     """
-    switches = {f"net/ipv6/conf/{endpoint.interface}/disable_ipv6": "0"} if endpoint.ip6 else {}
+    switches = _ipv6_switches(endpoint) if endpoint.ip6 else {}
     wished = parse_sysctls(request.options, endpoint.interface)
     if switches:
         namespace.write_sysctls(space.fd, switches)
@@ -99,6 +99,15 @@ def configure(space: namespace.Namespace, index: int, endpoint: Endpoint, reques
             namespace.write_sysctls(space.fd, wished)
         except OSError as error:
             raise InvalidInputError(f"cannot set {error.filename or 'the interface sysctl'}: {error.strerror}") from None
+
+
+def _ipv6_switches(endpoint: Endpoint) -> dict[str, str]:
+    """Return what IPv6 needs: no waiting for an address that nobody else can have; no router but ours."""
+    conf = f"net/ipv6/conf/{endpoint.interface}"
+    found = {f"{conf}/accept_dad": "0"}
+    if endpoint.gateway6:
+        found[f"{conf}/accept_ra"] = "0"
+    return {**found, f"{conf}/disable_ipv6": "0"}
 
 
 def by_gateway(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

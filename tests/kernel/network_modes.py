@@ -1,0 +1,347 @@
+"""More programs that test_network runs: gateway modes, drivers, others' rules, stale flows; `<scenario>`."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from network_scenarios import SERVER, Container, Machine, assert_clean, fetch, outside, published, sh
+
+from barque.base.errors import BarqueError, UnsupportedError
+from barque.kernel.netlink import namespace, route
+from barque.kernel.netlink.connection import Connection
+from barque.network.model import NetworkOptions, Subnet
+
+BRIDGE = "com.docker.network.bridge."
+BOTH = SERVER.replace('socket.socket(); t', 'socket.socket(socket.AF_INET6); t').replace(
+    't.bind(("0.0.0.0"', 't.bind(("::"')  # fmt: skip
+
+
+class DualContainer(Container):
+    """A container whose TCP server answers in both IP versions."""
+
+    def __init__(self, endpoint):
+        self.netns = f"/proc/{os.getpid()}/fd/{endpoint.netns_fd}"
+        command = ["nsenter", f"--net={self.netns}", sys.executable, "-c", BOTH]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.process.stdout.readline() == b"ready\n"
+        self.netns = f"/proc/{self.process.pid}/ns/net"
+
+
+def ping(address: str, netns: str = "") -> bool:
+    enter = ["nsenter", f"--net={netns}"] if netns else []
+    return subprocess.run([*enter, "busybox", "ping", "-c1", "-W1", address], capture_output=True).returncode == 0
+
+
+def modes(folder: str) -> None:
+    """Who reaches a container at its own address, by the gateway mode of its network."""
+    far = outside()
+    machine = Machine(folder)
+    machine.open()
+    sh(f"nsenter --net={far} ip route add fd00:10::/32 via fd99::1")
+    seen = {}
+    for at, mode in enumerate(("nat", "routed", "nat-unprotected")):
+        network = machine.network(
+            mode, ipv6=True, options={BRIDGE + "gateway_mode_ipv4": mode, BRIDGE + "gateway_mode_ipv6": mode},
+            subnets=(Subnet(f"172.30.{at}.0/24"), Subnet(f"fd00:10:{at}::/64")),
+        )  # fmt: skip
+        web = machine.run(mode, {"80/tcp": published(8080 + at)}, network=network.name)
+        served = DualContainer(web)
+        seen[mode] = [
+            fetch("tcp", web.ip, 80, far), fetch("tcp", web.ip6, 80, far), ping(web.ip, far), ping(web.ip6, far),
+            fetch("udp", web.ip, 53, far), fetch("tcp", "198.51.100.1", 8080 + at, far),
+        ]  # fmt: skip
+        assert fetch("tcp", web.ip, 80), "the host reaches all"
+        if mode == "routed":
+            # What leaves keeps its address.
+            there = subprocess.Popen(["nsenter", f"--net={far}", sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+            there.stdout.readline()
+            assert fetch("tcp", "198.51.100.2", 80, served.netns) == web.ip
+            there.kill()
+        served.kill()
+        machine.manager.release(mode * 8)
+    four, six = "::ffff:198.51.100.2", "fd99::2"
+    assert seen["nat"] == ["", "", False, False, "", four], seen
+    assert seen["routed"] == [four, six, True, True, "", ""], seen
+    assert seen["nat-unprotected"] == [four, six, True, True, "198.51.100.2 hello", four], seen
+    isolated = machine.network("alone", internal=True, options={BRIDGE + "gateway_mode_ipv4": "isolated"})
+    one, two = machine.run("one", network="alone"), machine.run("two", network="alone")
+    assert isolated.subnets[0].gateway == "" and one.ip.endswith(".1")
+    served = Container(one)
+    assert fetch("tcp", one.ip, 80, f"/proc/{os.getpid()}/fd/{two.netns_fd}")
+    assert not fetch("tcp", one.ip, 80), "the host has no address there"
+    served.kill()
+    source = machine.network("source", options={"com.docker.network.host_ipv4": "198.51.100.77"})
+    sh("ip addr add 198.51.100.77/24 dev out0")
+    there = subprocess.Popen(["nsenter", f"--net={far}", sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+    there.stdout.readline()
+    three = machine.run("three", network=source.name)
+    assert fetch("tcp", "198.51.100.2", 80, f"/proc/{os.getpid()}/fd/{three.netns_fd}") == "198.51.100.77"
+    there.kill()
+    for name in ("one", "two", "three"):
+        machine.manager.release(name * 8)
+    machine.manager.close()
+    assert_clean(folder)
+
+
+def direct(folder: str) -> None:
+    """--allow-direct-routing, --bridge-accept-fwmark and trusted interfaces."""
+    far = outside()
+    machine = Machine(folder, NetworkOptions(direct_routing=True, accept_mark=(1, 3)))
+    machine.open()
+    trusting = machine.network("trusting", options={BRIDGE + "trusted_host_interfaces": "out0"})
+    web, other = machine.run("web", {"80/tcp": published(8080)}), machine.run("other")
+    third = machine.run("third", network=trusting.name)
+    served = [Container(item) for item in (web, other, third)]
+    assert fetch("tcp", web.ip, 80, far) and not fetch("tcp", other.ip, 80, far)
+    assert fetch("tcp", third.ip, 80, far)
+    sh("nft 'table inet theirs { chain c { type filter hook prerouting priority -150; iif out0 meta mark set 1; }; }'")
+    assert fetch("tcp", other.ip, 80, far), "marked packets go everywhere"
+    for item in served:
+        item.kill()
+    for name in ("web", "other", "third"):
+        machine.manager.release(name * 8)
+    machine.manager.close()
+    sh("nft delete table inet theirs")
+    assert_clean(folder)
+
+
+def respect(folder: str) -> None:
+    """Published ports obey the host's own rules for incoming packets, and nothing else changes."""
+    far = outside()
+    sh("nft 'table inet theirs { chain input { type filter hook input priority 0; policy drop; ct state established accept;"
+       " iif lo accept; iifname \"barque*\" accept; tcp dport 8081 accept; };"
+       " chain forward { type filter hook forward priority 0; policy drop; }; }'")  # fmt: skip
+    before = sh("nft list table inet theirs")
+    machine = Machine(folder, NetworkOptions(firewall="respect-host"))
+    machine.open()
+    web = machine.run("web", {"80/tcp": [*published(8080), *published(8081)], "53/udp": published(5353)})
+    served = Container(web)
+    assert not fetch("tcp", "198.51.100.1", 8080, far), "the host does not let it in"
+    assert not fetch("udp", "198.51.100.1", 5353, far)
+    assert fetch("tcp", "198.51.100.1", 8081, far), "the host lets it in, whatever others forward"
+    assert fetch("tcp", "127.0.0.1", 8080) and fetch("tcp", "::1", 8080) and fetch("udp", "127.0.0.1", 5353)
+    machine.manager.republish("web" * 8, ())
+    assert not fetch("tcp", "127.0.0.1", 8081)
+    served.kill()
+    machine.manager.release("web" * 8)
+    machine.manager.close()
+    assert sh("nft list table inet theirs") == before
+    sh("nft delete table inet theirs")
+    assert_clean(folder)
+
+
+def coexist(folder: str) -> None:
+    """Another engine's DROP policy is told of and its rules are left alone."""
+    import logging
+
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("barque.network").addHandler(handler)
+    sh("nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }'")
+    before = sh("nft list table ip filter")
+    machine = Machine(folder)
+    machine.open()
+    assert any("the chain FORWARD of the table ip filter drops forwarded packets" in text for text in records), records
+    web, near = machine.run("web", {"80/tcp": published(8080)}), machine.run("near")
+    served = Container(web)
+    assert fetch("tcp", "127.0.0.1", 8080), "this machine's own connections are not forwarded"
+    sh("nft insert rule ip filter FORWARD iifname barque0 oifname barque0 accept")
+    assert fetch("tcp", web.ip, 80, f"/proc/{os.getpid()}/fd/{near.netns_fd}")
+    served.kill()
+    for name in ("web", "near"):
+        machine.manager.release(name * 8)
+    machine.manager.close()
+    assert "FORWARD" in before
+    sh("nft delete table ip filter")
+    assert_clean(folder)
+
+
+def flows(folder: str) -> None:
+    """A client that goes on sending datagrams from one port reaches the container that has the port now."""
+    far = outside()
+    machine = Machine(folder)
+    machine.open()
+    talk = subprocess.Popen(
+        ["nsenter", f"--net={far}", sys.executable, "-c", TALK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+
+    def ask() -> str:
+        talk.stdin.write("x\n")
+        talk.stdin.flush()
+        return talk.stdout.readline().strip()
+
+    assert ask() == "none", "nobody is there yet; the kernel remembers the flow"
+    for name in ("one", "two"):
+        ended = Container(machine.run(name, {"53/udp": published(5353)}))
+        assert ask() == "198.51.100.2 hello", name
+        ended.kill()
+        machine.manager.release(name * 8)
+        assert ask() == "none"
+    talk.kill()
+    machine.manager.close()
+    assert_clean(folder)
+
+
+TALK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 4444)); s.settimeout(0.7)
+for line in sys.stdin:
+    try:
+        s.sendto(b"hello", ("198.51.100.1", 5353)); print(s.recv(99).decode(), flush=True)
+    except OSError:
+        print("none", flush=True)
+"""
+
+
+def macvlan(folder: str) -> None:
+    """Containers on the network of one of the host's interfaces; and what this kernel has not."""
+    far = outside()
+    sh(f"nsenter --net={far} sh -c 'ip addr add 192.0.2.1/24 dev eth0'")
+    machine = Machine(folder)
+    machine.open()
+    lan = machine.network(
+        "lan", driver="macvlan", options={"parent": "out0"}, subnets=(Subnet("192.0.2.0/24", "", "192.0.2.1"),)
+    )
+    one, two = machine.run("one", {"80/tcp": published(8080)}, network=lan.name), machine.run("two", network=lan.name)
+    served = Container(one)
+    assert one.ports == () and one.gateway == "192.0.2.1"
+    assert fetch("tcp", one.ip, 80, far) == "192.0.2.1"
+    assert fetch("tcp", one.ip, 80, f"/proc/{os.getpid()}/fd/{two.netns_fd}") == two.ip
+    assert not fetch("tcp", one.ip, 80), "a parent does not reach its own children"
+    assert machine.manager.statistics("one" * 8)["eth0"]["rx_packets"] > 0
+    nowhere = machine.network("nowhere", driver="macvlan")
+    three = machine.run("three", network=nowhere.name)
+    assert three.gateway == "" and nowhere.internal
+    for driver, options in (("ipvlan", {"parent": "out0"}), ("macvlan", {"parent": "out0.10"})):
+        try:
+            made = machine.network("maybe", driver=driver, options=options)
+        except BarqueError as error:
+            words = "this kernel has no ipvlan interfaces" if driver == "ipvlan" else "this kernel cannot make it"
+            assert words in str(error), error
+            assert isinstance(error, UnsupportedError) or driver == "macvlan"
+        else:
+            machine.manager.remove(made)
+    for wrong in ({"parent": "nosuch"}, {"parent": "nosuch.5"}, {"parent": "out0.5000"}, {"macvlan_mode": "x"}):
+        try:
+            machine.network("wrong", driver="macvlan", options=wrong)
+        except BarqueError as error:
+            assert str(error)
+        else:
+            raise AssertionError(wrong)
+    served.kill()
+    for name in ("one", "two", "three"):
+        machine.manager.release(name * 8)
+    machine.manager.remove(nowhere)
+    machine.manager.remove(lan)
+    machine.manager.close()
+    assert not [item.name for item in route.links(Connection()) if item.name.startswith("dm-")]
+    assert_clean(folder)
+
+
+def overlay_peer(folder: str) -> None:
+    """One of two engines, told its address and the other's on the command line; answers until input ends."""
+    mine, theirs = sys.argv[2:4]
+    machine = Machine(folder)
+    machine.open()
+    options = {"barque.overlay.peers": theirs, "barque.overlay.local": mine}
+    network = machine.network("wide", driver="overlay", options=options, subnets=(Subnet("10.99.0.0/24"),))
+    place = machine.run("box", network=network.name)
+    served = Container(place)
+    print(json.dumps([place.ip, served.process.pid, network.subnets[0].ip_range]), flush=True)
+    sys.stdin.readline()
+    served.kill()
+    machine.manager.release("box" * 8)
+    machine.manager.remove(network)
+    machine.manager.close()
+    assert_clean(folder)
+
+
+def overlay(folder: str) -> None:
+    """Two engines on two machines: their containers talk through VXLAN, with addresses of their own parts."""
+    machines = [namespace.create(ipv6=False) for _ in range(2)]
+    paths = [f"/proc/{os.getpid()}/fd/{item.fd}" for item in machines]
+    sh(f"ip link add left netns {paths[0]} type veth peer name right netns {paths[1]}")
+    hosts = ["192.0.2.1", "192.0.2.2"]
+    for path, link, host in zip(paths, ("left", "right"), hosts, strict=True):
+        sh(f"nsenter --net={path} sh -c 'ip addr add {host}/24 dev {link}; ip link set {link} up'")
+    started = []
+    for at in range(2):
+        command = ["nsenter", f"--net={paths[at]}", sys.executable, __file__, "overlay_peer", hosts[at], hosts[1 - at]]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    (ip1, pid1, range1), (ip2, pid2, range2) = (json.loads(item.stdout.readline()) for item in started)
+    assert (range1, range2) == ("10.99.0.0/25", "10.99.0.128/25")
+    deadline = time.monotonic() + 5
+    while fetch("tcp", ip2, 80, f"/proc/{pid1}/ns/net") != ip1:
+        assert time.monotonic() < deadline, "no way through the tunnel"
+    assert fetch("tcp", ip1, 80, f"/proc/{pid2}/ns/net") == ip2
+    assert fetch("udp", ip1, 53, f"/proc/{pid2}/ns/net") == f"{ip2} hello"
+    assert ping(ip2, f"/proc/{pid1}/ns/net")
+    for item in started:
+        item.communicate("end\n", timeout=20)
+        assert item.returncode == 0
+    machine = Machine(folder)
+    machine.open()
+    for options in ({}, {"barque.overlay.peers": "x"}, {"barque.overlay.peers": "192.0.2.9", "encrypted": ""}):
+        try:
+            machine.network("bad", driver="overlay", options=options, subnets=(Subnet("10.98.0.0/24"),))
+        except BarqueError as error:
+            assert str(error)
+        else:
+            raise AssertionError(options)
+    machine.manager.close()
+
+
+def same_subnet(folder: str) -> None:
+    """Two daemons: what one was given the other does not take, and is warned of where a user insists."""
+    first, second = Machine(f"{folder}/a"), Machine(f"{folder}/b")
+    first.open()
+    second.open()
+    one, two = first.network("one", ipv6=True), second.network("two", ipv6=True)
+    assert len({item.subnet for item in (*one.subnets, *two.subnets)}) == 4
+    wanted = (Subnet(one.subnets[0].subnet),)
+    made, warning = second.manager.create(two._replace(id="e" * 64, name="three", subnets=wanted, ipv6=False))
+    assert "overlaps the route" in warning
+    second.manager.remove(made)
+    first.manager.close()
+    second.manager.close()
+
+
+def full(folder: str) -> None:
+    """A network without a free address refuses the next container and takes one again after a release."""
+    machine = Machine(folder)
+    machine.open()
+    small = machine.network("small", subnets=(Subnet("10.97.0.0/30"),))
+    machine.run("one", network=small.name)
+    try:
+        machine.run("two", network=small.name)
+    except BarqueError as error:
+        assert f"no available IPv4 addresses on this network's address pools: small ({small.id})" in str(error)
+    else:
+        raise AssertionError("there is no address")
+    machine.manager.release("one" * 8)
+    assert machine.run("two", network=small.name).ip == "10.97.0.2"
+    try:
+        machine.manager.remove(small)
+    except BarqueError as error:
+        assert "has active endpoints" in str(error)
+    machine.manager.release("two" * 8)
+    # An address of the host that changes: ports follow, as rules ask for what is an address of this machine.
+    web = machine.run("web", {"80/tcp": published(8080)})
+    served = Container(web)
+    sh("ip addr add 198.51.100.50/32 dev lo")
+    assert fetch("tcp", "198.51.100.50", 8080)
+    sh("ip addr del 198.51.100.50/32 dev lo")
+    served.kill()
+    machine.manager.release("web" * 8)
+    machine.manager.close()
+    assert_clean(folder)
+
+
+if __name__ == "__main__":
+    sh("ip link set lo up")
+    with tempfile.TemporaryDirectory() as place:
+        globals()[sys.argv[1]](place)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conftest import EngineUnderTest
+from under_test import EngineUnderTest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

@@ -1,7 +1,10 @@
 """A registry server of our own for tests: real processes on loopback, certificates, users."""
 
 import datetime
+import hashlib
+import http.client
 import ipaddress
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from barque.oci import media
 
 USER, PASSWORD = "jane", "s3cret:word"
 
@@ -32,7 +37,16 @@ class RegistryUnderTest:
 
     def start(self) -> "RegistryUnderTest":
         """Start it and wait until it listens; a second start takes the same address."""
-        command = [*self.prefix, sys.executable, "-m", "barque", "registry", "serve", "--addr", self.address or "127.0.0.1:0"]
+        command = [
+            *self.prefix,
+            sys.executable,
+            "-m",
+            "barque",
+            "registry",
+            "serve",
+            "--addr",
+            self.address or "127.0.0.1:0",
+        ]
         with (self.root / "registry.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--root", str(self.root / "registry"), *self.flags], stdout=subprocess.PIPE, stderr=log
@@ -114,3 +128,38 @@ def certificate(folder: Path, *, name: str = "127.0.0.1") -> tuple[Path, Path]:
     key_path.write_bytes(plain)
     os.chmod(key_path, 0o600)
     return cert_path, key_path
+
+
+class Client:
+    """One connection; answers are status, headers, body."""
+
+    def __init__(self, server):
+        host, _, port = server.address.rpartition(":")
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=30)
+
+    def __call__(self, method, path, body=None, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request(method, path, body, named)
+        response = self.connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+def digest(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def push_blob(call, name, data):
+    status, _headers, body = call("POST", f"/v2/{name}/blobs/uploads/?digest={digest(data)}", data)
+    assert status == 201, body
+    return {"digest": digest(data), "size": len(data)}
+
+
+def push_image(call, name, tag, text=b"layer", **more):
+    config = {"mediaType": media.OCI_CONFIG, **push_blob(call, name, b"{}")}
+    layer = {"mediaType": media.OCI_LAYER, **push_blob(call, name, text)}
+    manifest = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config, "layers": [layer], **more}
+    raw = json.dumps(manifest).encode()
+    status, headers, body = call("PUT", f"/v2/{name}/manifests/{tag}", raw, Content_Type=media.OCI_MANIFEST)
+    assert status == 201, body
+    assert headers["Docker-Content-Digest"] == digest(raw)
+    return raw, headers

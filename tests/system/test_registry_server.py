@@ -1,7 +1,5 @@
 """The registry server as a process: the protocol by plain requests."""
 
-import hashlib
-import http.client
 import json
 import os
 import signal
@@ -11,7 +9,7 @@ import threading
 import pytest
 
 from barque.oci import media
-from registry_process import registry
+from registry_process import Client, digest, push_blob, push_image, registry
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -22,46 +20,11 @@ def server(tmp_path_factory):
         yield running
 
 
-class Client:
-    """One connection; answers are status, headers, body."""
-
-    def __init__(self, server):
-        host, _, port = server.address.rpartition(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=30)
-
-    def __call__(self, method, path, body=None, **headers):
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.connection.request(method, path, body, named)
-        response = self.connection.getresponse()
-        return response.status, response.headers, response.read()
-
-
 @pytest.fixture
 def call(server):
     client = Client(server)
     yield client
     client.connection.close()
-
-
-def digest(data):
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def push_blob(call, name, data):
-    status, _headers, body = call("POST", f"/v2/{name}/blobs/uploads/?digest={digest(data)}", data)
-    assert status == 201, body
-    return {"digest": digest(data), "size": len(data)}
-
-
-def push_image(call, name, tag, text=b"layer", **more):
-    config = {"mediaType": media.OCI_CONFIG, **push_blob(call, name, b"{}")}
-    layer = {"mediaType": media.OCI_LAYER, **push_blob(call, name, text)}
-    manifest = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config, "layers": [layer], **more}
-    raw = json.dumps(manifest).encode()
-    status, headers, body = call("PUT", f"/v2/{name}/manifests/{tag}", raw, Content_Type=media.OCI_MANIFEST)
-    assert status == 201, body
-    assert headers["Docker-Content-Digest"] == digest(raw)
-    return raw, headers
 
 
 def code(body):

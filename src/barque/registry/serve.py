@@ -74,6 +74,10 @@ async def collect(config: Config, *, dry_run: bool) -> Report:
 
 async def open_storage(config: Config, stack: AsyncExitStack) -> Storage:
     """Return the storage that the configuration names; the stack closes it."""
+    if config.object_store is not None:
+        from barque.registry.s3 import open_object_store
+
+        return await open_object_store(config.object_store, stack)
     return open_directory(config.root)
 
 

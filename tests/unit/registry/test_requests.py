@@ -36,7 +36,8 @@ def test_paths_mean_targets(path, target):
 
 
 @pytest.mark.parametrize(
-    "name", ["A", "../etc", "a//b", "a/", "-a", "a..b", "a___b", "a b", "a\n", "ä", "", "%2e%2e", "a" * 256, "_a", "a/_made"]
+    "name",
+    ["A", "../etc", "a//b", "a/", "-a", "a..b", "a___b", "a b", "a\n", "ä", "", "%2e%2e", "a" * 256, "_a", "a/_made"],
 )
 def test_hostile_names_are_refused(name):
     with pytest.raises(RegistryError) as caught:
@@ -54,7 +55,9 @@ def test_any_path_is_a_target_none_or_a_refusal(text):
         assert target is None or not target.name or names.check_name(target.name) == target.name
 
 
-@pytest.mark.parametrize("text", ["md5:" + "a" * 32, "sha256:" + "a" * 63, "sha256:" + "A" * 64, "sha256", "sha256:../../x"])
+@pytest.mark.parametrize(
+    "text", ["md5:" + "a" * 32, "sha256:" + "a" * 63, "sha256:" + "A" * 64, "sha256", "sha256:../../x"]
+)
 def test_other_digests_are_refused(text):
     with pytest.raises(RegistryError) as caught:
         names.check_digest(text)
@@ -167,7 +170,17 @@ def test_nesting_without_end_is_refused():
         manifests.parse(b"[" * 200_000, "")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.sampled_from(["config", "layers", "manifests", "digest", "size", "mediaType", "subject"]), c)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda c: (
+            st.lists(c)
+            | st.dictionaries(
+                st.sampled_from(["config", "layers", "manifests", "digest", "size", "mediaType", "subject"]), c
+            )
+        ),
+    )
+)
 def test_any_json_is_a_manifest_or_refused(content):
     if isinstance(content, dict):
         content["schemaVersion"] = 2

@@ -34,9 +34,7 @@ def signer(tmp_path):
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "key.pem").write_bytes(public)
     jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())) | {"kid": "one", "alg": "ES256"}
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk]}))
@@ -78,7 +76,13 @@ async def test_tokens_grant_what_their_server_signed(tmp_path, signer, file):
 def test_files_without_keys_are_refused(tmp_path):
     pytest.importorskip("jwt")
     path = tmp_path / "x"
-    for text in ("", "nonsense", "{}", '{"keys": []}', "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+    for text in (
+        "",
+        "nonsense",
+        "{}",
+        '{"keys": []}',
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ):
         path.write_text(text)
         with pytest.raises(InvalidInputError):
             Tokens(TokenSettings("r", "s", "i", (str(path),)))

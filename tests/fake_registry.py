@@ -36,6 +36,9 @@ class FakeRegistry:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.behaviours: dict[str, Behaviour] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.uploads: dict[str, bytes] = {}
+        self.streams_allowed = True
+        self.mounts_allowed = False
         self.host = ""
 
     def add_image(self, tag: str, *layers: bytes, plain: list[bytes] | None = None, **config: object) -> str:
@@ -77,7 +80,9 @@ class FakeRegistry:
             if part in path:
                 behave(handler, self.blobs.get(path.rpartition("/")[2], b""))
                 return
-        if path == "/v2/":
+        if "/blobs/uploads/" in path or method == "PUT":
+            self._write(handler, method, path)
+        elif path == "/v2/":
             send(handler, 200, b"{}")
         elif "/manifests/" in path and (found := self.manifests.get(path.rpartition("/")[2])):
             send(handler, 200, found[1], {"Content-Type": found[0]})
@@ -85,6 +90,51 @@ class FakeRegistry:
             send_blob(handler, self.blobs[path.rpartition("/")[2]])
         else:
             send(handler, 404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+
+    def _write(self, handler: Handler, method: str, path: str) -> None:
+        query = dict(pair.split("=", 1) for pair in handler.path.partition("?")[2].split("&") if pair)
+        body = read_body(handler)
+        place, identity = path.rpartition("/")[0], path.rpartition("/")[2]
+        if method == "POST":
+            wanted = query.get("mount", "").replace("%3A", ":")
+            if wanted in self.blobs and self.mounts_allowed:
+                send(handler, 201, b"", {"Location": "/"})
+                return
+            identity = f"u{len(self.uploads)}"
+            self.uploads[identity] = b""
+            send(handler, 202, b"", {"Location": f"{place}/{identity}?state=1"})
+        elif method == "PATCH":
+            if "Content-Length" not in handler.headers and not self.streams_allowed:
+                send(handler, 411, b"")
+                return
+            told = handler.headers.get("Content-Range")
+            assert told is None or int(told.partition("-")[0]) == len(self.uploads[identity])
+            self.uploads[identity] += body
+            send(handler, 202, b"", {"Location": f"{place}/{identity}?state=2"})
+        elif method == "DELETE":
+            self.uploads.pop(identity, None)
+            send(handler, 204, b"")
+        elif "/manifests/" in path:
+            self.manifests[identity] = (handler.headers["Content-Type"], body)
+            send(handler, 201, b"")
+        else:
+            data = self.uploads.pop(identity) + body
+            digest = query["digest"].replace("%3A", ":")
+            assert digest_of(data) == digest
+            self.blobs[digest] = data
+            send(handler, 201, b"")
+
+
+def read_body(handler: Handler) -> bytes:
+    """Return a request's body, chunked or not."""
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
+    parts = []
+    while size := int(handler.rfile.readline(), 16):
+        parts.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(parts)
 
 
 def send(handler: Handler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -126,6 +176,15 @@ def serving(registry: FakeRegistry) -> Iterator[FakeRegistry]:
 
         def do_POST(self) -> None:  # noqa: N802
             registry.answer(self, "POST")
+
+        def do_PATCH(self) -> None:  # noqa: N802
+            registry.answer(self, "PATCH")
+
+        def do_PUT(self) -> None:  # noqa: N802
+            registry.answer(self, "PUT")
+
+        def do_DELETE(self) -> None:  # noqa: N802
+            registry.answer(self, "DELETE")
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True

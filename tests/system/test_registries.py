@@ -144,6 +144,31 @@ def test_of_an_index_the_wanted_platform_is_pulled(engine: EngineUnderTest, name
     assert there.split()[1] not in listed
 
 
+def test_an_image_of_two_platforms_is_pushed_as_the_index_it_came_by(
+    engine: EngineUnderTest, name: str, tmp_path: Path
+) -> None:
+    layout = two_platforms(engine, tmp_path)
+    skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{name}:both")
+    for platform in ("linux/amd64", "linux/s390x"):
+        engine.docker("pull", "--platform", platform, f"{name}:both")
+    (row,) = json.loads(engine.run(["curl", "-s", "--unix-socket", str(engine.socket), "-G", "--data-urlencode",
+        f'filters={{"reference":["{name}"]}}', "http://x/v1.51/images/json?manifests=1"]).stdout)  # fmt: skip
+    assert [m["Available"] for m in row["Manifests"]] == [True, True]
+    other = f"{name}-other"
+    engine.docker("tag", f"{name}:both", f"{other}:both")
+    one = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}:both"))
+    engine.docker("push", "--platform", "linux/amd64", f"{name}:both")
+    assert "manifests" not in skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}:both")
+    for repository in (name, other):
+        engine.docker("push", f"{repository}:both")
+        assert json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{repository}:both")) == one
+    engine.docker("rmi", f"{other}:both")
+    engine.docker("rmi", "--platform", "linux/s390x", f"{name}:both")
+    assert engine.docker("inspect", "-f", "{{.Architecture}}", f"{name}:both") == "amd64"
+    gone = engine.docker_result("image", "inspect", "--platform", "linux/s390x", f"{name}:both")
+    assert gone.returncode == 1
+
+
 def two_platforms(engine: EngineUnderTest, folder: Path) -> Path:
     """Make an OCI layout whose one image has two platforms."""
     archive, layout = folder / "busybox.tar", folder / "layout"

@@ -86,7 +86,8 @@ class Images:
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         """Give an image another name."""
         image = self.store.resolve(ref)
-        await asyncio.to_thread(self.store.tag, image.id, repo, tag)
+        target = self.store.target(self.store.name_of(ref))
+        await asyncio.to_thread(self.store.tag, image.id, repo, tag, target)
 
     async def remove(self, ref: str, *, force: bool, noprune: bool, platforms: Strings) -> Jsons:
         """Remove a name or an image."""

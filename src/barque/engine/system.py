@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import barque
 from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
+from barque.distribution.settings import HUB, mirrors_of
 from barque.engine import checking, stats
 from barque.logdrivers import options as log_drivers
 from barque.storage.drivers import file_system
@@ -127,13 +128,16 @@ class System:
 
     def _registries(self) -> Json:
         config = self._engine.config
-        mirrors = list(config.registry_mirrors)
-        index = {"docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}}
-        for name in config.insecure_registries:
-            if "/" not in name:
-                index[name] = {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+        mirrors = {domain: [f"{url}/" for url in urls] for domain, urls in mirrors_of(config.registry_mirrors).items()}
+        hub = mirrors.get(HUB, [])
+        index = {HUB: {"Name": HUB, "Mirrors": hub, "Secure": True, "Official": True}}
+        insecure = [name for name in config.insecure_registries if "/" not in name]
+        for name in [*insecure, *(domain for domain in mirrors if domain != HUB)]:
+            index[name] = {
+                "Name": name, "Mirrors": mirrors.get(name, []), "Secure": name not in insecure, "Official": False,
+            }  # fmt: skip
         ranges = [name for name in config.insecure_registries if "/" in name]
-        return {"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges], "IndexConfigs": index, "Mirrors": mirrors}
+        return {"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges], "IndexConfigs": index, "Mirrors": hub}
 
     async def check(self, *, read: bool, repair: bool) -> Json:
         """Verify all that lies on disk (see barque.engine.checking)."""

@@ -100,10 +100,16 @@ def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> 
         for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
             if chosen.id in used or store.children(chosen.id) or chosen not in store.images():
                 continue
+            if chosen.id in store.covered():
+                continue
+            others = _other_platforms(store, [*chosen.names, *chosen.digests])
             for name in (*chosen.names, *chosen.digests):
                 store.untag(name)
                 rows.append({"Untagged": parse(name).familiar})
             _delete(store, store.resolve(chosen.id), prune=False, users=users, rows=rows)
+            for other in others:
+                if not _needed(store, other, users):
+                    _delete(store, store.resolve(other.id), prune=False, users=users, rows=rows)
         return rows, max(0, before - store.layers_size())
 
 

@@ -76,8 +76,14 @@ class ImageStore(Catalogue):
             size = self._sizes[chain_id] = self.snapshots.usage(chain_id).size
         return size
 
-    def tag(self, image_id: str, repo: str, tag: str) -> str:
+    def tag(self, image_id: str, repo: str, tag: str, target: str = "") -> str:
         """Name the image; a name that another image had moves. Returns the familiar name.
+
+        Args:
+            image_id: the image.
+            repo: the name's repository.
+            tag: the name's tag, latest if empty.
+            target: digest of the manifest or index that the image's other name was pulled by.
 
         Raises:
             InvalidInputError: not a name.
@@ -86,7 +92,7 @@ class ImageStore(Catalogue):
         reference = parse(f"{repo}:{tag}" if tag else repo).with_default_tag()
         if reference.digest:
             raise InvalidInputError("refusing to create a tag with a digest reference")
-        self.set_name(reference, image_id)
+        self.set_name(reference, image_id, target)
         self.publish("tag", image_id, reference.familiar)
         return reference.familiar
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import network_sequences as table
-from under_test import EngineUnderTest, _engine
+from under_test import EngineUnderTest, running_engine
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]
 
@@ -20,7 +20,7 @@ _Compared = Callable[[str], tuple[list[table.Outcome], list[table.Outcome]]]
 
 @pytest.fixture(scope="module")
 def ours() -> Iterator[EngineUnderTest]:
-    yield from _engine()
+    yield from running_engine()
 
 
 def _sides(dockerd_with_networks: object, ours: EngineUnderTest) -> tuple[table.Side, table.Side]:

@@ -11,13 +11,15 @@ from aiohttp import web
 
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.registry.auth import Everyone, Guard, Htpasswd
+from barque.registry.cache import Cache, expire_forever
 from barque.registry.collect import Collector, Report, run_forever
 from barque.registry.config import Config
 from barque.registry.directory import open_directory
 from barque.registry.metrics import Metrics
 from barque.registry.repositories import Repositories
-from barque.registry.server import Registry
+from barque.registry.server import ROUTES, Registry
 from barque.registry.storage import Storage
+from barque.registry.upstream import open_upstream
 
 log = logging.getLogger("barque.registry")
 
@@ -48,16 +50,23 @@ async def serve(config: Config, *, ready: Callable[[list[str]], None] = lambda a
         storage = await open_storage(config, stack)
         metrics = Metrics()
         repositories = Repositories(storage)
-        registry = Registry(repositories, guard_of(config), config.settings, metrics)
+        background = None
+        routes = ROUTES
+        if config.upstream is not None:
+            routes = Cache(await open_upstream(config.upstream, stack)).routes()
+            if config.upstream.ttl_s and config.collecting.interval_s:
+                background = expire_forever(repositories, config.collecting, config.upstream.ttl_s)
+        elif config.collecting.interval_s and not config.settings.read_only:
+            background = run_forever(repositories, config.collecting)
+        if background is not None:
+            stack.callback(loop.create_task(background).cancel)
+        registry = Registry(repositories, guard_of(config), config.settings, metrics, routes)
         context = tls_context(config)
         addresses = []
         for host, port in config.addresses:
             addresses.append(await _listen(stack, registry.handle, host, port, context))
         if config.metrics_address:
             await _listen(stack, _metrics_handler(metrics), *config.metrics_address, None)
-        if config.collecting.interval_s and not config.settings.read_only:
-            collecting = loop.create_task(run_forever(repositories, config.collecting))
-            stack.callback(collecting.cancel)
         for address in addresses:
             log.info("listening on %s%s", address, " (TLS)" if context else "")
         ready(addresses)

@@ -12,6 +12,7 @@ import pytest
 
 from barque.oci import digest as digests, media
 from barque.registry import manifests
+from barque.registry.cache import expire
 from barque.registry.collect import Collector
 from barque.registry.config import Collecting, ObjectStore
 from barque.registry.directory import DirectoryRecords, open_directory
@@ -266,3 +267,17 @@ async def test_old_uploads_are_forgotten(repositories):
     assert (await Collector(repositories, NOW).run()).uploads == []
     report = await Collector(repositories, NOW._replace(upload_expiry_s=-1)).run()
     assert report.uploads == [upload]
+
+
+async def test_a_cache_lets_go_of_what_nobody_asks_for(tmp_path):
+    repositories = Repositories(open_directory(str(tmp_path)))
+    old = await image(repositories, "old", "tag")
+    new = await image(repositories, "new", "tag", layers=(b"new",))
+    for path in tmp_path.rglob("repositories/old/**/*"):
+        os.utime(path, (1, 1))
+    for data in (old, digests.of(b"layer")):
+        os.utime(repositories.storage.blobs._content.path(data), (1, 1))
+    await expire(repositories, NOW, 3600)
+    assert await repositories.catalog(after="", most=9) == ["new"]
+    assert (await repositories.resolve("new", "tag")).digest == new
+    assert await repositories.storage.blobs.size(digests.of(b"layer")) is None

@@ -266,6 +266,19 @@ def test_a_container_cannot_speak_for_another_where_that_is_forbidden(made: Engi
         assert pings(made, f"liar-{network}", f"{base}.4") is works
 
 
+def test_a_container_joins_a_network_namespace_by_its_path(made: EngineUnderTest) -> None:
+    with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as holder:
+        try:
+            path = f"/proc/{holder.pid}/ns/net"
+            until(lambda: os.stat(path).st_ino != os.stat("/proc/self/ns/net").st_ino, "the namespace is there")
+            assert made.docker("run", "--rm", "--network", f"ns:{path}", "busybox", "readlink", "/proc/self/ns/net") == os.readlink(path)
+        finally:
+            holder.kill()
+    for mode, words in (("ns:/etc/passwd", "not a network namespace"), ("ns:/nosuch", "nothing is there"), ("ns:x", "not a")):
+        refused = made.docker_result("run", "--rm", "--network", mode, "busybox", "true")
+        assert refused.returncode == 125 and words in refused.stderr, (mode, refused.stderr)
+
+
 def test_a_crash_loop_leaves_nothing_behind(made: EngineUnderTest) -> None:
     made.docker("network", "create", "loop")
 

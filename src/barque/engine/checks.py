@@ -192,6 +192,8 @@ def _check_modes(config: Json, host: Json) -> None:
             raise InvalidInputError("conflicting options: mac-address and the network mode")
         if config.get("ExposedPorts") and not network.partition(":")[2]:
             raise InvalidInputError("conflicting options: port exposing and the container type network mode")
+    if network.startswith("ns:") and (host.get("PortBindings") or host.get("PublishAllPorts")):
+        raise InvalidInputError("conflicting options: port publishing and the ns type network mode")
     if network in ("container", "container:"):
         raise InvalidInputError("invalid container format container:<name|id>")
     if network == "host" and host.get("Links"):

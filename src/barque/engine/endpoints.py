@@ -1,5 +1,6 @@
 """A container's places in networks: what was asked for, checked and kept, and what its start asks of the network room."""
 
+import errno
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ def namespace_path(mode: str) -> str:
             return path
         words = "not a network namespace"
     except OSError as error:
-        words = str(error.strerror).lower()
+        # Not in the system's words, which clients take for a missing program's.
+        known = {errno.ENOTTY: "not a network namespace", errno.ENOENT: "nothing is there"}
+        words = known.get(error.errno or 0, str(error.strerror).lower())
     raise InvalidInputError(f"invalid network mode {mode}: {words}")
 
 

@@ -78,6 +78,7 @@ class System:
         states = [c.status for c in engine.containers_by_id.values()]
         running = states.count("running") + states.count("restarting")
         paused = states.count("paused")
+        pools = config.network.default_address_pools
         return {
             "ID": engine.engine_id,
             "Containers": len(states), "ContainersRunning": running, "ContainersPaused": paused,
@@ -85,7 +86,7 @@ class System:
             "Images": len(engine.image_store.images()),
             "Driver": engine.snapshots.driver,
             "DriverStatus": _driver_status(engine),
-            "Plugins": {"Volume": ["local", *await asyncio.to_thread(self._plugins, "VolumeDriver")], "Network": ["bridge", "host", "null"], "Authorization": None,
+            "Plugins": {"Volume": ["local", *await asyncio.to_thread(self._plugins, "VolumeDriver")], "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"], "Authorization": None,
                         "Log": [*sorted(log_drivers.DRIVERS), *await asyncio.to_thread(self._plugins, "LogDriver")]},
             **self._limits(),
             "Debug": config.debug, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
@@ -114,6 +115,7 @@ class System:
             "SecurityOptions": ["name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                                 *(["name=cgroupns"])],
             "CDISpecDirs": [], "Warnings": None,
+            **({"DefaultAddressPools": [{"Base": base, "Size": size} for base, size in pools]} if pools else {}),
             **({"FirewallBackend": {"Driver": "nftables"}} if config.network.iptables else {}),
         }  # fmt: skip
 

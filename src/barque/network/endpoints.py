@@ -130,6 +130,15 @@ def default_routes(endpoints: Sequence[Endpoint]) -> dict[int, tuple[str, str]]:
     return found
 
 
+def set_routes(space: namespace.Namespace, routes: Mapping[int, tuple[str, str]], indexes: Mapping[str, int]) -> None:
+    """Give a new namespace its default routes; indexes are those of its interfaces by name.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    space.connection.run([route.add_default_route(indexes[name], gateway) for name, gateway in routes.values()])
+
+
 def change_routes(
     space: namespace.Namespace, before: Mapping[int, tuple[str, str]], after: Mapping[int, tuple[str, str]]
 ) -> None:

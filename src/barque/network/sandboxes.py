@@ -66,7 +66,7 @@ class Sandboxes:
             for at, item in enumerate(request.endpoints):
                 self._join(use, item, undo, first if at == 0 else None)
             assert use.space is not None
-            plumbing.change_routes(use.space, {}, plumbing.default_routes(use.endpoints))
+            plumbing.set_routes(use.space, plumbing.default_routes(use.endpoints), use.inner_indexes)
             self._ports.publish(use, undo)
             self._save(use)
             undo.callback(state.forget_sandbox, self._folder, use.container_id)
@@ -124,6 +124,7 @@ class Sandboxes:
             self._guard.add(endpoint)
             undo.callback(self._guard.remove, endpoint.endpoint_id)
         use.host_indexes[endpoint.endpoint_id] = wire.host_index
+        use.inner_indexes[endpoint.interface] = wire.inner_index
         use.endpoints.append(endpoint)
         if endpoint.names and self.server is not None:
             self._announce(endpoint)

@@ -18,6 +18,7 @@ class Use:
     pid: int = 0
     endpoints: list[Endpoint] = field(default_factory=list)
     host_indexes: dict[str, int] = field(default_factory=dict)
+    inner_indexes: dict[str, int] = field(default_factory=dict)
     ports: tuple[PortRequest, ...] = ()
     published_on: str = ""
     publication: Publication = field(default_factory=Publication)

@@ -36,6 +36,9 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     """Make a network."""
     config = checks.checked(await call.body() or {}, checks.NETWORK, "CreateRequest")
+    if call.version < (1, 48):
+        # It was not read before the version that brought it.
+        config.pop("EnableIPv4", None)
     return answer(await call.backend.networks.create(config), 201)
 
 

@@ -25,6 +25,7 @@ RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _LINGER_S = 1.0
 _HEAD_TAKEN_S = 0.1
+_LONGEST_HEAD = 1 << 17
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*(tcp|h2c)[ \t]*\r\n", re.IGNORECASE)
 UPGRADE_HEADER = "X-Raw-Upgrade"
 
@@ -36,17 +37,27 @@ class UpgradableHandler(RequestHandler):
     otherwise. The header is therefore rewritten before it is parsed, and its value kept in another.
     """
 
-    __slots__ = ()
+    __slots__ = ("_partial_head",)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
-        if self._waiter is not None or self._request_count == 0:
+        """Take bytes of the client; of a head that comes in pieces only the whole is passed on."""
+        held = getattr(self, "_partial_head", b"")
+        if data and (held or (data[:1].isupper() and self._expects_head())):
+            data = held + data
+            self._partial_head = b""
             end = data.find(b"\r\n\r\n")
+            if end < 0 and len(data) < _LONGEST_HEAD:
+                self._partial_head = data
+                return
             match = _UPGRADE.search(data, 0, end + 2) if end >= 0 else None
             if match is not None:
                 header = b"\r\nUpgrade: websocket\r\n" + UPGRADE_HEADER.encode() + b": " + match[1] + b"\r\n"
                 data = data[: match.start()] + header + data[match.end() :]
         super().data_received(data)
+
+    def _expects_head(self) -> bool:
+        """Tell whether the next byte begins a request: all before it have been taken."""
+        return not self._messages and (self._waiter is not None or self._request_count == 0)
 
 
 class Finished(web.Response):

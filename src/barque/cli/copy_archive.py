@@ -50,8 +50,11 @@ class _Source(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self.rest:
-            self.rest = next(self.pieces, b"")
+        while not self.rest:
+            piece = next(self.pieces, None)
+            if piece is None:
+                return 0
+            self.rest = piece
         count = min(len(buffer), len(self.rest))
         buffer[:count] = self.rest[:count]
         self.rest = self.rest[count:]
@@ -140,27 +143,48 @@ def _destination(target: str, name: str, folder: bool, contents: bool) -> tuple[
 
 
 def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, root: str, owners: bool) -> None:
-    path = os.path.normpath(os.path.join(root, member.name))
-    parent = os.path.realpath(os.path.dirname(path))
-    real_root = os.path.realpath(root)
-    if path != os.path.normpath(root) and os.path.commonpath([parent, real_root]) != real_root:
-        raise InvalidInputError(f"the archive's member {member.name!r} lies outside of {root}")
+    path = _inside(root, member.name)
+    if member.islnk():
+        member.linkname = os.path.relpath(_inside(root, member.linkname), root)
+    member.name = os.path.relpath(path, root)
     if not owners or os.geteuid() != 0:
         member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
     if member.isdir():
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise InvalidInputError(f"cannot overwrite non-directory {json_text(path)} with directory")
-        os.makedirs(path, exist_ok=True)
-        os.chmod(path, member.mode & 0o7777)
-        if os.geteuid() == 0:
-            os.chown(path, member.uid, member.gid)
+        _place_folder(member, path, root)
         return
     if os.path.isdir(path) and not os.path.islink(path):
         raise InvalidInputError(f"cannot overwrite directory {json_text(path)} with non-directory")
     if os.path.lexists(path):
         os.unlink(path)
     archive.extract(member, root, set_attrs=True, numeric_owner=True, filter="fully_trusted")
+
+
+def _place_folder(member: tarfile.TarInfo, path: str, root: str) -> None:
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InvalidInputError(f"cannot overwrite non-directory {json_text(path)} with directory")
+    if os.path.islink(path) and path != os.path.normpath(root):
+        # The folder takes the link's place: through it, what it leads to would be changed.
+        os.unlink(path)
+    os.makedirs(path, exist_ok=True)
+    os.chmod(path, member.mode & 0o7777)
+    if os.geteuid() == 0:
+        os.chown(path, member.uid, member.gid)
+
+
+def _inside(root: str, name: str) -> str:
+    """Return the place of a member: below the root, also where links of the archive lie on the way.
+
+    Raises:
+        InvalidInputError: it lies outside.
+    """
+    path = os.path.normpath(os.path.join(root, name))
+    real_root = os.path.realpath(root)
+    parent = os.path.realpath(os.path.dirname(path))
+    within = path == os.path.normpath(root) or os.path.commonpath([parent, real_root]) == real_root
+    if not within or ".." in name.split("/"):
+        raise InvalidInputError(f"the archive's member {name!r} lies outside of {root}")
+    return path
 
 
 def json_text(text: str) -> str:

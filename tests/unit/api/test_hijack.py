@@ -63,6 +63,41 @@ async def test_a_client_that_ends_its_input_still_gets_output(api):
     writer.close()
 
 
+async def test_a_head_that_comes_in_pieces_upgrades_all_the_same(api):
+    request = _post(b"/containers/c/attach?stream=1&stdin=1", UPGRADE) + b"early"
+    reader, writer = await asyncio.open_unix_connection(api.path)
+    for at in range(0, len(request), 7):
+        writer.write(request[at : at + 7])
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 101 UPGRADED")
+    got = b""
+    while got != b"early":
+        got += await _recv(api)
+    writer.close()
+
+
+async def test_a_body_that_looks_like_an_upgrade_is_left_as_it_is(api):
+    body = b"GET / HTTP/1.1\r\nUpgrade: tcp\r\n\r\nGET / HTTP/1.1\r\nUpgrade: tcp\r\n\r\n"
+    reader, writer = await asyncio.open_unix_connection(api.path)
+    head = b"PUT /containers/c/archive?path=/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    writer.write(head)
+    for at in range(0, len(body), 11):
+        await asyncio.sleep(0.001)
+        writer.write(body[at : at + 11])
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+    assert api.containers.calls[-1][2] == body
+    writer.close()
+
+
+async def test_what_is_no_http_is_answered_at_once(api):
+    reader, writer = await asyncio.open_unix_connection(api.path)
+    writer.write(bytes((22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3)))
+    assert b"400" in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+
+
 async def test_without_an_upgrade_the_answer_is_200_and_the_stream_raw(api):
     api.containers.tty = False
     reader, writer, head = await _open(api, _post(b"/v1.41/containers/c/attach?stream=1"))

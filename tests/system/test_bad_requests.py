@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from barque.api import checks
 from under_test import EngineUnderTest, needs_root, until
 
 pytestmark = pytest.mark.system
@@ -97,7 +98,7 @@ WRONG_CREATES: dict[str, tuple[Any, int, str]] = {
     "an unknown log driver": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "nope"}}}, 400, "nope"),
     "an unknown log option": ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"nope": "1"}}}}, 400, "unknown log opt 'nope'"),
     "an unknown network": ({"Image": "busybox", "HostConfig": {"NetworkMode": "nope"}}, 201, ""),
-    "a network of an unknown container": ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:nope"}}, 404, "No such container: nope"),
+    "a network of an unknown container": ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:nope"}}, 400, "No such container: nope"),
     "a host name on the host's network of another": ({"Image": "busybox", "Hostname": "x", "HostConfig": {"NetworkMode": "container:x"}}, 400, "conflicting options"),
     "a relative bind": ({"Image": "busybox", "HostConfig": {"Binds": ["./x:/y"]}}, 400, "includes invalid characters for a local volume name"),
     "a bind without a target": ({"Image": "busybox", "HostConfig": {"Binds": ["/x:"]}}, 400, "invalid volume specification"),
@@ -327,3 +328,52 @@ def test_a_full_disk_is_told_and_the_engine_goes_on_when_there_is_room_again(sma
         engine.docker("rm", "-f", "running")
     finally:
         engine.stop()
+
+
+STRANGE: dict[str, list[Any]] = {
+    "str": ["\0", "a\0b", "\n", "x" * 5000, "../../../../tmp/evil", "\ud800", "/", ":", ",", "{{.}}", "container:"],
+    "int": [-1, 0, 1, 1 << 31, (1 << 63) - 1, -(1 << 63)], "uint": [0, 1, 1 << 31, 1 << 63],
+    "bool": [True, False], "float": [0.0, -1.5, 1e300], "args": [["\0"], ["x"], [""], [], ["../x"]],
+}  # fmt: skip
+
+
+def strange(kind: Any) -> Iterator[Any]:
+    """Yield values that have the right type and nothing else that is right."""
+    if isinstance(kind, dict) and "*" in kind:
+        for key in ("", "\0", "a", "../x", "80/tcp", "x" * 300):
+            yield from ({key: value} for value in [*strange(kind["*"])][:2])
+    elif isinstance(kind, dict):
+        yield {}
+        for key, inner in kind.items():
+            yield from ({key: value} for value in strange(inner))
+    elif isinstance(kind, list):
+        yield [None]
+        yield from ([value] for value in strange(kind[0]))
+    else:
+        yield from STRANGE.get(kind, ["x", 1, None, [], {}])
+
+
+def fields() -> Iterator[tuple[str, Any]]:
+    for key, kind in checks.CREATE.items():
+        if key == "HostConfig":
+            yield from (("HostConfig", {name: inner}) for name, inner in kind.items())
+        else:
+            yield key, kind
+
+
+@pytest.mark.parametrize(("key", "kind"), [*fields()], ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else str(value))
+def test_no_value_of_a_field_breaks_the_engine(engine: EngineUnderTest, key: str, kind: Any) -> None:
+    for value in strange(kind):
+        body = {"Image": "busybox", "Cmd": ["true"], key: value}
+        status, answer = ask(engine, "POST", "/containers/create", json.dumps(body).encode())
+        assert "internal error" not in str(answer) and "got itself in trouble" not in str(answer), (value, answer)
+        if status != 201:
+            assert 400 <= status < 502 and answer["message"], (value, answer)
+            continue
+        made = answer["Id"]
+        if key != "HostConfig" or next(iter(value or {"": 0})) in ("BlkioWeightDevice", "Devices", "Dns", "Ulimits", "Sysctls", "MaskedPaths"):
+            status, answer = ask(engine, "POST", f"/containers/{made}/start")
+            assert "internal error" not in str(answer) and "Error:" not in str(answer), (value, answer)
+        assert ask(engine, "GET", f"/containers/{made}/json")[0] in (200, 404)
+        assert ask(engine, "GET", "/containers/json?all=1")[0] == 200
+        assert ask(engine, "DELETE", f"/containers/{made}?force=1&v=1")[0] in (204, 404, 409)

@@ -1,6 +1,7 @@
 """One request on its way to the engine: query, body and answers in the forms that Docker's clients use."""
 
 import json
+import re
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ MIN_VERSION = (1, 24)
 MAX_VERSION = (1, 51)
 MAX_JSON_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 18
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 
 
@@ -135,7 +137,7 @@ def parse_filters(text: str) -> Filters:
     if not text:
         return {}
     try:
-        value = json.loads(text)
+        value = _whole(json.loads(text))
     except (ValueError, RecursionError):
         raise InvalidInputError("invalid filter") from None
     if value is None:
@@ -177,8 +179,21 @@ def decode_object(data: bytes) -> Json | None:
         raise InvalidInputError(f"invalid JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"invalid JSON: {error}") from None
+    if b"\\u" in data:
+        value = _whole(value)
     if value is not None and not isinstance(value, dict):
         raise InvalidInputError(f"invalid JSON: json: cannot unmarshal {json_kind(value)} into an object")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """Return a value without halves of surrogate pairs, which no text may hold: U+FFFD stands for them, as in Go."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_SURROGATE.sub("\ufffd", key): _whole(item) for key, item in value.items()}
     return value
 
 
@@ -195,7 +210,12 @@ def json_kind(value: Any) -> str:
 
 def encode(value: Any) -> bytes:
     """Return value as a line of JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape") + b"\n"
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        # Names of files need not be text.
+        return _SURROGATE.sub("\ufffd", text).encode() + b"\n"
 
 
 def answer(value: Any, status: int = 200) -> web.Response:

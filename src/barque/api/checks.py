@@ -123,7 +123,10 @@ def checked(body: Json, schema: Schema, struct: str) -> Json:
 
 def _object(value: Json, schema: Schema, where: str) -> Json:
     if "*" in schema:
-        return {key: _value(item, schema["*"], f"{where}{key}") for key, item in value.items()}
+        return {
+            _scalar(key, "str", where.rstrip(".")): _value(item, schema["*"], f"{where}{key}")
+            for key, item in value.items()
+        }
     if not schema:
         return value
     folded = {name.lower(): name for name in schema}
@@ -144,17 +147,31 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, list):
         if not isinstance(value, list):
             raise _mismatch(value, where, "[]" + _GO.get(str(kind[0]), "struct"))
-        return [_value(item, kind[0], where) for item in value]
+        return [_value(_zero(kind[0]) if item is None else item, kind[0], where) for item in value]
     return _scalar(value, kind, where)
+
+
+def _zero(kind: Any) -> Any:
+    """Return what a null in a list stands for, as in Go."""
+    if isinstance(kind, dict):
+        return {}
+    if isinstance(kind, list):
+        return []
+    return {"str": "", "args": [], "bool": False}.get(kind, 0)
 
 
 def _scalar(value: Any, kind: str, where: str) -> Any:
     if kind == "args":
         if isinstance(value, str):
-            return [value]
+            return [_scalar(value, "str", where)]
         if isinstance(value, list):
             return [_scalar(item, "str", where) for item in value]
-    elif (kind == "str" and isinstance(value, str)) or (kind == "bool" and isinstance(value, bool)):
+    elif kind == "str" and isinstance(value, str):
+        if "\0" in value:
+            # No path, argument or name may have one: the kernel would cut it there.
+            raise InvalidInputError(f"invalid value of {where}: it holds a NUL byte")
+        return value
+    elif kind == "bool" and isinstance(value, bool):
         return value
     elif kind in ("int", "uint") and isinstance(value, int) and not isinstance(value, bool):
         low, high = (-(1 << 63), 1 << 63) if kind == "int" else (0, 1 << 64)

@@ -11,7 +11,7 @@ from barque.base.errors import InvalidInputError
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
-_VERSION = re.compile(r"/v([0-9.]+)(?=/)")
+_VERSION = re.compile(r"/v(\d{1,6}(?:\.\d{1,6}){0,3})(?=/)")
 _NAME = re.compile(r"\{(\w+)(\*?)\}")
 
 

@@ -25,6 +25,7 @@ ABSENT = {
     "max_usage", "Links", "Expected", "IPAMConfig", "Gateway", "ConfigFrom", "PublicPort", "IP", "Created", "Comment",
     "Options", "GenericResources", "HttpProxy", "percpu_usage", "Services", "RelativePath", "Author", "CreatedAt",
     # Of the containerd image store, of Windows, of Swarm.
+    "platform", "data", "urls", "annotations", "artifactType",
     "ImageManifestDescriptor", "Descriptor", "Manifests", "Containerd", "commitbytes", "commitpeakbytes",
     "privateworkingset", "endpoint_id", "instance_id", "read_count_normalized", "read_size_bytes",
     "write_count_normalized", "write_size_bytes", "Cluster", "Managers", "Nodes", "ClusterVolume", "Peers",

@@ -19,6 +19,7 @@ from barque.runtime.cgroups.files import (
     signal_all,
     write,
 )
+from barque.runtime.cgroups.folders_v1 import blkio_counters, inherit_cpuset, make
 
 _FREEZE_TIMEOUT_S = 10.0
 _BLKIO_THROTTLES = (
@@ -78,10 +79,10 @@ class CgroupV1:
         made: list[str] = []
         try:
             for folder in self._folders:
-                _make(folder, made)
+                make(folder, made)
             cpuset = self._mounts.get("cpuset")
             if cpuset is not None:
-                _inherit_cpuset(cpuset, self.path)
+                inherit_cpuset(cpuset, self.path)
             return self.update(resources)
         except BaseException:
             for folder in reversed(made):
@@ -352,8 +353,8 @@ class CgroupV1:
                 "stat": read_pairs(f"{memory}/memory.stat"),
             },
             "blkio": {
-                "io_service_bytes_recursive": _blkio(self.folder("blkio"), "io_service_bytes"),
-                "io_serviced_recursive": _blkio(self.folder("blkio"), "io_serviced"),
+                "io_service_bytes_recursive": blkio_counters(self.folder("blkio"), "io_service_bytes"),
+                "io_serviced_recursive": blkio_counters(self.folder("blkio"), "io_serviced"),
             },
             "pids": {"current": read_int(f"{pids}/pids.current"), "limit": read_int(f"{pids}/pids.max")},
         }
@@ -361,46 +362,3 @@ class CgroupV1:
     def delete(self) -> bool:
         """Remove the folders; False while processes are left (see files.Cgroup)."""
         return all([remove_tree(folder) for folder in self._folders])  # noqa: C419 - each is tried
-
-
-def _make(folder: str, made: list[str]) -> None:
-    missing = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for path in reversed(missing):
-        try:
-            os.mkdir(path, 0o755)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise CgroupError(error.errno, f"cannot make cgroup {path}: {error.strerror}") from error
-        if path == missing[0]:
-            made.append(path)
-
-
-def _inherit_cpuset(point: str, path: str) -> None:
-    """Copy cpus and mems from the parent down: an empty set admits no process."""
-    folder = point
-    for part in path.strip("/").split("/"):
-        parent, folder = folder, f"{folder}/{part}"
-        for key in ("cpuset.cpus", "cpuset.mems"):
-            if not read(f"{folder}/{key}").strip():
-                write(f"{folder}/{key}", read(f"{parent}/{key}").strip())
-
-
-def _blkio(folder: str | None, name: str) -> list[dict[str, Any]]:
-    for candidate in (f"blkio.bfq.{name}_recursive", f"blkio.throttle.{name}_recursive", f"blkio.throttle.{name}"):
-        try:
-            text = read(f"{folder}/{candidate}")
-        except OSError:
-            continue
-        rows = []
-        for line in text.splitlines():
-            words = line.split()
-            if len(words) == 3:
-                major, _, minor = words[0].partition(":")
-                rows.append({"major": int(major), "minor": int(minor), "op": words[1], "value": int(words[2])})
-        if rows:
-            return rows
-    return []

@@ -301,3 +301,31 @@ async def test_an_idle_keeper_is_small(harness):
     pss_kb = int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
     print("PSS", pss_kb, "kB")
     assert pss_kb < 12_000
+
+
+async def test_what_a_terminal_wrote_on_its_way_to_the_log_outlives_the_keeper(harness):
+    await harness.start("one", "sh", "-c", "echo before; read a; echo after", tty=True, open_stdin=True)
+    await until(lambda: "before" in harness.log("one"))
+    os.kill(harness.keeper.pid, signal.SIGSTOP)
+    # As a keeper leaves it that is killed after it took the bytes and before it has spooled them.
+    os.write(harness.keeper._held[("one", None)]["bridge"], b"between\r\n")
+    harness.events.clear()
+    os.kill(harness.keeper.pid, signal.SIGKILL)
+    adopted = await harness.event("adopted", id="one")
+    assert adopted["lost"] == []
+    assert harness.log("one") == "before\r\nbetween\r\n"
+    sock = await harness.keeper.attach("one", None, stdin=True)
+    await asyncio.get_running_loop().sock_sendall(sock, b"\n")
+    assert b"after\r\n" in await read_all(sock)
+    await harness.event("exit", id="one")
+    assert harness.log("one").endswith("between\r\n\r\nafter\r\n")
+
+
+async def test_a_terminal_that_writes_much_loses_nothing(harness):
+    count = 200_000
+    sock = await harness.keeper.attach("one", None)
+    await harness.start("one", "seq", "1", str(count), tty=True)
+    expected = "".join(f"{n}\r\n" for n in range(1, count + 1))
+    assert (await read_all(sock)).decode() == expected
+    await harness.event("exit", id="one")
+    assert harness.log("one") == expected

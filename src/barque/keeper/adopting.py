@@ -17,6 +17,7 @@ from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
 from barque.keeper.logfile import LogFile, LogSettings
 from barque.keeper.sink import Sink
+from barque.keeper.stdio import open_bridge
 from barque.keeper.task import Task
 from barque.kernel.packets import close_all
 
@@ -88,6 +89,10 @@ def _take(server: "Server", folder: str, state: dict[str, Any]) -> None:
         for number in (1, 2):
             if number == 1 or not task.tty:
                 task.sinks[number] = Sink(task.log, clock, folder, number)
+        if task.tty:
+            task.drain_bridge()
+            if task.bridge < 0:
+                task.bridge = open_bridge()
     server.tasks[key] = task
     server.emit({"event": "adopted", "id": task.id, "exec_id": task.exec_id, "lost": lost})
     if task.pidfd < 0:
@@ -111,6 +116,7 @@ def _take_streams(task: Task, state: dict[str, Any], fds: dict[str, int]) -> lis
     lost = []
     if task.tty:
         task.console = fds.pop("console", -1)
+        task.bridge = fds.pop("bridge", -1)
         if task.console < 0:
             return ["tty"]
         task.mind(1, task.console)

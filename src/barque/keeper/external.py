@@ -293,7 +293,7 @@ class Run:
         stdio = self._stdio
         for client in tuple(self._task.attachments):
             client.drop()
-        for fd in (stdio.stdin, stdio.stdout, stdio.stderr, self._console, self._task.pidfd):
+        for fd in (stdio.stdin, stdio.stdout, stdio.stderr, self._console, self._task.pidfd, self._task.bridge):
             self._server.poller.close(fd)
         self._server.start_failed(self._task, self._reply, "runtime", 0, message)
         if self._task.exec_id is None:

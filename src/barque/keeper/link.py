@@ -19,7 +19,7 @@ Event = dict[str, Any]
 _Row = dict[str, Any]
 _Fds = list[int]
 _Key = tuple[str, str | None]
-_HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console")
+_HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console", "bridge")
 
 
 class KeeperError(BarqueError):

@@ -14,7 +14,7 @@ from barque.keeper.ports import Reply, RequestError
 from barque.keeper.removing import is_vacant, remove_cgroup
 from barque.keeper.server import Server
 from barque.keeper.sink import Sink
-from barque.keeper.stdio import Stdio, open_stdio
+from barque.keeper.stdio import Stdio, open_bridge, open_stdio
 from barque.keeper.task import Task
 from barque.kernel import packets
 from barque.runtime.channel import explain
@@ -270,7 +270,7 @@ class Start:
     def _failed(self, outcome: Failed) -> None:
         task = self._task
         self._child.close()
-        for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, task.console):
+        for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, task.console, task.bridge):
             self._server.poller.close(fd)
         if task.exec_id is None:
             remove_cgroup(self._server, task)
@@ -335,6 +335,8 @@ def connect(task: Task, stdio: Stdio, console: int, settings: LogSettings | None
         clock = Clock()
         for number in (1,) if task.tty else (1, 2):
             task.sinks[number] = Sink(task.log, clock, task.folder, number)
+        if task.tty:
+            task.bridge = open_bridge()
     if task.tty:
         os.set_blocking(console, False)
         if size:

@@ -78,3 +78,16 @@ def _output_pipe() -> tuple[int, int]:
         os.close(write)
     os.set_blocking(read, False)
     return read, both
+
+
+def open_bridge() -> int:
+    """Return a pipe's one descriptor for both ends: it never ends, and answers EAGAIN when it is empty.
+
+    Raises:
+        OSError: no descriptors are left.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        return os.open(f"/proc/self/fd/{write}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        close_all((read, write))

@@ -1,5 +1,6 @@
 """One minded process: a container's first, or an exec'd one. Its streams, stdin, clients and end."""
 
+import errno
 import fcntl
 import json
 import os
@@ -43,7 +44,7 @@ class Task:
     """A process and all that belongs to it."""
 
     __slots__ = (
-        "_paused", "_streams", "_when_ended", "attachments", "cgroup", "console",
+        "_paused", "_streams", "_when_ended", "attachments", "bridge", "cgroup", "console",
         "exec_id", "exit", "external", "folder", "id", "log", "open_stdin", "pid", "pidfd", "poller",
         "raw_status", "reported", "sinks", "start_time", "stdin", "stdin_once", "tell", "tty",
     )  # fmt: skip
@@ -58,6 +59,8 @@ class Task:
         self.pidfd = -1
         self.tty = False
         self.console = -1
+        # A pipe on the way from a terminal to its spool: what is in it outlives the keeper, as the daemon has it too.
+        self.bridge = -1
         self.open_stdin = False
         self.stdin_once = False
         self.stdin: StdinPipe | None = None
@@ -122,10 +125,12 @@ class Task:
         try:
             if sink is not None and not self.tty:
                 data = sink.splice(fd, _LARGE)
+            elif sink is not None and self.bridge >= 0:
+                data = self._cross(fd, sink)
+            elif sink is not None:
+                data = self._through_memory(fd, sink)
             else:
                 data = os.read(fd, _SMALL)
-                if sink is not None and data:
-                    sink.write(data)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -144,6 +149,41 @@ class Task:
             client.put(stream, data)
         self._report_log()
         return True
+
+    def _cross(self, fd: int, sink: Sink) -> bytes:
+        """Move a terminal's output over the bridge into the spool and return it.
+
+        Raises:
+            BlockingIOError: nothing is there now.
+            OSError: EIO at the terminal's end; else the spool cannot take it, and the bridge keeps it.
+        """
+        try:
+            os.splice(fd, self.bridge, _SMALL, flags=os.SPLICE_F_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                # A kernel that cannot splice from terminals.
+                self.poller.close(self.bridge)
+                self.bridge = -1
+                return self._through_memory(fd, sink)
+            if error.errno != errno.EAGAIN:
+                self.drain_bridge()
+                raise
+        return sink.splice(self.bridge, _LARGE)
+
+    @staticmethod
+    def _through_memory(fd: int, sink: Sink) -> bytes:
+        data = os.read(fd, _SMALL)
+        if data:
+            sink.write(data)
+        return data
+
+    def drain_bridge(self) -> None:
+        """Spool and log what is on the bridge."""
+        try:
+            while self.bridge >= 0 and 1 in self.sinks:
+                self.sinks[1].splice(self.bridge, _LARGE)
+        except BlockingIOError:
+            return
 
     @staticmethod
     def _enlarge(fd: int) -> None:
@@ -298,8 +338,9 @@ class Task:
         if self.stdin is not None and self.stdin.fd != self.console:
             self.poller.close(self.stdin.fd)
         self.stdin = None
-        self.poller.close(self.console)
-        self.console = -1
+        for fd in (self.console, self.bridge):
+            self.poller.close(fd)
+        self.console = self.bridge = -1
 
     # Records.
 
@@ -332,6 +373,7 @@ class Task:
             ("stdout", -1 if self.tty else self._streams.get(1, -1)),
             ("stderr", self._streams.get(2, -1)),
             ("console", self.console),
+            ("bridge", self.bridge),
         ]
         kept = [(name, fd) for name, fd in pairs if fd >= 0]
         return [name for name, _ in kept], tuple(fd for _, fd in kept)

@@ -466,3 +466,94 @@ def test_two_pulls_of_one_layer_fetch_it_once(pulled, registry):
         thread.join()
     assert len(done) == 4
     assert len(registry.asked("GET", digest_of(LAYER))) == 1
+
+
+def test_ten_images_that_share_a_base_bring_it_once(pulled, registry):
+    tops = [gzip.compress(tar_of({f"top{n}": os.urandom(1000)})) for n in range(10)]
+    for number, top in enumerate(tops):
+        registry.add_image(str(number), LAYER, top)
+    for number in range(10):
+        pulled.pull(f"x:{number}")
+    assert len(registry.asked("GET", digest_of(LAYER))) == 1
+    layers = [i for i in pulled.store.snapshots.walk() if i.kind == "committed"]
+    assert len(layers) == 11
+    assert len([b for b in pulled.store.content.walk() if b.size > 300_000]) == 1
+
+
+def test_an_identity_token_is_exchanged_by_post_and_no_password_is_sent(pulled, registry):
+    registry.add_image("1", LAYER)
+    with serving(FakeRegistry()) as tokens:
+        bodies = []
+
+        def give(handler, data):
+            bodies.append(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
+            send(handler, 200, b'{"access_token": "t0k3n"}')
+
+        tokens.behaviours["/token"] = give
+        real = registry.answer
+
+        def answer(handler, method):
+            if handler.headers.get("Authorization") == "Bearer t0k3n":
+                real(handler, method)
+            else:
+                challenge = f'Bearer realm="http://{tokens.host}/token",service="here"'
+                send(handler, 401, b"{}", {"WWW-Authenticate": challenge})
+
+        registry.answer = answer
+        pulled.pull(credentials=Credentials(identity_token="refresh!"))
+        assert "grant_type=refresh_token" in bodies[0]
+        assert "refresh_token=refresh%21" in bodies[0]
+        assert "Authorization" not in tokens.requests[0][2]
+
+
+def test_a_token_that_expires_in_between_is_fetched_again(pulled, registry):
+    registry.add_image("1", LAYER)
+    given = []
+    with serving(FakeRegistry()) as tokens:
+
+        def give(handler, data):
+            given.append(f"t{len(given)}")
+            send(handler, 200, json.dumps({"token": given[-1], "expires_in": 300}).encode())
+
+        tokens.behaviours["/token"] = give
+        real = registry.answer
+
+        def answer(handler, method):
+            # Each token is good for the manifest or for blobs, not for both.
+            wanted = "Bearer t1" if "/blobs/" in handler.path else "Bearer t0"
+            if handler.path != "/v2/" and handler.headers.get("Authorization") == wanted:
+                real(handler, method)
+            else:
+                challenge = f'Bearer realm="http://{tokens.host}/token",service="here"'
+                send(handler, 401, b"{}", {"WWW-Authenticate": challenge})
+
+        registry.answer = answer
+        pulled.pull(credentials=Credentials("me", "secret"))
+        assert given == ["t0", "t1"]
+
+
+def test_credentials_are_not_sent_in_the_clear_for_a_registry_with_tls(pulled):
+    from barque.distribution.credentials import Authority
+    from barque.distribution.transport import Transport
+
+    authority = Authority(Transport(pulled.settings, pulled.calls), Credentials("me", "secret"), "https://r.test")
+    authority.challenged(['Bearer realm="http://elsewhere.test/token",service="x"'])
+    with pytest.raises(TransportError, match="without TLS"):
+        authority.header("repository:x:pull")
+
+
+def test_what_refers_to_an_image_is_listed_with_and_without_the_api(pulled, registry):
+    from barque.distribution.endpoints import Endpoint
+    from barque.distribution.registry import Registry
+
+    digest = registry.add_image("1", LAYER)
+    made = Registry(Endpoint(f"http://{registry.host}"), pulled.settings, Credentials(), pulled.calls)
+    repository = made.repository("x")
+    assert repository.referrers(digest).manifests == ()
+    about = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 3}
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [about]}
+    registry.add_manifest(digest.replace(":", "-"), index)
+    assert [m.digest for m in repository.referrers(digest).manifests] == [digest]
+    registry.behaviours["/referrers/"] = lambda handler, data: send(handler, 200, json.dumps(index).encode())
+    assert len(repository.referrers(digest, "application/x").manifests) == 1
+    made.close()

@@ -154,6 +154,12 @@ def test_an_image_of_two_platforms_is_pushed_as_the_index_it_came_by(
     (row,) = json.loads(engine.run(["curl", "-s", "--unix-socket", str(engine.socket), "-G", "--data-urlencode",
         f'filters={{"reference":["{name}"]}}', "http://x/v1.51/images/json?manifests=1"]).stdout)  # fmt: skip
     assert [m["Available"] for m in row["Manifests"]] == [True, True]
+    foreign = engine.docker("create", "--platform", "linux/s390x", f"{name}:both")
+    own = engine.docker("create", "--platform", "linux/amd64", f"{name}:both")
+    images = [engine.docker("inspect", "-f", "{{.Image}}", container) for container in (foreign, own)]
+    assert images[0] != images[1]
+    assert "does not match the detected host platform" in engine.docker_result("create", f"{name}:both").stderr
+    engine.docker("rm", *engine.docker("ps", "-aq", "--filter", f"ancestor={name}:both").split(), foreign, own, check=False)
     other = f"{name}-other"
     engine.docker("tag", f"{name}:both", f"{other}:both")
     one = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}:both"))

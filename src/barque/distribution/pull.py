@@ -204,6 +204,7 @@ class Puller:
             for chain in digests.chain_ids(diff_ids):
                 lease.hold_chain(chain)
             came = _Layers(self, lease, repository, list(zip(manifest.layers, diff_ids, strict=True))).fetch()
+            # Registering writes out all that came before it says that it is here.
             return self._store.register(raw), came
 
     def _config(self, repository: Repository, descriptor: Descriptor) -> bytes:
@@ -223,7 +224,7 @@ class Puller:
                 download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
                 tar = bounded(plain(download.chunks()), layer.size, self._settings, content.folder)
                 try:
-                    content.ingest(tar, diff_id)
+                    content.ingest(tar, diff_id, durable=False)
                     break
                 except InvalidInputError:
                     content.drop_partial(layer.digest)

@@ -41,8 +41,8 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     if not config.get("Image"):
         raise InvalidInputError("no image specified" if config.get("Image") is None else "config cannot be empty")
     plain = check_name(name) if name else ""
-    image = engine.image_store.resolve(config["Image"])
-    warnings = _check_platform(image, platform)
+    image = _image(engine, config["Image"], platform)
+    warnings = [] if platform else _check_platform(image)
     host = dict(config.pop("HostConfig") or {})
     # Older clients name the runtime beside the image.
     runtime = config.pop("Runtime", None)
@@ -86,13 +86,19 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     return {"Id": container_id, "Warnings": warnings}
 
 
-def _check_platform(image: Image, platform: str) -> list[str]:
-    found = platforms.of_config(image.config)
-    if platform and not platforms.fits(found, platforms.parse(platform)):
-        return [
-            f"The requested image's platform ({found}) does not match the detected host platform ({platforms.host()}) and no specific platform was requested"
-        ]
-    return []
+def _image(engine: "Engine", ref: str, platform: str) -> Image:
+    """Return the image that a container is made from: of a name with several platforms the wanted one."""
+    if platform:
+        return engine.image_store.resolve_platform(ref, platforms.parse(platform))
+    return engine.image_store.resolve(ref)
+
+
+def _check_platform(image: Image) -> list[str]:
+    found, here = platforms.of_config(image.config), platforms.host()
+    if platforms.fits(found, here):
+        return []
+    text = f"The requested image's platform ({found}) does not match the detected host platform ({here})"
+    return [f"{text} and no specific platform was requested"]
 
 
 def privilege_warnings(host: Json) -> list[str]:

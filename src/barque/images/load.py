@@ -104,7 +104,7 @@ class _Files:
         if named and is_compressed(first):
             counted = _verified(counted, named)
             named = ""
-        blob = self._content.ingest(plain(counted), named)
+        blob = self._content.ingest(plain(counted), named, durable=False)
         self._lease.hold_blob(blob.digest)
         return blob.digest
 

@@ -63,3 +63,11 @@ def sync_file_system(fd: int) -> None:
     """
     if _libc.syncfs(ctypes.c_int(fd)) != 0:
         raise KernelError(ctypes.get_errno(), "syncfs")
+
+
+def start_writing(fd: int, start: int, length: int) -> None:
+    """Let the kernel begin to write a piece of a file to its disk, without waiting (sync_file_range(2)).
+
+    It is a hint: where the file system does not take it, nothing happens.
+    """
+    _libc.sync_file_range(ctypes.c_int(fd), ctypes.c_int64(start), ctypes.c_int64(length), ctypes.c_uint(2))

@@ -26,6 +26,7 @@ from typing import BinaryIO, NamedTuple
 
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder
+from barque.kernel.openat2 import start_writing
 from barque.oci import digest as digests
 from barque.storage.unfinished import CHUNK, Writer
 
@@ -34,6 +35,7 @@ __all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Hasher", "Lease", "Writer"]
 KEPT = "keep-"
 _PULLED = "pull-"
 _HASH_AHEAD = 4
+_WRITTEN_AHEAD = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -137,7 +139,7 @@ class ContentStore:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         hasher = Hasher(algorithm)
         try:
-            size = 0
+            size = begun = 0
             try:
                 for chunk in chunks:
                     hasher.update(chunk)
@@ -145,6 +147,10 @@ class ContentStore:
                     view = memoryview(chunk)
                     while view:
                         view = view[os.write(fd, view) :]
+                    if size - begun >= _WRITTEN_AHEAD:
+                        # The disk works while the next bytes are made, so that little is left to wait for.
+                        start_writing(fd, begun, size - begun)
+                        begun = size
                 found = f"{algorithm}:{hasher.finish()}"
                 if expected and found != expected:
                     raise InvalidInputError(f"unexpected digest: got {found}, wanted {expected} ({size} bytes)")

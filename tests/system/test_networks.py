@@ -337,6 +337,50 @@ def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: En
     engine.docker("network", "prune", "-f")
 
 
+def _links_of(engine: EngineUnderTest, name: str) -> set[str]:
+    """Return the IPv4 addresses that a container really has."""
+    shown = engine.docker("exec", name, "ip", "-4", "-o", "addr")
+    return {line.split()[3].partition("/")[0] for line in shown.splitlines() if " lo " not in line}
+
+
+def test_a_daemon_that_dies_in_the_middle_of_a_change_leaves_nothing_half_made(own_engine: EngineUnderTest) -> None:
+    engine = own_engine
+    engine.docker("network", "create", "front")
+    engine.docker("network", "create", "back")
+    run(engine, "web", "--network", "front", "-p", "8092:80")
+    run(engine, "shop", "--network", "front")
+    changes = [
+        ("network", "connect", "back", "web"), ("network", "disconnect", "back", "web"), ("restart", "-t", "0", "web"),
+        ("network", "disconnect", "front", "web"), ("network", "connect", "front", "web"), ("network", "create", "more"),
+        ("run", "-d", "--network", "back", "busybox", "sleep", "100"),
+    ]  # fmt: skip
+    for at, change in enumerate(changes):
+        busy = subprocess.Popen(
+            ["docker", *change], env=engine.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Another moment each time; which one it is does not matter, but that it is in the middle does.
+        time.sleep(0.012 + 0.004 * at)
+        _kill_daemon(engine)
+        busy.wait(20)
+        until(lambda: engine.docker("inspect", "-f", "{{.State.Running}}", "web", check=False) == "true" or
+              engine.docker_result("start", "web").returncode == 0, "web runs")  # fmt: skip
+        shown = json.loads(engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web"))
+        assert _links_of(engine, "web") == {item["IPAddress"] for item in shown.values()}, change
+        for name in ("front", "back"):
+            members = json.loads(engine.docker("network", "inspect", "-f", "{{json .Containers}}", name))
+            assert ("web" in {item["Name"] for item in members.values()}) is (name in shown), change
+        if shown:
+            assert reaches(engine, "", "127.0.0.1:8092"), (change, shown)
+        if "front" not in shown:
+            engine.docker("network", "connect", "front", "web")
+    bridges = subprocess.run(["ip", "-br", "link", "show", "type", "bridge"], capture_output=True, text=True).stdout
+    known = {f"br-{name[:12]}" for name in engine.docker("network", "ls", "-q", "--no-trunc", "--filter", "driver=bridge").split()}
+    assert {line.split()[0] for line in bridges.splitlines() if line.startswith("br-")} <= known
+    for name in engine.docker("ps", "-aq").split():
+        engine.docker("rm", "-f", name)
+    engine.docker("network", "prune", "-f")
+
+
 def test_what_somebody_deletes_of_ours_is_made_again(own_engine: EngineUnderTest) -> None:
     engine = own_engine
     network_id = engine.docker("network", "create", "front")

@@ -366,6 +366,28 @@ def publish_events(engine: "Engine", container: Container, action: str) -> None:
         engine.events.publish("network", action, network.id, event(network, container))
 
 
+def settle(engine: "Engine", container: Container) -> None:
+    """Let the row of a container that runs on say which networks it is in: the daemon may have died in between."""
+    if container.sandbox is None or not has_own_namespace(container):
+        return
+    networks = container.row["networking"]
+    live = {item.network: item for item in container.sandbox.endpoints}
+    gone = [name for name in networks if name not in live and name != "none" and _stands(engine, name)]
+    come = live.keys() - networks.keys()
+    for name in gone:
+        del networks[name]
+    for name in come:
+        networks[name] = {"NetworkID": live[name].network_id, "DNSNames": list(live[name].names)}
+    if gone or come:
+        engine.changed(container)
+        engine.save(container)
+
+
+def _stands(engine: "Engine", name: str) -> bool:
+    network = _found(engine, name)
+    return network is not None and network.id not in engine.network.catalog.broken
+
+
 def rename(engine: "Engine", container: Container) -> None:
     """Let a container that has a new name answer to it at once."""
     by_network: dict[str, tuple[str, ...]] = {}

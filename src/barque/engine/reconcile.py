@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import etc_files, health, removal, start_order
+from barque.engine import endpoints, etc_files, health, removal, start_order
 from barque.engine.container import Container
 from barque.keeper.client import Keeper
 from barque.kernel import mount as km
@@ -35,6 +35,7 @@ async def reconcile(engine: "Engine") -> None:
     running = {c.id: c.pid for c in engine.containers_by_id.values() if c.is_running}
     for container_id, sandbox in engine.network.restore(running).items():
         engine.containers_by_id[container_id].sandbox = sandbox
+        endpoints.settle(engine, engine.containers_by_id[container_id])
         etc_files.adopt(engine, engine.containers_by_id[container_id])
     for container in engine.containers_by_id.values():
         if container.is_running:

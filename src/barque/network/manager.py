@@ -15,6 +15,7 @@ from barque.kernel.netlink import route
 from barque.kernel.netlink.connection import Connection
 from barque.kernel.netlink.watch import DeletionWatch
 from barque.network import pool, publish, resolving, state
+from barque.network.adopting import Adoption
 from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
 from barque.network.firewall import BridgeRules, Firewall
@@ -64,9 +65,6 @@ class NetworkManager:
         self._firewall: Firewall | None = None
         self._publisher = Publisher(self.options, self._connection)
         self._pool = pool.SandboxPool(self.options.pool_size, min(_BARE_READY, self.options.pool_size))
-        wiring = self.catalog.default_wiring()
-        if wiring is not None:
-            self._pool.wire(wiring)
         self._guard = Guard(self._table_name())
         self._sandboxes = Sandboxes(
             self.catalog, self._publisher, self._pool, self._connection, self._folder, self._guard
@@ -90,7 +88,11 @@ class NetworkManager:
 
         Those of others are removed, and the firewall's table is built anew in one step.
         """
-        self._sandboxes.restore(running)
+        adoption = Adoption(self._sandboxes, self.catalog, self._guard, self._connection, self._folder)
+        adoption.restore(running)
+        wiring = self.catalog.default_wiring()
+        if wiring is not None:
+            self._pool.wire(wiring)
         if self.options.iptables:
             self._firewall = Firewall(self._table_name(), self.options.accept_mark)
             self._publisher.firewall = self._firewall

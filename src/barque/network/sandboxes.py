@@ -36,7 +36,7 @@ class Sandboxes:
         """Start with none."""
         self._guard = guard
         self._catalog = catalog
-        self._ports = SandboxPorts(catalog, publisher)
+        self.ports = SandboxPorts(catalog, publisher)
         self._pool = ready
         self._connection = connection
         self._folder = folder
@@ -67,10 +67,10 @@ class Sandboxes:
                 self._join(use, item, undo, first if at == 0 else None)
             assert use.space is not None
             plumbing.set_routes(use.space, plumbing.default_routes(use.endpoints), use.inner_indexes)
-            self._ports.publish(use, undo)
-            self._save(use)
+            self.ports.publish(use, undo)
+            self.save(use)
             undo.callback(state.forget_sandbox, self._folder, use.container_id)
-            self._serve(use, undo)
+            self.serve_names(use, undo)
             undo.pop_all()
         self.uses[use.container_id] = use
         return use.sandbox()
@@ -94,7 +94,7 @@ class Sandboxes:
         if use is None:
             return
         self._stop_serving(use)
-        self._ports.withdraw(use)
+        self.ports.withdraw(use)
         state.forget_sandbox(self._folder, container_id)
         space = use.space
         for item in use.endpoints:
@@ -127,7 +127,7 @@ class Sandboxes:
         use.inner_indexes[endpoint.interface] = wire.inner_index
         use.endpoints.append(endpoint)
         if endpoint.names and self.server is not None:
-            self._announce(endpoint)
+            self.announce(endpoint)
             undo.callback(self.server.remove, endpoint.endpoint_id)
         return endpoint
 
@@ -167,7 +167,8 @@ class Sandboxes:
             internal=network.internal,
         )
 
-    def _announce(self, endpoint: Endpoint) -> None:
+    def announce(self, endpoint: Endpoint) -> None:
+        """Let others find an endpoint by its names."""
         if self.server is not None and endpoint.names:
             self.server.add(names.Entry(
                 endpoint.endpoint_id, endpoint.container_id, endpoint.network_id, endpoint.network, endpoint.names,
@@ -206,7 +207,7 @@ class Sandboxes:
         """
         use = self._use(container_id)
         plumbing.check(item)
-        with self._opened(use), contextlib.ExitStack() as undo:
+        with self.opened(use), contextlib.ExitStack() as undo:
             assert use.space is not None
             before = plumbing.default_routes(use.endpoints)
             kept = list(use.endpoints)
@@ -215,9 +216,9 @@ class Sandboxes:
             after = plumbing.default_routes(use.endpoints)
             undo.callback(plumbing.change_routes, use.space, after, before)
             plumbing.change_routes(use.space, before, after)
-            self._ports.move(use)
-            self._save(use)
-            self._serve(use, undo)
+            self.ports.move(use)
+            self.save(use)
+            self.serve_names(use, undo)
             undo.pop_all()
         return use.sandbox()
 
@@ -231,7 +232,7 @@ class Sandboxes:
         gone = next((item for item in use.endpoints if item.network_id == network_id), None)
         if gone is None:
             raise NotFoundError(f"container {container_id} is not connected to network {network_id}")
-        with self._opened(use):
+        with self.opened(use):
             assert use.space is not None
             before = plumbing.default_routes(use.endpoints)
             use.endpoints.remove(gone)
@@ -240,12 +241,12 @@ class Sandboxes:
             self._leave(use, gone, None)
             lost = {key: value for key, value in before.items() if value[0] != gone.interface}
             plumbing.change_routes(use.space, lost, after)
-            self._ports.move(use)
-            self._save(use)
+            self.ports.move(use)
+            self.save(use)
             if use.served:
                 self._stop_serving(use)
             with contextlib.ExitStack() as undo:
-                self._serve(use, undo)
+                self.serve_names(use, undo)
                 undo.pop_all()
         return use.sandbox()
 
@@ -257,7 +258,7 @@ class Sandboxes:
             use.host_indexes[endpoint.endpoint_id] = 0
 
     @contextlib.contextmanager
-    def _opened(self, use: Use) -> Iterator[None]:
+    def opened(self, use: Use) -> Iterator[None]:
         """Enter a namespace that another daemon made, for as long as it is changed."""
         if use.space is not None:
             yield
@@ -283,8 +284,8 @@ class Sandboxes:
             for item in use.endpoints
         ]
         for item in use.endpoints:
-            self._announce(item)
-        self._save(use)
+            self.announce(item)
+        self.save(use)
         return use.sandbox()
 
     def republish(self, container_id: str, ports: tuple[PortRequest, ...]) -> Sandbox:
@@ -295,13 +296,13 @@ class Sandboxes:
             BarqueError: a port is taken; all is as before.
         """
         use = self._use(container_id)
-        self._ports.change(use, ports)
-        self._save(use)
+        self.ports.change(use, ports)
+        self.save(use)
         return use.sandbox()
 
     # Names.
 
-    def _serve(self, use: Use, undo: contextlib.ExitStack) -> None:
+    def serve_names(self, use: Use, undo: contextlib.ExitStack) -> None:
         """Serve names in a namespace that has an endpoint in a user-defined network."""
         if not any(item.names for item in use.endpoints) or self.server is None:
             return
@@ -319,75 +320,13 @@ class Sandboxes:
             self.server.stop(use.container_id)
             use.served = False
 
-    # Taking over.
-
-    def restore(self, running: Mapping[str, int]) -> None:
-        """Take over the namespaces of running containers, given as {container id: pid}; others are removed."""
-        for saved in state.load_sandboxes(self._folder):
-            if saved.container_id in running:
-                self._adopt(saved, running[saved.container_id])
-            else:
-                self._remove_leftover(saved)
-        if self.server is not None:
-            self.server.settle()
-
-    def _adopt(self, saved: state.SavedSandbox, pid: int) -> None:
-        use = Use(saved.container_id, saved.container_name, None, pid, ports=saved.ports,
-                  upstreams=saved.upstreams, dns_options=saved.dns_options)  # fmt: skip
-        for item in saved.endpoints:
-            if not self._adopt_endpoint(use, item):
-                log.warning("container %s: its place in network %s is gone", saved.container_name, item.network)
-        self._ports.adopt(use)
-        self.uses[use.container_id] = use
-        with contextlib.ExitStack() as undo:
-            try:
-                self._serve(use, undo)
-            except OSError as error:
-                log.warning("container %s: names are not served: %s", saved.container_name, error)
-            undo.pop_all()
-
-    def _adopt_endpoint(self, use: Use, item: Endpoint) -> bool:
-        try:
-            network = self._catalog.by_id(item.network_id)
-            self._catalog.driver(network)
-            pools = self._catalog.addresses(network)
-        except (BarqueError, KeyError):
-            return False
-        index = 0
-        if item.host_interface:
-            link = route.link(self._connection, item.host_interface)
-            if link is None:
-                return False
-            index = link.ifindex
-            bridge = self._catalog.bridge_index(network)
-            if bridge and link.master != bridge:
-                self._connection.attempt([route.set_master(index, bridge)], errno.ENODEV)
-        for version, address in ((4, item.ip), (6, item.ip6)):
-            try:
-                if address:
-                    pools.take(version, address)
-            except BarqueError as error:
-                log.warning("container %s keeps an address that is not ours: %s", use.container_name, error)
-        if index and self._catalog.driver(network).settings(network).anti_spoof:
-            self._guard.add(item)
-        use.host_indexes[item.endpoint_id] = index
-        use.endpoints.append(item)
-        self._announce(item)
-        return True
-
-    def _remove_leftover(self, saved: state.SavedSandbox) -> None:
-        for item in saved.endpoints:
-            link = route.link(self._connection, item.host_interface) if item.host_interface else None
-            if link is not None and link.kind == "veth":
-                self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
-        state.forget_sandbox(self._folder, saved.container_id)
-
     def _use(self, container_id: str) -> Use:
         if container_id not in self.uses:
             raise NotFoundError(f"container {container_id} has no network of its own")
         return self.uses[container_id]
 
-    def _save(self, use: Use) -> None:
+    def save(self, use: Use) -> None:
+        """Write a namespace down for the next daemon."""
         state.save_sandbox(self._folder, state.SavedSandbox(
             use.container_id, use.container_name, tuple(use.endpoints), use.ports, use.upstreams, use.dns_options
         ))  # fmt: skip

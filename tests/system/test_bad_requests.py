@@ -330,6 +330,12 @@ def test_a_full_disk_is_told_and_the_engine_goes_on_when_there_is_room_again(sma
         engine.stop()
 
 
+def broke(status: int, answer: Any) -> bool:
+    """Tell whether the daemon met something that it did not expect."""
+    said = answer.get("message") or "" if isinstance(answer, dict) else str(answer)
+    return status >= 500 and ("internal error" in said or "got itself in trouble" in said)
+
+
 STRANGE: dict[str, list[Any]] = {
     "str": ["\0", "a\0b", "\n", "x" * 5000, "../../../../tmp/evil", "\ud800", "/", ":", ",", "{{.}}", "container:"],
     "int": [-1, 0, 1, 1 << 31, (1 << 63) - 1, -(1 << 63)], "uint": [0, 1, 1 << 31, 1 << 63],
@@ -366,14 +372,47 @@ def test_no_value_of_a_field_breaks_the_engine(engine: EngineUnderTest, key: str
     for value in strange(kind):
         body = {"Image": "busybox", "Cmd": ["true"], key: value}
         status, answer = ask(engine, "POST", "/containers/create", json.dumps(body).encode())
-        assert "internal error" not in str(answer) and "got itself in trouble" not in str(answer), (value, answer)
+        assert not broke(status, answer), (value, answer)
         if status != 201:
             assert 400 <= status < 502 and answer["message"], (value, answer)
             continue
         made = answer["Id"]
         if key != "HostConfig" or next(iter(value or {"": 0})) in ("BlkioWeightDevice", "Devices", "Dns", "Ulimits", "Sysctls", "MaskedPaths"):
             status, answer = ask(engine, "POST", f"/containers/{made}/start")
-            assert "internal error" not in str(answer) and "Error:" not in str(answer), (value, answer)
+            assert not broke(status, answer) and "Error:" not in str(answer), (value, answer)
         assert ask(engine, "GET", f"/containers/{made}/json")[0] in (200, 404)
         assert ask(engine, "GET", "/containers/json?all=1")[0] == 200
         assert ask(engine, "DELETE", f"/containers/{made}?force=1&v=1")[0] in (204, 404, 409)
+
+
+ODD = ["", "%00", "%ff", "%ed%a0%80", "-1", "1e9", "9" * 5000, "x", "%0a", "..%2f..", "[]", "null", "%7B%22label%22%3A%5B%22%5Cud800%22%5D%7D",
+       "%7B%22label%22%3A%5B1%5D%7D", "%2e%2e%2f"]  # fmt: skip
+QUERIES = [
+    ("GET", "/containers/json", ["all", "limit", "size", "filters"]), ("GET", "/containers/{id}/json", ["size"]),
+    ("GET", "/containers/{id}/logs?stdout=1", ["since", "until", "tail", "timestamps"]),
+    ("GET", "/containers/{id}/top", ["ps_args"]), ("POST", "/containers/{id}/resize", ["h", "w"]),
+    ("POST", "/containers/{id}/rename?x=1", ["y"]), ("POST", "/containers/{id}/kill", ["signal=NOPE&x"]),
+    ("GET", "/containers/{id}/archive", ["path"]), ("POST", "/containers/prune", ["filters=[]&x"]),
+    ("GET", "/events?until=1", ["since", "filters"]), ("GET", "/system/df", ["type"]), ("GET", "/images/json", ["filters", "all"]),
+    ("POST", "/commit?container=nosuch", ["repo", "tag", "changes", "pause"]), ("GET", "/images/busybox/json", ["platform"]),
+    ("GET", "/images/get", ["names"]), ("GET", "/volumes", ["filters"]), ("GET", "/networks", ["filters"]),
+    ("GET", "/images/search", ["limit=1&term", "filters"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "names"), QUERIES, ids=lambda value: str(value)[:40])
+def test_no_value_of_a_query_breaks_the_engine(engine: EngineUnderTest, pair: dict[str, str], method: str, path: str, names: list[str]) -> None:
+    path = path.replace("{id}", pair["id"])
+    for name in names:
+        for value in ODD:
+            status, answer = ask(engine, method, f"{path}{'&' if '?' in path else '?'}{name}={value}")
+            assert not broke(status, answer), (name, value, answer)
+            assert status < 600
+
+
+@pytest.mark.parametrize("path", ["/containers/{}/json", "/images/{}/json", "/volumes/{}", "/networks/{}", "/exec/{}/json", "/v{}/info", "/images/{}/get"])
+def test_no_name_breaks_the_engine(engine: EngineUnderTest, path: str) -> None:
+    for value in [*ODD, "a" * 60000, "%25", "..", "sha256:" + "0" * 64, "sha256:x", "a@b", "UPPER", "a:b:c", "%2F"]:
+        status, answer = ask(engine, "GET", path.format(value))
+        assert 400 <= status < 600 or not value or value in ("[]", "null"), (value, answer)
+        assert not broke(status, answer), (value, answer)

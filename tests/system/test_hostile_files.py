@@ -206,3 +206,21 @@ def test_a_bomb_of_compressed_zeros_is_stopped_by_the_end_of_its_archive(engine:
     status, text = _request(engine, "POST", "/images/load", bomb, "application/x-tar")
     assert "error" in text or status >= 400
     assert engine.docker("images", "-aq").split() == before
+
+
+def test_a_copy_of_a_running_root_leaves_the_kernels_file_systems_alone(engine: EngineUnderTest) -> None:
+    engine.docker("run", "-d", "--name", "whole", "-v", "whole-volume:/v", "busybox", "sh", "-c", "echo kept >/v/file; sleep 1000")
+    try:
+        until(lambda: engine.docker_result("exec", "whole", "cat", "/v/file").returncode == 0)
+        target = engine.root / "whole.tar"
+        with target.open("wb") as file:
+            assert engine.docker_result("cp", "whole:/", "-", stdout=file, capture_output=False, text=False).returncode == 0
+        with tarfile.open(target) as tar:
+            names = [name.removeprefix("./").strip("/") for name in tar.getnames()]
+        assert "v/file" in names and "bin/busybox" in names and "proc" in names
+        assert [name for name in names if name.startswith(("proc/", "sys/", "dev/"))] == []
+        for path in ("/proc/version", "/sys/kernel", "/dev/null"):
+            assert "Could not find the file" in engine.docker_result("cp", f"whole:{path}", "-").stderr
+    finally:
+        engine.docker("rm", "-fv", "whole")
+        engine.docker("volume", "rm", "whole-volume")

@@ -11,7 +11,7 @@ import barque
 from barque.api import routes
 from barque.api.backends import Backend
 from barque.api.call import MAX_VERSION, Call, error_answer
-from barque.api.hijack import UpgradableHandler
+from barque.api.hijack import Finished, UpgradableHandler
 from barque.api.router import Route, Table, dotted, split_version
 from barque.base.errors import BarqueError
 
@@ -68,6 +68,11 @@ class App:
 
     def _failed(self, request: web.BaseRequest, status: int, message: str) -> web.StreamResponse:
         log.debug("%s %s: %d %s", request.method, request.path, status, message)
+        if isinstance(request, _Request) and request.answered:
+            # The answer has begun: that it breaks off is all that can be told.
+            if request.transport is not None:
+                request.transport.abort()
+            return Finished()
         return error_answer(status, message)
 
 
@@ -92,8 +97,10 @@ class _Request(web.BaseRequest):
     """A request that gives its answer the headers which all answers carry."""
 
     common: Mapping[str, str] = HEADERS
+    answered = False
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        self.answered = True
         for name, value in self.common.items():
             response.headers[name] = value
 

@@ -1,11 +1,13 @@
 """`cp`, `export` and `diff` of containers, over a root that is mounted for it or a live process's."""
 
 import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, NamedTuple
 
 from barque.base.errors import BarqueError, ForbiddenError
+from barque.kernel.openat2 import open_in_root
 from barque.storage import archive
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
@@ -14,6 +16,7 @@ from barque.storage.mounts import mounted, root_of_process
 from barque.storage.snapshots import Mount, Snapshotter
 
 Json = dict[str, Any]
+_KERNELS = ("/proc", "/sys", "/sys/fs/cgroup", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 
 
 class Root(NamedTuple):
@@ -30,6 +33,32 @@ class Root(NamedTuple):
         return root_of_process(self.pid) if self.pid else mounted(self.mounts, self.binds)
 
 
+def _hidden(root: Root, fd: int) -> frozenset[int]:
+    """Return the devices of the kernel's own file systems in a running container, which no copy reaches.
+
+    Reading some of their files waits for ever, and they tell of the machine.
+    """
+    if not root.pid:
+        return frozenset()
+    found = set()
+    for path in _KERNELS:
+        try:
+            inner = open_in_root(fd, path, os.O_PATH)
+        except OSError:
+            continue
+        found.add(os.fstat(inner).st_dev)
+        os.close(inner)
+    kept = {os.fstat(fd).st_dev}
+    for _, target, _ in root.binds:
+        try:
+            inner = open_in_root(fd, target, os.O_PATH)
+        except OSError:
+            continue
+        kept.add(os.fstat(inner).st_dev)
+        os.close(inner)
+    return frozenset(found - kept)
+
+
 def changes(snapshots: Snapshotter, key: str) -> list[Json]:
     """Return what a container changed in its image, as the API lists it."""
     found = archive.changes(snapshots.layer_dir(key), snapshots.lower_dirs(key))
@@ -43,7 +72,7 @@ def stat(root: Root, path: str) -> Json:
         NotFoundError: there is no such file.
     """
     with root.opened() as fd:
-        return archive.path_stat(fd, path)
+        return archive.path_stat(fd, path, _hidden(root, fd))
 
 
 def get(root: Root, path: str) -> Iterator[bytes]:
@@ -53,7 +82,7 @@ def get(root: Root, path: str) -> Iterator[bytes]:
         NotFoundError: there is no such file.
     """
     with root.opened() as fd:
-        yield from archive.pack(fd, path)
+        yield from archive.pack(fd, path, _hidden(root, fd))
 
 
 def put(
@@ -84,7 +113,7 @@ def put(
         _spool(file, chunks)
         try:
             with root.opened() as fd, mapped(file) as buffer:
-                archive.put(fd, path, buffer, keep_kind=keep_kind, owner=owner)
+                archive.put(fd, path, buffer, keep_kind=keep_kind, owner=owner, hidden=_hidden(root, fd))
         except OSError as error:
             if error.errno == errno.EROFS:
                 raise ForbiddenError("mounted volume is marked read-only") from None

@@ -42,7 +42,7 @@ def parse_signal(text: str) -> int:
         InvalidInputError: no such signal.
     """
     upper = text.upper().removeprefix("SIG")
-    if upper.isdecimal() and 1 <= int(upper) <= 64:
+    if upper.isdecimal() and len(upper) <= 2 and 1 <= int(upper) <= 64:
         return int(upper)
     match = re.fullmatch(r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?", upper)
     if match:

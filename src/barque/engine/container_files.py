@@ -33,10 +33,10 @@ def export(engine: "Engine", container: Container) -> AsyncIterator[bytes]:
 
 
 def _root(engine: "Engine", container: Container) -> Root:
-    if container.is_running:
-        return Root(container.pid)
     binds = [(p["Source"], p["Destination"], not p["RW"])
              for p in container.row["mounts"] if p["Source"] and os.path.exists(p["Source"])]  # fmt: skip
+    if container.is_running:
+        return Root(container.pid, (), binds)
     mounts: list[Mount] = engine.snapshots.mounts(container.id)
     return Root(0, mounts, binds)
 

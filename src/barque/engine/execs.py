@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
+_MOST = 2000
 _FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
@@ -76,6 +77,8 @@ class Execs:
             raise InvalidInputError("invalid JSON: WorkingDir and User must be strings")
         self._check_running(container)
         made = Exec(container, {**config, "Cmd": command}, parse_keys(config.get("DetachKeys") or ""))
+        if len(self._execs) > _MOST:
+            self._forget_old()
         self._execs[made.id] = made
         container.exec_ids.append(made.id)
         self._publish(made, f"exec_create: {made.command}")
@@ -251,7 +254,7 @@ class Execs:
         made.done.set()
         self._publish(made, "exec_die", exitCode=str(event["exit_code"]))
         self._engine.spawn(self._forget_in_keeper(made))
-        if len(self._execs) > 2000:
+        if len(self._execs) > _MOST:
             self._forget_old()
 
     async def _forget_in_keeper(self, made: Exec) -> None:
@@ -280,7 +283,9 @@ class Execs:
             made.container.exec_ids.remove(made.id)
 
     def _forget_old(self) -> None:
-        for made in [e for e in self._execs.values() if e.started and not e.running][:1000]:
+        """Forget the oldest half of those that have ended, or else of those that nobody started."""
+        idle = [e for e in self._execs.values() if not e.running]
+        for made in ([e for e in idle if e.started] or idle)[: _MOST // 2]:
             self._forget(made)
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:

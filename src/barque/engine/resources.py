@@ -15,6 +15,7 @@ _DEVICE_RULES: list[Json] = [
     *({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
       for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))),
 ]  # fmt: skip
+_MOST_ENTRIES = 10_000
 _RLIMITS = {"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
             "rtprio", "rttime", "sigpending", "stack"}  # fmt: skip
 
@@ -81,17 +82,44 @@ def _devices_at(source: str, target: str) -> list[Json]:
     except OSError:
         return []
     if stat.S_ISDIR(found.st_mode):
-        nodes: list[Json] = []
-        for name in sorted(os.listdir(source)):
-            nodes += _devices_at(f"{source}/{name}", f"{target}/{name}")
-        return nodes
-    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-        return []
-    return [{
+        return _devices_below(source, target, found.st_dev)
+    return [_device(target, found)] if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else []
+
+
+def _devices_below(source: str, target: str, file_system: int) -> list[Json]:
+    """Return the devices in a folder and those below it; links and other file systems are let be.
+
+    Raises:
+        InvalidInputError: there is far more in it than devices.
+    """
+    nodes: list[Json] = []
+    waiting = [""]
+    looked_at = 0
+    while waiting:
+        inner = waiting.pop()
+        try:
+            entries = sorted(os.scandir(f"{source}{inner}"), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        looked_at += len(entries)
+        if looked_at > _MOST_ENTRIES:
+            raise InvalidInputError(f'error gathering device information while adding custom device "{source}": '
+                                    "too many files: name a folder of devices")  # fmt: skip
+        for entry in entries:
+            found = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode) and found.st_dev == file_system:
+                waiting.append(f"{inner}/{entry.name}")
+            elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+                nodes.append(_device(f"{target.rstrip('/')}{inner}/{entry.name}", found))
+    return nodes
+
+
+def _device(target: str, found: os.stat_result) -> Json:
+    return {
         "path": target, "type": "c" if stat.S_ISCHR(found.st_mode) else "b",
         "major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev),
         "fileMode": stat.S_IMODE(found.st_mode), "uid": found.st_uid, "gid": found.st_gid,
-    }]  # fmt: skip
+    }  # fmt: skip
 
 
 def _host_devices() -> list[Json]:

@@ -90,6 +90,8 @@ def overlapped(network: Network, routes: Iterable[str]) -> list[tuple[str, str]]
     listed = [ipaddress.ip_network(item, strict=False) for item in routes]
     found = []
     for item in network.subnets:
+        if not item.subnet:
+            continue
         subnet = ipaddress.ip_network(item.subnet)
         found += [(item.subnet, str(other)) for other in listed if ipam.overlap(subnet, other)]
     return found

@@ -86,7 +86,7 @@ async def logs(call: Call) -> web.StreamResponse:
         since_ns=times.parse_ns(call.text("since"), "since"),
         until_ns=times.parse_ns(call.text("until"), "until"),
         timestamps=call.flag("timestamps"),
-        tail=int(tail) if tail.isascii() and tail.isdigit() else -1,
+        tail=int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 19 else -1,
         details=call.flag("details"),
     )
     stream = await call.backend.containers.logs(call.params["ref"], options)

@@ -31,13 +31,15 @@ def go_mode(mode: int) -> int:
     return bits | (_GO_STICKY if mode & stat.S_ISVTX else 0)
 
 
-def path_stat(root: int, path: str) -> dict[str, Any]:
+def path_stat(root: int, path: str, hidden: frozenset[int] = frozenset()) -> dict[str, Any]:
     """Return a path's stat as X-Docker-Container-Path-Stat holds it; a last link is not followed.
+
+    What lies on the file systems `hidden` (numbers of devices) is not there.
 
     Raises:
         NotFoundError: there is no such file.
     """
-    parent, name, _ = _locate(root, path)
+    parent, name, _ = _locate(root, path, hidden)
     try:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         target = ""
@@ -48,7 +50,7 @@ def path_stat(root: int, path: str) -> dict[str, Any]:
     finally:
         os.close(parent)
     return {
-        "name": posixpath.basename(posixpath.normpath(path)) or "/",
+        "name": posixpath.basename(posixpath.normpath(posixpath.join("/", path))) or "/",
         "size": found.st_size,
         "mode": go_mode(found.st_mode),
         "mtime": format_ns(found.st_mtime_ns),
@@ -56,26 +58,27 @@ def path_stat(root: int, path: str) -> dict[str, Any]:
     }
 
 
-def pack(root: int, path: str) -> Iterator[bytes]:
+def pack(root: int, path: str, hidden: frozenset[int] = frozenset()) -> Iterator[bytes]:
     """Yield the tar of a path, its entries named after the path's last part, as Docker does.
 
-    A path that ends in `/.` or `/` is followed and packed under that same last part.
+    A path that ends in `/.` or `/` is followed and packed under that same last part. What lies on the file systems
+    `hidden` (numbers of devices) is left out.
 
     Raises:
         NotFoundError: there is no such file.
     """
-    parent, name, followed = _locate(root, path)
+    parent, name, followed = _locate(root, path, hidden)
     try:
         if followed:
-            shown = os.fsencode(posixpath.basename(posixpath.normpath(path)))
-            yield from _pack_folder(parent, shown)
+            shown = os.fsencode(posixpath.basename(posixpath.normpath(posixpath.join("/", path))))
+            yield from _pack_folder(parent, shown, hidden)
         else:
             shown = name
             try:
                 os.stat(name, dir_fd=parent, follow_symlinks=False)
             except FileNotFoundError:
                 raise _missing(path) from None
-            yield from single(parent, name, shown)
+            yield from single(parent, name, shown, hidden)
         yield END
     finally:
         os.close(parent)
@@ -88,6 +91,7 @@ def put(
     *,
     keep_kind: bool = False,
     owner: tuple[int, int] | None = None,
+    hidden: frozenset[int] = frozenset(),
 ) -> None:
     """Unpack a tar into the folder at path.
 
@@ -97,6 +101,7 @@ def put(
         buffer: the archive.
         keep_kind: refuse to replace a folder by another kind of file or the other way round.
         owner: uid and gid for all that is made; None keeps the archive's.
+        hidden: file systems (numbers of devices) that are not there.
 
     Raises:
         NotFoundError: there is no such path.
@@ -109,6 +114,8 @@ def put(
     except NotADirectoryError:
         raise InvalidInputError("extraction point is not a directory") from None
     try:
+        if os.fstat(fd).st_dev in hidden:
+            raise _missing(path)
         real = _inside(root, fd)
     finally:
         os.close(fd)
@@ -121,16 +128,16 @@ def export(root: int, *, one_file_system: bool = True) -> Iterator[bytes]:
     yield END
 
 
-def _pack_folder(fd: int, shown: bytes) -> Iterator[bytes]:
+def _pack_folder(fd: int, shown: bytes, hidden: frozenset[int]) -> Iterator[bytes]:
     inner = shown or b""
     if inner:
         # Opened through itself: the folder's own entry first, then what is in it.
-        yield from single(fd, b".", inner)
+        yield from single(fd, b".", inner, hidden)
     else:
-        yield from single(fd, b".", b".")
+        yield from single(fd, b".", b".", hidden)
 
 
-def _locate(root: int, path: str) -> tuple[int, bytes, bool]:
+def _locate(root: int, path: str, hidden: frozenset[int]) -> tuple[int, bytes, bool]:
     """Open the folder that holds path's last part; True: the path itself was opened and followed."""
     whole = posixpath.join("/", path)
     follow = path.endswith(("/", "/.")) or posixpath.normpath(whole) in ("/", "//")
@@ -143,6 +150,9 @@ def _locate(root: int, path: str) -> tuple[int, bytes, bool]:
         raise _missing(path) from None
     except NotADirectoryError:
         raise InvalidInputError(f"not a directory: {path}") from None
+    if os.fstat(fd).st_dev in hidden:
+        os.close(fd)
+        raise _missing(path)
     return fd, b"." if follow else os.fsencode(base), follow
 
 

@@ -122,9 +122,13 @@ def tree(
         os.close(fd)
 
 
-def single(parent: int, name: bytes, shown: bytes) -> Iterator[bytes]:
-    """Yield the tar (without its end) of one file or folder in `parent`, called `shown` inside."""
+def single(parent: int, name: bytes, shown: bytes, hidden: frozenset[int] = frozenset()) -> Iterator[bytes]:
+    """Yield the tar (without its end) of one file or folder in `parent`, called `shown` inside.
+
+    Of the file systems `hidden` (numbers of devices) the mount points are packed, not what they hold.
+    """
     packer = _Packer(b"", overlay=False, hides=None, device=None)
+    packer.hidden = hidden
     packer.rename = (name, shown)
     yield from _flat(packer.item(parent, name, b""))
 
@@ -163,6 +167,7 @@ class _Packer:
         self._device = device
         self._links: dict[tuple[int, int], bytes] = {}
         self.rename: tuple[bytes, bytes] | None = None
+        self.hidden: frozenset[int] = frozenset()
 
     def folder(self, fd: int, path: bytes) -> _Walk:
         with os.scandir(fd) as found:
@@ -205,7 +210,7 @@ class _Packer:
         try:
             xattrs, opaque = _xattrs(fd)
             yield header(shown.rstrip(b"/") + b"/", kind=FOLDER, xattrs=xattrs, **_common(found))
-            if self._device is not None and found.st_dev != self._device:
+            if found.st_dev in self.hidden or (self._device is not None and found.st_dev != self._device):
                 return
             if self._overlay and opaque and (self._hides is None or self._hides(inner)):
                 yield header(shown + b"/.wh..wh..opq", mode=0)

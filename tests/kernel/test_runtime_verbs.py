@@ -61,6 +61,33 @@ def test_poststop_hooks_run_after_run_and_their_failure_is_only_told(runtime: An
     assert json.loads(marker.read_text())["status"] == "stopped"
 
 
+def test_poststart_hooks_come_after_the_program_has_begun(runtime: Any) -> None:
+    runtime.command("sleep", "100")
+    # What the hook is told names the process, whose program it looks at.
+    look = 'pid=$(tr -d " " | sed "s/.*\\"pid\\":\\([0-9]*\\).*/\\1/"); cat /proc/$pid/cmdline >' + str(runtime.folder / "seen")
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", look]}
+    runtime.change(lambda config: config.update(hooks={"poststart": [hook]}))
+    for _ in range(5):
+        runtime.start("sleep", "100")
+        assert (runtime.folder / "seen").read_text() == "sleep\x00100\x00"
+        runtime.run("delete", "-f", runtime.id)
+
+
+def test_start_hooks_run_inside_and_only_when_it_is_started(runtime: Any) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat >/tmp/seen"]}
+    runtime.change(lambda config: config.update(hooks={"startContainer": [hook]}, root={"path": "rootfs"}))
+    runtime.command("cat", "/tmp/seen")
+    streams = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
+    assert runtime.run("create", "-b", str(runtime.bundle), runtime.id, capture_output=False, **streams).returncode == 0
+    seen = runtime.bundle / "rootfs/tmp/seen"
+    assert not seen.exists()
+    assert runtime.run("start", runtime.id).returncode == 0
+    assert json.loads(seen.read_text())["status"] == "created"
+    runtime.wait_status("stopped")
+    runtime.run("delete", runtime.id)
+    assert json.loads(runtime.run("run", "-b", str(runtime.bundle), runtime.id).stdout)["id"] == runtime.id
+
+
 def test_closed_descriptors_among_preserved_ones_stay_closed(runtime: Any) -> None:
     runtime.command("ls", "/proc/self/fd")
     words = ["run", "-b", str(runtime.bundle), "--preserve-fds", "40", runtime.id]

@@ -6,12 +6,13 @@ message) on the channel, and every path ends in exec or _exit.
 
 import fcntl
 import gc
+import json
 import os
 import signal
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from barque.kernel import process
-from barque.runtime import channel as messages, identity
+from barque.runtime import channel as messages, hooks, identity
 from barque.runtime.channel import Channel, StepError, errno_text
 from barque.runtime.root import Context
 
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     userns: bool
     ignored_signals: tuple[int, ...]
     warnings: tuple[str, ...]
+    start_hooks: tuple[dict[str, Any], ...] = ()
 
 
 def run(plan: Plan, channel_fd: int) -> None:
@@ -110,6 +112,8 @@ def _exec(plan: Plan, context: Context) -> None:
     # A container may be created without a process; nothing can be started in it then.
     path = identity.find_program(plan.args[0], env) if plan.args else b""
     _seal(plan.keep_fds)
+    # Asked for now: after `create` nobody is there to answer.
+    state = json.loads(context.channel.ask("state startContainer")) if plan.start_hooks else {}
     # A filter's listener goes to the parent, which is gone once a container is created and waits for `start`.
     early = plan.hold and bool(plan.identity.seccomp_flags & identity.NEW_LISTENER)
     if early:
@@ -118,6 +122,7 @@ def _exec(plan: Plan, context: Context) -> None:
         _hold(plan, context.channel)
     if not path:
         raise StepError("no process is set to be started")
+    hooks.run_all(list(plan.start_hooks), "startContainer", state)
     _reset_signals(plan.ignored_signals)
     if not early:
         plan.identity.finish(context)
@@ -142,4 +147,4 @@ def _hold(plan: Plan, channel: Channel) -> None:
     channel.detached = True
     if not os.read(plan.hold_fd, 1):
         os._exit(1)
-    os.close(plan.hold_fd)
+    # It closes at exec: who wrote the byte sees then that the program runs.

@@ -198,6 +198,7 @@ class _Job:
             "user" in entering.new or "user" in entering.joined,
             ignored_signals(),
             tuple(warnings),
+            tuple((request.spec.get("hooks") or {}).get("startContainer") or ()),
         )
 
     def _host_tree(self, source: str, options: MountOptions) -> int:

@@ -127,7 +127,7 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
         tail.append(Hooks("createContainer", tuple(hooks.get("createContainer") or ())))
     if "mount" not in scene.new | scene.joined:
-        return [*tail, rootfs.Chroot(path), *_start_hooks(hooks)]
+        return [*tail, rootfs.Chroot(path)]
     flags = mount_options.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
     # What is unbindable cannot be bound: the root becomes so at the end.
     first = km.MS_SLAVE | km.MS_REC if flags & km.MS_UNBINDABLE else flags
@@ -147,7 +147,7 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
         steps.append(rootfs.ReadonlyRoot())
     after = 0 if not linux.get("rootfsPropagation") else flags
     steps.append(rootfs.Enter(scene.pivot, after))
-    return steps + _start_hooks(hooks)
+    return steps
 
 
 def _check_sysctl(key: str, own: frozenset[str]) -> None:
@@ -168,11 +168,6 @@ def _check_sysctl(key: str, own: frozenset[str]) -> None:
         raise StepError(f'sysctl "{key}" is not in a separate kernel namespace')
     if kind not in own:
         raise StepError(f'sysctl "{key}" is not allowed in the hosts {kind} namespace')
-
-
-def _start_hooks(hooks: dict[str, Any]) -> list[Step]:
-    wanted = hooks.get("startContainer")
-    return [Hooks("startContainer", tuple(wanted))] if wanted else []
 
 
 def _dev_steps(

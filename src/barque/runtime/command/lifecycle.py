@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import time
 from typing import Any
@@ -13,6 +14,8 @@ from barque.runtime.command.context import Options, RuntimeContext
 from barque.runtime.state import Container, load_all
 
 _DELETE_TIMEOUT_S = 10.0
+# Hooks before the program may take their time.
+_START_TIMEOUT_S = 60.0
 
 
 def start(context: RuntimeContext, container_id: str) -> int:
@@ -34,10 +37,20 @@ def start(context: RuntimeContext, container_id: str) -> int:
     try:
         os.unlink(container.fifo)
         os.write(fd, b"\0")
+        _wait_program(fd)
     finally:
         os.close(fd)
     after_start(container)
     return 0
+
+
+def _wait_program(fifo: int) -> None:
+    """Wait until the process has closed its end of the FIFO, by its exec or its end."""
+    poller = select.poll()
+    # POLLERR alone, which needs no asking: nobody reads any more.
+    poller.register(fifo, 0)
+    if not poller.poll(_START_TIMEOUT_S * 1000):
+        raise BarqueError("the program did not begin in time")
 
 
 def after_start(container: Container) -> None:

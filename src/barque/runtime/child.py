@@ -54,7 +54,7 @@ class Child:
     """
 
     __slots__ = ("_serve", "_socket", "channel", "console_fd", "defer", "exec_seen", "listener_fd", "pid", "pidfd",
-                 "warnings")  # fmt: skip
+                 "resctrl", "warnings")  # fmt: skip
 
     def __init__(self, end: socket.socket, serve: Serve) -> None:
         self.pid = self.pidfd = -1
@@ -64,6 +64,8 @@ class Child:
         self.console_fd = -1
         self.listener_fd = -1
         self.exec_seen = False
+        # The class of service that was made for it, which goes with the container.
+        self.resctrl = ""
         self.defer: Defer | None = None
         self.warnings: list[str] = []
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from barque.base.errors import KernelError
 from barque.kernel import limits, mount as km, namespaces, process
-from barque.runtime import channel as messages, hooks, init, plan
+from barque.runtime import channel as messages, hooks, init, intel_rdt, plan
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.child import Child, Failed, Held, Pending, Running, progress, release
 from barque.runtime.devices import Device, node_trees
@@ -272,6 +272,10 @@ class Server:
             _write_offsets(child.pid, self.offsets)
         elif request == "devices":
             _move_devices(child.pid, self.spec["linux"]["netDevices"])
+        elif request == "resctrl":
+            config = self.spec["linux"]["intelRdt"]
+            folder = intel_rdt.folder_of(config, self.container_id, intel_rdt.mount_point())
+            child.resctrl = folder if intel_rdt.apply(config, folder, child.pid) else ""
         elif request == "listener":
             pass_listener(child, self.spec["linux"]["seccomp"], self._state(child, "creating"))
         return ""

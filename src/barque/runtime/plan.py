@@ -27,6 +27,7 @@ from barque.runtime.settings import (
     NetDevices,
     OomScore,
     ReadonlyPaths,
+    ResourceControl,
     Session,
     Sysctls,
 )
@@ -100,6 +101,8 @@ def _settings(spec: dict[str, Any], scene: Scene) -> list[Step]:
         steps.append(LoopbackUp())
     if (spec.get("linux") or {}).get("netDevices"):
         steps.append(NetDevices())
+    if (spec.get("linux") or {}).get("intelRdt") is not None:
+        steps.append(ResourceControl())
     if spec.get("hostname") or spec.get("domainname"):
         if "uts" not in scene.new | scene.joined:
             raise StepError("unable to set hostname without a private UTS namespace")

@@ -49,6 +49,18 @@ class LoopbackUp(NamedTuple):
         bring_up("lo")
 
 
+class ResourceControl(NamedTuple):
+    """Be put into a class of service by the parent, who sees the host's resctrl."""
+
+    def describe(self) -> str:
+        """Say what the step does."""
+        return "join a class of service"
+
+    def run(self, context: Context) -> None:
+        """Do it."""
+        context.channel.ask("resctrl")
+
+
 class NetDevices(NamedTuple):
     """Take over interfaces of the host's network namespace, which only the parent can hand out."""
 

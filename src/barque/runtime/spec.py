@@ -81,7 +81,9 @@ _LINUX = {
     "seccomp": _SECCOMP, "rootfsPropagation": str, "maskedPaths": _STRINGS, "readonlyPaths": _STRINGS,
     "mountLabel": str, "personality": {"domain": str, "flags": _STRINGS},
     "timeOffsets": ("map", {"secs": int, "nanosecs": int}),
-    "intelRdt": {"closID": str, "l3CacheSchema": str, "memBwSchema": str},
+    "intelRdt": {
+        "closID": str, "l3CacheSchema": str, "memBwSchema": str, "schemata": _STRINGS, "enableMonitoring": bool,
+    },
     "netDevices": ("map", {"name": str}),
 }  # fmt: skip
 _CONFIG = {
@@ -271,6 +273,8 @@ def _needs(config: dict[str, Any], linux: dict[str, Any], kinds: set[str]) -> No
         if clock not in ("monotonic", "boottime"):
             raise InvalidInputError(f"linux.timeOffsets: unknown clock {clock!r}")
     _net_devices(linux.get("netDevices") or {}, kinds)
+    if (linux.get("intelRdt") or {}).get("enableMonitoring"):
+        raise InvalidInputError("linux.intelRdt.enableMonitoring: monitoring groups are not supported: leave it out")
     propagation = linux.get("rootfsPropagation")
     if propagation and propagation not in PROPAGATIONS:
         raise InvalidInputError(f"linux.rootfsPropagation: unknown propagation {propagation!r}")

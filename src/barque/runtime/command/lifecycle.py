@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
-from barque.runtime import cgroups, hooks
+from barque.runtime import cgroups, hooks, intel_rdt
 from barque.runtime.channel import StepError
 from barque.runtime.command.context import Options, RuntimeContext
 from barque.runtime.state import Container, load_all
@@ -181,6 +181,8 @@ def destroy(container: Container, *, force: bool) -> None:
         if time.monotonic() > deadline:
             raise BarqueError(f"process {container.pid} of container {container.id} did not end")
         time.sleep(0.001)
+    if container.record.get("resctrl"):
+        intel_rdt.remove(container.record["resctrl"])
     container.remove()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from barque.base import times
 from barque.base.errors import ConflictError, InvalidInputError
 from barque.kernel import process as kernel_process, seccomp
-from barque.runtime import cgroups, spec as configs, state
+from barque.runtime import cgroups, intel_rdt, spec as configs, state
 from barque.runtime.channel import StepError
 from barque.runtime.child import Child, Failed, Pending, Progress, progress
 from barque.runtime.command import terminal
@@ -160,6 +160,8 @@ def begin(context: RuntimeContext, container_id: str, options: Options, *, hold:
         if isinstance(outcome, Failed):
             os.waitpid(child.pid, 0)
             child.close()
+            if child.resctrl:
+                intel_rdt.remove(child.resctrl)
             raise StepError(outcome.message, outcome.errno)
     except BaseException:
         if group is not None:
@@ -170,7 +172,7 @@ def begin(context: RuntimeContext, container_id: str, options: Options, *, hold:
         if hold_fd >= 0:
             os.close(hold_fd)
     assert not isinstance(outcome, Pending)
-    _record(container, config, bundle, child.pid, path)
+    _record(container, config, bundle, child, path)
     return Begun(container, child, outcome.console_fd, [*warnings, *outcome.warnings])
 
 
@@ -185,16 +187,17 @@ def _no_process(*, hold: bool) -> dict[str, Any]:
     return {"args": [], "cwd": "/"}
 
 
-def _record(container: Container, config: dict[str, Any], bundle: str, pid: int, cgroup: str) -> None:
+def _record(container: Container, config: dict[str, Any], bundle: str, child: Child, cgroup: str) -> None:
     container.config = config
     root = config["root"]["path"]
     container.record = {
-        "pid": pid,
-        "start_time": state.start_time(pid),
+        "pid": child.pid,
+        "start_time": state.start_time(child.pid),
         "bundle": bundle,
         "rootfs": os.path.join(bundle, root),
         "created": times.format_ns(time.time_ns()),
         "cgroup": cgroup,
+        "resctrl": child.resctrl,
         "owner": "root" if os.geteuid() == 0 else str(os.geteuid()),
     }
     container.save()

@@ -8,7 +8,7 @@ from typing import Any
 
 from barque.base.errors import ConflictError, InvalidInputError
 from barque.kernel import caps, seccomp
-from barque.runtime import mount_options, spec as configs
+from barque.runtime import intel_rdt, mount_options, spec as configs
 from barque.runtime.command.context import Options, RuntimeContext
 from barque.runtime.command.options import ARGUMENTS, FLAG, GLOBAL, MANY, VALUE, VERBS, Option
 from barque.runtime.state import Container, load_all
@@ -136,7 +136,8 @@ def show_features() -> int:
             },
             "apparmor": {"enabled": os.path.isdir("/sys/kernel/security/apparmor")},
             "selinux": {"enabled": os.path.isdir("/sys/fs/selinux")},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": intel_rdt.mount_point() is not None},
+            "netDevices": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
     }, indent=2))  # fmt: skip

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
+from registry_process import registry
 from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
-MOMENTS = int(os.environ.get("BARQUE_KILL_MOMENTS", "10"))
+MOMENTS = int(os.environ.get("BARQUE_KILL_MOMENTS", "7"))
 
 
 def check(engine: EngineUnderTest, *flags: str) -> dict:
@@ -117,8 +119,13 @@ def test_rows_without_content_are_forgotten(own_engine: EngineUnderTest) -> None
     own_engine.docker("rm", stranger)
 
 
-def test_nothing_is_wrong_after_a_kill_at_any_moment(own_engine: EngineUnderTest) -> None:
-    """Load, commit, rmi and prune, each killed at random moments; each time the store is whole afterwards."""
+def test_nothing_is_wrong_after_a_kill_at_any_moment(own_engine: EngineUnderTest, tmp_path: Path) -> None:
+    """Actions on images, each killed at random moments; each time the store is whole afterwards."""
+    with registry(tmp_path / "registry") as server:
+        _kill_at_any_moment(own_engine, server.address)
+
+
+def _kill_at_any_moment(own_engine: EngineUnderTest, address: str) -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)
     chance = random.Random(seed)
@@ -126,20 +133,28 @@ def test_nothing_is_wrong_after_a_kill_at_any_moment(own_engine: EngineUnderTest
     saved = own_engine.root / "saved.tar"
     own_engine.docker("save", "-o", str(saved), "base", "busybox")
     own_engine.docker("run", "--name", "worker", "busybox", "sh", "-c", "for i in $(seq 300); do echo $i >/f$i; done")
-    longest = {}
+    remote = f"{address}/team/base"
+    own_engine.docker("tag", "base", f"{remote}:pulled")
+    own_engine.docker("push", f"{remote}:pulled")
+    longest: dict[str, float] = {}
     for number in range(MOMENTS):
-        action = ("load", "commit", "rmi", "prune", "import")[number % 5]
-        for name in ("loaded", "made"):
-            own_engine.docker("tag", "base", f"{name}:{number}", check=False)
+        action = ("load", "commit", "rmi", "prune", "import", "pull", "push")[number % 7]
+        if action in ("rmi", "prune", "push"):
+            own_engine.docker("load", "-i", str(saved))
+        if action == "push":
+            own_engine.docker("tag", "base", f"{remote}:{number}")
+        if action == "pull":
+            own_engine.docker("rmi", "-f", "base", f"{remote}:pulled", check=False)
+            own_engine.docker("image", "prune", "-af")
         commands = {
             "load": ["load", "-i", str(saved)],
             "commit": ["commit", "worker", f"committed:{number}"],
             "rmi": ["rmi", "-f", "base", "busybox"],
             "prune": ["image", "prune", "-af"],
             "import": ["import", str(saved), f"imported:{number}"],
+            "pull": ["pull", f"{remote}:pulled"],
+            "push": ["push", f"{remote}:{number}"],
         }
-        if action in ("rmi", "prune"):
-            own_engine.docker("load", "-i", str(saved))
         limit = longest.get(action, 0.4)
         victim = own_engine.pid
         started = time.monotonic()
@@ -162,7 +177,9 @@ def test_nothing_is_wrong_after_a_kill_at_any_moment(own_engine: EngineUnderTest
             time.sleep(0.02)
         found = check(own_engine)
         assert found["Problems"] == [], (seed, number, action, found)
-        if action in ("rmi", "prune", "load"):
+        if action in ("rmi", "prune", "load", "pull", "push"):
+            if action in ("pull", "push"):
+                own_engine.docker(*commands[action], check=action == "pull")
             own_engine.docker("load", "-i", str(saved))
             assert own_engine.docker("run", "--rm", "busybox", "echo", "works") == "works"
     own_engine.adopt()

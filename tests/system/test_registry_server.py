@@ -1,5 +1,6 @@
 """The registry server as a process: the protocol by plain requests."""
 
+import http.client
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 from barque.oci import media
-from registry_process import Client, digest, push_blob, push_image, registry
+from registry_process import Client, certificate, digest, push_blob, push_image, registry
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -291,3 +292,64 @@ def test_a_slow_client_is_cut_off(tmp_path):
                     break
                 threading.Event().wait(0.05)
             assert "too slow" in running.log()
+
+
+def test_a_body_that_waits_is_invited_only_when_it_is_wanted(server, call):
+    data = os.urandom(100_000)
+    host, _, port = server.address.rpartition(":")
+    _, headers, _ = call("POST", "/v2/expect/blobs/uploads/")
+    for where, answer in ((headers["Location"], b"100"), ("/v2/Wrong/blobs/uploads/x", b"400")):
+        with socket.create_connection((host, int(port)), timeout=20) as waiting:
+            head = f"PATCH {where} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nExpect: 100-continue\r\n\r\n"
+            waiting.sendall(head.encode())
+            assert waiting.recv(12) == b"HTTP/1.1 " + answer
+            if answer == b"100":
+                waiting.sendall(data)
+                received = b""
+                while b"\r\n\r\n202" not in received and b" 202 " not in received:
+                    received += waiting.recv(1000)
+    assert call("PUT", f"{headers['Location']}?digest={digest(data)}", b"")[0] == 201
+
+
+def test_counts_health_and_a_configuration_file(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"metrics-addr": f"127.0.0.1:{port}", "page-size": 1, "no-delete": True}))
+    with registry(tmp_path, "--config", str(path)) as running:
+        call = Client(running)
+        for tag in ("a", "b"):
+            push_image(call, "counted", tag)
+        assert json.loads(call("GET", "/v2/counted/tags/list")[2])["tags"] == ["a"]
+        assert call("DELETE", "/v2/counted/manifests/a")[0] == 405
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        assert 'barque_registry_requests_total{method="PUT",status="201",target="manifest"} 2' in text
+        assert 'barque_registry_request_duration_seconds_count{method="DELETE",target="manifest"} 1' in text
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+        connection.close()
+    path.write_text(json.dumps({"page-sise": 1}))
+    with pytest.raises(AssertionError, match="unknown key page-sise"), registry(tmp_path / "wrong", "--config", str(path)):
+        pass
+
+
+def test_client_certificates_are_demanded(tmp_path):
+    import ssl
+
+    cert, key = certificate(tmp_path / "tls")
+    flags = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(cert)]
+    with registry(tmp_path, *flags) as running:
+        host, _, port = running.address.rpartition(":")
+        context = ssl.create_default_context(cafile=str(cert))
+        with pytest.raises((ssl.SSLError, OSError)):
+            connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+            connection.request("GET", "/v2/")
+            connection.getresponse()
+        context.load_cert_chain(cert, key)
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+        connection.request("GET", "/v2/")
+        assert connection.getresponse().status == 200
+        connection.close()

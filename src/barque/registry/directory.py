@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import uuid
@@ -109,7 +110,10 @@ class DirectoryRecords:
             os.utime(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except PermissionError:
+        except OSError as error:
+            # Somebody else's folder, or a file system that is mounted read-only: nothing is collected there by us.
+            if error.errno not in (errno.EROFS, errno.EPERM, errno.EACCES):
+                raise
             return os.path.exists(self._path(key))
         return True
 

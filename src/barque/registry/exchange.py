@@ -35,6 +35,7 @@ class Exchange:
         self.storage = repositories.storage
         self.settings = settings
         self.query: Mapping[str, str] = request.query
+        self._invited = False
 
     async def body(self) -> AsyncIterator[bytes]:
         """Yield the request's body as it arrives.
@@ -43,6 +44,7 @@ class Exchange:
             RegistryError: the client sends nothing for too long.
         """
         content = self.request.content
+        await self._invite()
         while True:
             try:
                 async with asyncio.timeout(self.settings.idle_s):
@@ -52,6 +54,14 @@ class Exchange:
             if not chunk:
                 return
             yield chunk
+
+    async def _invite(self) -> None:
+        """Tell a client to send the body that waits for it (RFC 9110, section 10.1.1); refused ones never come."""
+        if self.request.headers.get("Expect", "").lower() == "100-continue" and not self._invited:
+            self._invited = True
+            await self.request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # The answer proper has not begun.
+            self.request.writer.output_size = 0
 
     async def manifest_body(self) -> bytes:
         """Return the request's body, a manifest's bytes.

@@ -37,6 +37,10 @@ test: setup packages ## set up and pass all tests
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: soak
+soak: setup ## run containers at random for an hour while daemon and keeper are killed (SOAK_ARGS="--seconds 60")
+	PYTHONPATH=src:tests $(BIN)/python tests/soak.py $(SOAK_ARGS)
+
 .PHONY: bench
 bench: setup ## time whole commands beside Docker and Podman where they are installed
 	$(BIN)/python bench/run.py

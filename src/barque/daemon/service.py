@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import types
 
 from aiohttp import web
 
@@ -25,6 +26,26 @@ log = logging.getLogger("barque.daemon")
 _FORCED_AFTER = 3
 
 
+def _tell_tasks() -> None:
+    """Write to the log where every coroutine is, for the search of what waits for what."""
+    for task in asyncio.all_tasks():
+        places = [f"{frame.f_code.co_qualname if hasattr(frame.f_code, 'co_qualname') else frame.f_code.co_name}:"
+                  f"{frame.f_lineno}" for frame in _frames(task)]  # fmt: skip
+        log.warning("task %s: %s", task.get_name(), " > ".join(places))
+
+
+def _frames(task: "asyncio.Task[object]") -> list[types.FrameType]:
+    """Return the frames of a task's coroutine and of those it awaits, the outermost first."""
+    found = []
+    waiting: object = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        if frame is not None:
+            found.append(frame)
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return found
+
+
 class Service:
     """Opens the engine, serves it on the sockets, closes both when told."""
 
@@ -41,6 +62,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR2, _tell_tasks)
         engine = Engine(self._config)
         await engine.open()
         builder = engine.builds = Builder(engine)

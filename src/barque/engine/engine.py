@@ -67,6 +67,7 @@ class Engine:
         # Set by whoever composes the daemon: it builds images with the engine's help.
         self.builds: Any = None
         self.closing = False
+        self.keeper_was_replaced = False
         self.cgroups_v2 = cgroups.is_v2()
         self.cgroupns_mode = config.cgroupns_mode or ("private" if self.cgroups_v2 else "host")
         self.lifecycle = Lifecycle(self)
@@ -120,6 +121,7 @@ class Engine:
         )  # fmt: skip
         await reconcile.reconcile(self)
         self.logs.restore()
+        self.spawn(reconcile.sweep_groups(self))
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
             self._on_event(event)
@@ -356,6 +358,9 @@ class Engine:
             log.error("container %s: log lines were lost: %s", event.get("id"), event.get("message"))
         else:
             log.warning("%s", kind.replace("_", " "))
+            if kind == "keeper_restarted":
+                self.keeper_was_replaced = True
+                self.spawn(reconcile.end_unknown(self))
 
     def _exit(self, event: Json) -> None:
         container = self.containers_by_id.get(event["id"])

@@ -1,5 +1,7 @@
 """Taking over at start: rows against what the keeper minds, and what must be brought back."""
 
+import asyncio
+import glob
 import json
 import logging
 import os
@@ -11,7 +13,7 @@ from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
 from barque.engine import endpoints, etc_files, health, removal, start_order
 from barque.engine.container import Container
-from barque.keeper.client import Keeper
+from barque.keeper.client import Keeper, KeeperError
 from barque.kernel import mount as km
 from barque.runtime.cgroups import open_manager
 from barque.storage.snapshots import ACTIVE, init_layer_name
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
+_END_S = 10.0
+_SWEEP_TRIES, _SWEEP_PAUSE_S = 25, 0.2
 
 
 async def reconcile(engine: "Engine") -> None:
@@ -47,6 +51,65 @@ async def reconcile(engine: "Engine") -> None:
         for c in engine.containers_by_id.values() if c.is_running
     )  # fmt: skip
     _sweep(engine)
+
+
+async def end_unknown(engine: "Engine") -> None:
+    """End what a new keeper found running although we think that its start failed with the old one."""
+    for task in await engine.keeper.list():
+        if task["exec_id"] is not None or "exit" in task:
+            continue
+        container = engine.containers_by_id.get(task["id"])
+        if container is None:
+            await _end_stranger(engine.keeper, task["id"], running=True)
+            continue
+        async with container.lock:
+            if not container.is_running:
+                await end_task(engine, container)
+    await sweep_groups(engine)
+
+
+async def sweep_groups(engine: "Engine") -> None:
+    """Remove control groups that a keeper which was killed left: of containers that do not run and do not start."""
+    parent = engine.config.cgroup_parent.strip("/")
+    names = {os.path.basename(path) for pattern in (f"/sys/fs/cgroup/{parent}/*", f"/sys/fs/cgroup/*/{parent}/*")
+             for path in glob.glob(pattern) if is_full_id(os.path.basename(path))}  # fmt: skip
+    for name in names:
+        container = engine.containers_by_id.get(name)
+        if container is not None and (container.is_running or container.lock.locked()):
+            continue
+        group = open_manager(f"/{parent}/{name}")
+        for _ in range(_SWEEP_TRIES):
+            # Busy until the last of its processes is wholly gone.
+            if await asyncio.to_thread(group.delete):
+                break
+            await asyncio.sleep(_SWEEP_PAUSE_S)
+            container = engine.containers_by_id.get(name)
+            if container is not None and (container.is_running or container.lock.locked()):
+                break
+        else:
+            log.warning("the control group of container %s is left over: it has processes still", name)
+
+
+async def end_task(engine: "Engine", container: Container) -> None:
+    """End and forget a process of a container that should have none.
+
+    Raises:
+        BarqueError: it does not end.
+    """
+    deadline = time.monotonic() + _END_S
+    while True:
+        try:
+            await engine.keeper.forget(container.id)
+            return
+        except KeeperError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.info("container %s: ending a process of which nothing was known: %s", container.name, error)
+        try:
+            await engine.keeper.signal(container.id, None, 9)
+        except KeeperError:
+            pass
+        await asyncio.sleep(0.05)
 
 
 def _settle(engine: "Engine", container: Container, task: Json | None) -> None:

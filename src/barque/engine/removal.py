@@ -1,14 +1,16 @@
 """Taking containers away: their layer, their folders, their row."""
 
+import asyncio
 import os
 import shutil
 import signal as signals
 from typing import TYPE_CHECKING
 
-from barque.base.errors import BarqueError, ConflictError
-from barque.engine import waiting
+from barque.base.errors import BarqueError, ConflictError, NotFoundError
+from barque.engine import reconcile, waiting
 from barque.engine.container import Container
 from barque.kernel import mount as km
+from barque.runtime.cgroups import open_manager
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -23,21 +25,30 @@ async def remove(engine: "Engine", container: Container, *, force: bool, volumes
     """
     if container.status == "removing" and not container.removed.is_set() and container.auto_removing:
         raise ConflictError(f"removal of container {container.id} is already in progress")
-    if container.is_running or container.status == "restarting":
-        if not force:
-            hint = (
-                "container is paused and must be unpaused first"
-                if container.status == "paused"
-                else f"container is {container.status}: stop the container before removing or force remove"
-            )
-            raise ConflictError(f'cannot remove container "{container.name}": {hint}')
-        container.state["stopped_by_user"] = True
-        container.auto_removing = True
-        await engine.lifecycle.end(container, signals.SIGKILL, 10)
-    async with container.lock:
-        if container.removed.is_set():
-            return
-        await _delete(engine, container, volumes=volumes)
+    while True:
+        if container.is_running or container.status == "restarting":
+            _check_force(container, force=force)
+            container.state["stopped_by_user"] = True
+            container.auto_removing = True
+            await engine.lifecycle.end(container, signals.SIGKILL, 10)
+        async with container.lock:
+            if container.removed.is_set():
+                return
+            # A start may have been under way while we waited for the lock.
+            if not container.is_running:
+                await _delete(engine, container, volumes=volumes)
+                return
+
+
+def _check_force(container: Container, *, force: bool) -> None:
+    if force:
+        return
+    hint = (
+        "container is paused and must be unpaused first"
+        if container.status == "paused"
+        else f"container is {container.status}: stop the container before removing or force remove"
+    )
+    raise ConflictError(f'cannot remove container "{container.name}": {hint}')
 
 
 async def auto_remove(engine: "Engine", container: Container) -> None:
@@ -57,8 +68,15 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
     engine.changed(container)
     engine.lifecycle.cancel_restart(container)
     try:
-        await engine.keeper.forget(container.id)
-        engine.snapshots.remove(container.id)
+        await reconcile.end_task(engine, container)
+        if engine.keeper_was_replaced:
+            # The keeper that made its control group may have died before it could remove it.
+            await asyncio.to_thread(open_manager(engine.cgroup_path(container)).delete)
+        try:
+            engine.snapshots.remove(container.id)
+        except NotFoundError:
+            # A removal that was cut short took it away.
+            pass
     except (BarqueError, OSError) as error:
         container.state["status"] = "dead" if previous != "created" else previous
         engine.changed(container)

@@ -269,7 +269,12 @@ def compressed(path: str, inode: int, succeeded: bool) -> None:
 def find_rotated(path: str, inode: int) -> str | None:
     """Return the name that a rotated file has now, None when it is gone."""
     folder, base = os.path.split(path)
-    for entry in os.scandir(folder):
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        # The container was removed meanwhile.
+        return None
+    for entry in entries:
         suffix = entry.name[len(base) + 1 :]
         if entry.name.startswith(f"{base}.") and suffix.isdecimal() and entry.inode() == inode:
             return entry.path

@@ -557,3 +557,19 @@ def test_what_refers_to_an_image_is_listed_with_and_without_the_api(pulled, regi
     registry.behaviours["/referrers/"] = lambda handler, data: send(handler, 200, json.dumps(index).encode())
     assert len(repository.referrers(digest, "application/x").manifests) == 1
     made.close()
+
+
+def test_a_registry_in_trouble_for_a_moment_is_asked_for_the_manifest_again(pulled, registry):
+    registry.add_image("1", LAYER)
+    tries = []
+
+    def stumble(handler, data):
+        tries.append(1)
+        if len(tries) == 3:
+            registry.behaviours.clear()
+            registry.answer(handler, "GET")
+        else:
+            send(handler, 502, b"")
+
+    registry.behaviours["/manifests/"] = stumble
+    assert pulled.pull().diff_ids == [digest_of(PLAIN)]

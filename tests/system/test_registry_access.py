@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registries import PASSWORD, USER, RegistryUnderTest
-from under_test import EngineUnderTest, _engine, needs_root
+from under_test import EngineUnderTest, needs_root, running_engine
 
 pytestmark = pytest.mark.system
 ADDRESS = "10.77.77.1"
@@ -44,7 +44,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own(certificates: Path, mirror: RegistryUnderTest) -> Iterator[EngineUnderTest]:
     """Give an engine that looks for certificates in our folder and knows mirrors."""
-    yield from _engine(
+    yield from running_engine(
         "--registry-certs", str(certificates),
         "--registry-mirror", "http://127.0.0.1:1", "--registry-mirror", f"http://{mirror.host}",
         "--registry-mirror", f"registry.invalid=http://{mirror.host}",

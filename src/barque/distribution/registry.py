@@ -19,6 +19,7 @@ from barque.oci import digest as digests, manifest as manifests, media
 
 _ACCEPTED = ", ".join(sorted(media.MANIFESTS | media.INDEXES | media.SCHEMA_1 | {"application/json"}))
 _TAGS_MAX = 100_000
+_SMALL_ATTEMPTS = 3
 _WARNING = re.compile(r'299 - "([^"]*)"')
 
 
@@ -236,10 +237,19 @@ class Repository:
         return parsed
 
     def _get(self, path: str, headers: dict[str, str]) -> Answer:
-        answer = self.registry.call("GET", self._base + path, self.scope, headers=headers)
-        if answer.status != 200:
-            raise of_answer(answer.status, answer.headers, answer.text(1 << 20))
-        return answer
+        """Ask for something small; a registry that is in trouble for a moment is asked again."""
+        transport = self.registry.transport
+        for attempt in range(1, _SMALL_ATTEMPTS + 1):
+            try:
+                answer = self.registry.call("GET", self._base + path, self.scope, headers=headers)
+                if answer.status == 200:
+                    return answer
+                raise of_answer(answer.status, answer.headers, answer.text(1 << 20))
+            except (TransportError, RegistryError) as error:
+                if attempt == _SMALL_ATTEMPTS or (isinstance(error, RegistryError) and error.is_final):
+                    raise
+            transport.calls.wait(transport.settings.retry_delay_s * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
 
 
 class Upload:

@@ -295,6 +295,42 @@ def overlay(folder: str) -> None:
     machine.manager.close()
 
 
+def escape(folder: str) -> None:
+    """A container with all rights over its own network tries the known ways into another one."""
+    machine = Machine(folder)
+    machine.open()
+    mine = machine.network("mine", ipv6=True, subnets=(Subnet("10.94.0.0/24"), Subnet("fd00:94::/64")))
+    theirs = machine.network("theirs", ipv6=True, subnets=(Subnet("10.95.0.0/24"), Subnet("fd00:95::/64")))
+    thief, safe = machine.run("thief", network=mine.name), machine.run("safe", network=theirs.name)
+    local = machine.run("local", {"80/tcp": published(8083, "127.0.0.1")}, network=theirs.name)
+    served = [DualContainer(safe), Container(local)]
+    inside = f"/proc/{os.getpid()}/fd/{thief.netns_fd}"
+    assert fetch("tcp", safe.ip, 80) and fetch("tcp", safe.ip6, 80) and fetch("tcp", "127.0.0.1", 8083)
+
+    def tries(setting: str, *targets: tuple[str, int]) -> None:
+        sh(f"nsenter --net={inside} sh -c '{setting}'")
+        reached = [target for target in targets if fetch("tcp", *target, inside)]
+        assert not reached, (setting, reached)
+
+    everywhere = ((safe.ip, 80), (safe.ip6, 80), (local.ip, 80))
+    tries("true", *everywhere)
+    tries("ip route add 10.95.0.0/24 via 10.94.0.1; ip -6 route add fd00:95::/64 via fd00:94::1", *everywhere)
+    # Its own address changed into one of the other network, and the other bridge's address as a neighbour of its own.
+    tries("ip addr add 10.95.0.77/32 dev eth0; ip route replace 10.95.0.0/24 via 10.94.0.1 src 10.95.0.77", *everywhere)
+    tries("ip addr add 10.95.0.78/24 dev eth0", *everywhere)
+    # A port that is published for this machine alone: by the bridge's address, by 127.0.0.1 led out of the container.
+    tries("ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet;"
+          " ip route add 127.0.0.1/32 via 10.94.0.1", ("10.94.0.1", 8083), ("10.95.0.1", 8083), ("127.0.0.1", 8083))  # fmt: skip
+    # By a link-local address as the way.
+    tries("ip -6 route replace fd00:95::/64 via fe80::1 dev eth0 onlink", (safe.ip6, 80))
+    for item in served:
+        item.kill()
+    for name in ("thief", "safe", "local"):
+        machine.manager.release(name * 8)
+    machine.manager.close()
+    assert_clean(folder)
+
+
 def same_subnet(folder: str) -> None:
     """Two daemons: what one was given the other does not take, and is warned of where a user insists."""
     first, second = Machine(f"{folder}/a"), Machine(f"{folder}/b")

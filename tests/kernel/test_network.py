@@ -92,3 +92,7 @@ def test_two_daemons_do_not_take_each_others_subnets() -> None:
 
 def test_a_network_that_is_full_says_so() -> None:
     _run("full", _MODES)
+
+
+def test_a_container_finds_no_way_into_another_network() -> None:
+    _run("escape", _MODES)

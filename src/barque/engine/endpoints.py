@@ -284,8 +284,8 @@ async def connect(engine: "Engine", container: Container, network: Network, aske
             item = request(container, network, settings)
             container.sandbox = engine.network.connect(container.id, item)
             settings["NetworkID"] = network.id
-            if not network.is_predefined:
-                settings["DNSNames"] = list(dns_names(container, settings))
+        if not network.is_predefined:
+            settings["DNSNames"] = list(dns_names(container, settings))
         networks[network.name] = settings
         await _changed(engine, container)
     if container.is_running:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from barque.base.errors import ForbiddenError
+from barque.base.errors import ForbiddenError, InvalidInputError
 from barque.base.ids import SHORT_LENGTH
 from barque.kernel.netlink.connection import Connection
 from barque.kernel.netlink.namespace import Namespace
@@ -42,6 +42,8 @@ class BridgeDriver:
             ForbiddenError: several subnets of one IP version, or the bridge is another network's.
         """
         options = bridge_options.parse(network)
+        if not network.ipv4 and not network.ipv6:
+            raise InvalidInputError("IPv4 or IPv6 must be enabled")
         for version in (4, 6):
             if sum((":" in item.subnet) == (version == 6) for item in network.subnets if item.subnet) > 1:
                 raise ForbiddenError("bridge driver doesn't support multiple subnets")

@@ -79,6 +79,7 @@ class Service:
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
         secured: list[asyncio.Server] = []
+        metrics: list[web.ServerRunner] = []
         try:
             for listener in self._opened:
                 if listener.tls is None:
@@ -86,12 +87,16 @@ class Service:
                 else:
                     secured.append(await _secured(server, listener.sock, listener.tls))
                 log.info("API listens on %s", listener.shown)
+            if self._options["metrics-addr"]:
+                metrics.append(await _serve_metrics(engine, self._options["metrics-addr"]))
             log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
             notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._ended.wait()
         finally:
             for front in secured:
                 front.close()
+            for page in metrics:
+                await page.cleanup()
             # Their clients' connections end with them: nothing waits for a build to come to its own end.
             await builder.cancel_all()
             await runner.cleanup()
@@ -118,6 +123,32 @@ class Service:
         except DaemonError as error:
             log.error("the configuration stays as it was: %s", error)
         notify("READY=1")
+
+
+async def _serve_metrics(engine: Engine, address: str) -> web.ServerRunner:
+    """Serve the engine's numbers at /metrics.
+
+    Raises:
+        DaemonError: the address is none, or is taken.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise DaemonError(f"invalid metrics-addr: {address}: use host:port")
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/metrics":
+            return web.Response(status=404, text="404 page not found\n")
+        return web.Response(text=engine.metrics.page(), content_type="text/plain", charset="utf-8")
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]") or "0.0.0.0", int(port)).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise DaemonError(f"cannot serve metrics at {address}: {error.strerror}") from None
+    log.info("metrics are served at %s", address)
+    return runner
 
 
 async def _secured(server: web.Server, sock: socket.socket, context: ssl.SSLContext) -> asyncio.Server:

@@ -45,7 +45,8 @@ class Containers:
 
     async def create(self, config: Json, name: str, platform: str) -> Json:
         """Make a container."""
-        return await create(self._engine, config, name, platform)
+        with self._engine.metrics.timed("create"):
+            return await create(self._engine, config, name, platform)
 
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Rows:
         """Return the containers that pass the filters, newest first."""
@@ -73,7 +74,8 @@ class Containers:
 
     async def start(self, ref: str) -> None:
         """Start a container."""
-        await self._engine.lifecycle.start(self._engine.find(ref))
+        with self._engine.metrics.timed("start"):
+            await self._engine.lifecycle.start(self._engine.find(ref))
 
     async def stop(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
         """Stop a container."""
@@ -139,7 +141,8 @@ class Containers:
             await self._engine.database.flush()
             return
         container = self._engine.find(ref)
-        await removal.remove(self._engine, container, force=force, volumes=volumes)
+        with self._engine.metrics.timed("delete"):
+            await removal.remove(self._engine, container, force=force, volumes=volumes)
 
     async def top(self, ref: str, ps_args: str) -> Json:
         """Return the container's processes."""
@@ -182,7 +185,8 @@ class Containers:
 
     async def changes(self, ref: str) -> Rows:
         """Return what the container changed in its image."""
-        return await container_files.changes(self._engine, self._engine.find(ref))
+        with self._engine.metrics.timed("changes"):
+            return await container_files.changes(self._engine, self._engine.find(ref))
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """Return the tar of the container's files."""
@@ -245,10 +249,11 @@ class Containers:
         config: Json | None,
     ) -> Json:
         """Make an image of a container; return {"Id"}."""
-        return await make_image(
-            self._engine, self._engine.find(ref), repo=repo, tag=tag, comment=comment, author=author, pause=pause,
-            changes=changes, config=config,
-        )  # fmt: skip
+        with self._engine.metrics.timed("commit"):
+            return await make_image(
+                self._engine, self._engine.find(ref), repo=repo, tag=tag, comment=comment, author=author, pause=pause,
+                changes=changes, config=config,
+            )  # fmt: skip
 
     async def exec_create(self, ref: str, config: Json) -> Json:
         """Prepare a process in a container."""

@@ -19,6 +19,7 @@ from barque.engine.images import Images
 from barque.engine.lifecycle import Lifecycle, now_ns
 from barque.engine.log_changes import FolderWatch
 from barque.engine.log_shipping import LogShipping
+from barque.engine.metrics import Metrics
 from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
 from barque.engine.registries import Registries
@@ -76,6 +77,7 @@ class Engine:
         self.system = System(self)
         self.logs = LogShipping(self)
         self.time_limits = TimeLimits(self)
+        self.metrics = Metrics(self)
         self.secret_rows: dict[str, Json] = {}
         self.secrets, self.configs = Store(self, "secret"), Store(self, "config")
         self.seccomp = SeccompPrograms(config.seccomp_profile)

@@ -16,6 +16,7 @@ class Events:
 
     def __init__(self) -> None:
         self._past: deque[Json] = deque(maxlen=_KEPT)
+        self.published = 0
         self._queues: set[asyncio.Queue[Json]] = set()
 
     @property
@@ -37,6 +38,7 @@ class Events:
             if kind == "container" and attributes.get("image"):
                 event["from"] = attributes["image"]
         self._past.append(event)
+        self.published += 1
         for queue in self._queues:
             if queue.qsize() < _QUEUE:
                 queue.put_nowait(event)

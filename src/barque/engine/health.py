@@ -66,6 +66,7 @@ async def _watch(engine: "Engine", container: Container) -> None:
             # A frozen container is not asked.
             continue
         check_ns = time.time_ns()
+        engine.metrics.checks += 1
         code, output = await _checked(engine, container, config.get("Timeout") or 30 * _SECOND_NS)
         _note(engine, container, code, output, check_ns)
 
@@ -77,6 +78,7 @@ async def _checked(engine: "Engine", container: Container, timeout_ns: int) -> t
             container, check_of(container), most=_OUTPUT, timeout_s=timeout_ns / _SECOND_NS
         )
     except (BarqueError, OSError) as error:
+        engine.metrics.failed_checks += 1
         return -1, str(error)
     text = output[:_OUTPUT].decode(errors="replace") + ("..." if len(output) > _OUTPUT else "")
     if code is None:

@@ -19,7 +19,7 @@ echo == environment; env
 echo == limits; cat /proc/self/limits
 echo == score; cat /proc/self/oom_score_adj
 echo == umask; umask
-echo == parameters; for f in net/ipv4/ip_unprivileged_port_start net/ipv4/ping_group_range net/ipv6/conf/all/disable_ipv6 net/ipv6/conf/default/disable_ipv6 net/core/somaxconn kernel/hostname kernel/domainname kernel/shmmax kernel/msgmax fs/mqueue/msg_max; do echo $f $(cat /proc/sys/$f 2>&1); done
+echo == parameters; for f in net/ipv4/ip_unprivileged_port_start net/ipv4/ping_group_range net/ipv6/conf/eth0/disable_ipv6 net/core/somaxconn kernel/hostname kernel/domainname kernel/shmmax kernel/msgmax fs/mqueue/msg_max; do echo $f $(cat /proc/sys/$f 2>&1); done
 echo == masked; for p in /proc/asound /proc/acpi /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do [ -e $p ] && stat -c '%n %F %t:%T' $p; [ -d $p ] && ls $p | wc -l; done
 echo == readonly; for p in /proc/bus/x /proc/fs/x /proc/irq/x /proc/sys/kernel/hostname /proc/sysrq-trigger; do (true >>$p) 2>&1; done
 echo == process; pwd; id; hostname; cat /proc/self/loginuid /proc/self/sessionid /proc/self/personality /proc/self/setgroups /proc/self/uid_map /proc/self/coredump_filter 2>&1

@@ -57,8 +57,9 @@ async def commit(
                 created_by=command, reference=reference,
             )
         )  # fmt: skip
+        named = reference.familiar if reference else ""
+        engine.publish(container, "commit", comment=comment, imageID=image.id, imageRef=named)
     finally:
         if frozen and container.status == "paused":
             await pausing.unpause(engine, container)
-    engine.publish(container, "commit", comment=comment, imageID=image.id, imageRef=reference.familiar if reference else "")
     return {"Id": image.id}

@@ -14,7 +14,7 @@ from barque.images.store import ImageStore
 from barque.storage.trees import tree_usage
 
 Json = dict[str, Any]
-_FILTERS = ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private")
+_FILTERS = ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|m|s|ms|us|ns)")
 _UNITS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 _ID_LENGTH = 25
@@ -128,6 +128,9 @@ def _oldest(filters: dict[str, list[str]]) -> int | None:
 
 
 def _passes(row: Json, filters: dict[str, list[str]]) -> bool:
+    # Records have no labels: `system prune` sends its filter here too, and it chooses none of them.
+    if "label" in filters:
+        return False
     for name, key in (("id", "ID"), ("type", "Type"), ("description", "Description")):
         wanted = filters.get(name)
         if wanted and not any(str(row[key]).startswith(value) if name == "id" else value in str(row[key]) for value in wanted):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from registries import RegistryUnderTest
 from under_test import EngineUnderTest, isolate_network, running_engine
 
 # How long one example takes says nothing on a machine that others use too.
@@ -29,3 +30,12 @@ def engine() -> Iterator[EngineUnderTest]:
 def own_engine() -> Iterator[EngineUnderTest]:
     """Give an engine of the test's own, to be killed and restarted."""
     yield from running_engine()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
+    """Give a registry without passwords."""
+    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
+    made.start()
+    yield made
+    made.stop()

@@ -33,11 +33,11 @@ def isolate_network() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, up)
 
 
-def until(condition: Callable[[], object], timeout_s: float = 15) -> object:
-    """Wait until a condition is true; return what it gave."""
+def until(condition: Callable[[], object], what: str = "the condition is true", timeout_s: float = 20) -> object:
+    """Wait until a condition is true, of which nothing tells when it becomes so; return what it gave."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(0.02)
     return value
 

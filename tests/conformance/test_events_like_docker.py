@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.conformance
 
 STEPS = [
@@ -42,8 +44,14 @@ def events(docker, result):
     began = str(time.time())
     for step in STEPS:
         result(*step)
-    time.sleep(0.3)
-    lines = docker("events", "--since", began, "--until", str(time.time()), "--format", "{{json .}}").splitlines()
+
+    def told():
+        # "Until now" ends the stream at once; what is told late comes with the next look.
+        return docker("events", "--since", began, "--until", str(time.time()), "--format", "{{json .}}").splitlines()
+
+    # The last step's events come last.
+    until(lambda: (lines := told()) and json.loads(lines[-1])["Action"] == "prune", "the last step is told")
+    lines = told()
     found = []
     for line in lines:
         event = json.loads(line)

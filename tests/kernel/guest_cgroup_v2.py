@@ -210,6 +210,7 @@ def pausing_stops_all_processes():
     assert "frozen 1" in value(folder, "cgroup.events")
     assert status("paused")["status"] == "paused"
     before = ticks.stat().st_size
+    # Fifteen of its ticks: that nothing happens shows only in time.
     time.sleep(0.3)
     assert ticks.stat().st_size == before
     runtime("resume", "paused")

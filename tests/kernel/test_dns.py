@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from under_test import until
+
 pytest.importorskip("dns", reason="dnspython is not installed")
 import dns.exception
 import dns.flags
@@ -34,13 +36,6 @@ ONE, TWO, THREE = "127.0.1.1", "127.0.1.2", "127.0.1.3"
 def here(tmp_path):
     with world(tmp_path) as made:
         yield made
-
-
-def wait_for(condition, timeout_s=5):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def two(here: World):
@@ -92,7 +87,7 @@ def test_foreign_names_are_asked_once_and_kept_with_their_age(here):
     a.serve(ONE)
     b.serve(ONE)
     assert a.addresses("www.example.org") == ["192.0.2.7"]
-    time.sleep(1.1)
+    until(lambda: b.ask("WWW.example.org").answer[0].ttl < 30, "the answer has aged", timeout_s=5)
     message = b.ask("WWW.example.org")
     assert message.answer[0].ttl in (28, 29)
     assert str(message.answer[0].name).lower() == "www.example.org."
@@ -294,7 +289,7 @@ def test_conversations_are_bounded(here):
     with namespace.entered(a.space.fd):
         kept = [socket.create_connection(("127.0.0.11", 53), 5) for _ in range(80)]
     try:
-        wait_for(lambda: sum(bool(select.select([s], [], [], 0)[0]) for s in kept) == 16)
+        until(lambda: sum(bool(select.select([s], [], [], 0)[0]) for s in kept) == 16, timeout_s=5)
         kept[0].close()
     finally:
         for sock in kept:
@@ -332,7 +327,7 @@ def test_a_killed_server_comes_back_with_all_it_knew(here):
     assert a.addresses("beta") == ["10.0.0.3"]
     first = here.service.pid
     os.kill(first, 9)
-    wait_for(lambda: here.service.pid not in (0, first))
+    until(lambda: here.service.pid not in (0, first), timeout_s=5)
     assert a.addresses("beta") == ["10.0.0.3"]
     assert b.addresses("alpha", tcp=True) == ["10.0.0.2"]
 
@@ -351,11 +346,11 @@ def test_names_are_answered_while_no_daemon_is_there_and_the_next_one_takes_over
         a.join("n1", "alpha", ip="10.0.0.2")
         second.serve(ServedNamespace("a", a.path, ()))
         second.settle()
-        wait_for(lambda: a.ask("beta").rcode() == dns.rcode.SERVFAIL)
+        until(lambda: a.ask("beta").rcode() == dns.rcode.SERVFAIL, timeout_s=5)
         assert a.addresses("alpha") == ["10.0.0.2"]
         assert second.pid == 0, "no second process was started"
         os.kill(pid, 9)
-        wait_for(lambda: second.pid)
+        until(lambda: second.pid, timeout_s=5)
         assert a.addresses("alpha") == ["10.0.0.2"]
     finally:
         second.stop("a")

@@ -57,7 +57,7 @@ def traces(engine: EngineUnderTest) -> dict[str, object]:
 
 def unchanged(engine: EngineUnderTest, before: dict[str, object]) -> None:
     try:
-        until(lambda: traces(engine) == before, 5)
+        until(lambda: traces(engine) == before, timeout_s=5)
     except AssertionError:
         assert traces(engine) == before
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.system
 
 SAME = [
@@ -66,9 +68,7 @@ def web(engine):
     identity = engine.barque(
         "run", "-d", "--name", "web", "-p", "127.0.0.1::80", "busybox", "sh", "-c", "echo one; echo two >&2; sleep 600"
     )
-    deadline = time.monotonic() + 10
-    while engine.barque("logs", "web", check=False) == "" and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: engine.barque("logs", "web", check=False), "the container has said something")
     yield identity
     engine.barque("rm", "-f", "web")
 

@@ -15,15 +15,6 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
-    """Give a registry without passwords."""
-    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
     """Give a registry with passwords."""
     made = RegistryUnderTest(tmp_path_factory.mktemp("secured"), passwords=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.system
 
 
@@ -282,10 +284,8 @@ def test_the_cache_outlives_the_daemon(own_engine, tmp_path):
 
 
 def test_a_client_that_goes_away_stops_the_build(own_engine, tmp_path):
-    import time
-
     project = Project(own_engine, tmp_path)
-    project.write("Dockerfile", "FROM busybox\nRUN echo started; sleep 1000\n")
+    project.write("Dockerfile", "FROM busybox\nRUN echo started; sleep 7654321\n")
     environment = {**own_engine.environment, "DOCKER_BUILDKIT": "0"}
     client = subprocess.Popen(["docker", "build", str(tmp_path)], env=environment, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True)  # fmt: skip
@@ -295,10 +295,7 @@ def test_a_client_that_goes_away_stops_the_build(own_engine, tmp_path):
     client.kill()
     client.wait()
     client.stdout.close()
-    deadline = time.monotonic() + 5
-    while _processes("sleep 1000") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _processes("sleep 1000")
+    until(lambda: not _processes("sleep 7654321"), "the command has ended", timeout_s=5)
     assert own_engine.docker("ps", "-aq") == ""
 
 

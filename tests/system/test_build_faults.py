@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest, needs_root
+from under_test import EngineUnderTest, needs_root, until
 
 pytestmark = pytest.mark.system
 
@@ -228,7 +228,7 @@ def test_a_build_that_is_shared_goes_on_when_the_client_that_began_it_goes_away(
     second: list[str] = []
     thread = threading.Thread(target=lambda: second.append(post.output(body)))
     thread.start()
-    _until(lambda: len(_running("sleep 2")) == 1)
+    until(lambda: len(_running("sleep 2")) == 1, timeout_s=8)
     first.kill()
     first.wait()
     first.stdout.close()
@@ -241,12 +241,12 @@ def test_a_build_is_cancelled_by_its_id(post, engine):
     body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 777\n"))
     thread = threading.Thread(target=lambda: post(body, "buildid=cancelme"))
     thread.start()
-    _until(lambda: bool(_running("sleep 777")))
+    until(lambda: bool(_running("sleep 777")), timeout_s=8)
     done = engine.run(["curl", "-s", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X", "POST",
                        "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert done.stdout.endswith("200")
     thread.join()
-    _until(lambda: not _running("sleep 777"))
+    until(lambda: not _running("sleep 777"), timeout_s=8)
     code = engine.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X",
                        "POST", "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert code.stdout == "404"
@@ -262,7 +262,7 @@ def test_a_client_that_goes_away_while_it_sends_its_context_leaves_nothing(own_e
     client.kill()
     client.wait()
     client.stdin.close()
-    _until(lambda: not list((own_engine.root / "data/content/ingest").iterdir()))
+    until(lambda: not list((own_engine.root / "data/content/ingest").iterdir()), timeout_s=8)
     assert own_engine.docker("images", "-q", "--filter", "dangling=true") == ""
 
 
@@ -270,13 +270,13 @@ def test_a_daemon_killed_during_a_command_leaves_nothing_of_it_and_builds_again(
     text = b"FROM busybox\nRUN sleep 888\n"
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), archive(("Dockerfile", text))))
     thread.start()
-    _until(lambda: bool(_running("sleep 888")))
+    until(lambda: bool(_running("sleep 888")), timeout_s=8)
     own_engine.process.kill()
     own_engine.process.wait()
     thread.join()
     own_engine.process = None
     own_engine.start()
-    _until(lambda: not _running("sleep 888"))
+    until(lambda: not _running("sleep 888"), timeout_s=8)
     folders = [p.name for p in (own_engine.root / "data/containers").iterdir()]
     assert folders == []
     post = Post(own_engine)
@@ -316,7 +316,7 @@ def test_a_daemon_that_is_stopped_ends_its_builds(own_engine):
     body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 999\n"))
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), body))
     thread.start()
-    _until(lambda: bool(_running("sleep 999")))
+    until(lambda: bool(_running("sleep 999")), timeout_s=8)
     own_engine.stop()
     thread.join()
     assert not _running("sleep 999")
@@ -341,10 +341,3 @@ def _running(command: str) -> list[str]:
             if text == command:
                 found.append(name)
     return found
-
-
-def _until(condition, timeout_s: float = 8) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.02)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -161,14 +161,6 @@ def test_targets_of_bake_build_on_each_other(docker: Run, tmp_path: Path) -> Non
     )
     docker("buildx", "bake")
     assert docker("run", "--rm", "baked:high-2", "sh", "-c", "cat /low /high; echo $LOW").stdout.split() == ["low", "2", "1"]
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
-    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
-    made.start()
-    yield made
-    made.stop()
 
 
 def test_images_of_several_platforms_are_pushed_as_one_name(

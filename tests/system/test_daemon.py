@@ -9,13 +9,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest, busybox_tar, needs_root
+from under_test import EngineUnderTest, busybox_tar, needs_root, until
 
 pytestmark = pytest.mark.system
 
@@ -26,13 +24,6 @@ def _daemon(root: Path, *flags: str, **options: object) -> "subprocess.Completed
         [sys.executable, "-m", "barque", "daemon", "--pidfile", str(root / "pid"), "--exec-root", str(root / "x"),
          "--config-file", str(root / "daemon.json"), "-H", f"unix://{root}/s", *flags], **settings,
     )  # fmt: skip
-
-
-def _until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_second_daemon_on_a_data_root_is_refused(engine: EngineUnderTest, tmp_path: Path) -> None:
@@ -76,10 +67,10 @@ def test_a_user_without_rights_is_told(tmp_path: Path) -> None:
 def test_a_hang_up_reads_the_configuration_again(own_engine: EngineUnderTest) -> None:
     own_engine.root.joinpath("daemon.json").write_text(json.dumps({"labels": ["place=here"]}))
     os.kill(own_engine.pid, signal.SIGHUP)
-    _until(lambda: own_engine.docker("info", "-f", "{{.Labels}}") == "[place=here]")
+    until(lambda: own_engine.docker("info", "-f", "{{.Labels}}") == "[place=here]")
     own_engine.root.joinpath("daemon.json").write_text(json.dumps({"nope": 1}))
     os.kill(own_engine.pid, signal.SIGHUP)
-    _until(lambda: "the configuration stays as it was" in own_engine.log.read_text())
+    until(lambda: "the configuration stays as it was" in own_engine.log.read_text())
     assert own_engine.docker("info", "-f", "{{.Labels}}") == "[place=here]"
 
 
@@ -156,7 +147,7 @@ def test_tcp_is_served_to_clients_with_a_certificate_only(tmp_path: Path) -> Non
             except ConnectionRefusedError:
                 return False
 
-        _until(answers)
+        until(answers)
         (tmp_path / "ca.pem").write_bytes(Path(certificate).read_bytes())
         environment = {
             **os.environ, "DOCKER_HOST": f"tcp://localhost:{port}", "DOCKER_TLS_VERIFY": "1",

@@ -151,7 +151,10 @@ def test_exec_at_a_terminal_runs_beside_the_shell(engine: EngineUnderTest, shell
 
 def test_two_clients_see_the_same_terminal(engine: EngineUnderTest, shell: str) -> None:
     with terminal(engine, "attach", shell) as one, terminal(engine, "attach", shell) as two:
-        time.sleep(0.5)
+        # Who sees an answer is attached.
+        for number, client in enumerate((one, two)):
+            client.type(f"echo here{number}$((1+1))\n")
+            client.expect(f"here{number}2")
         one.type("echo both$((1+1))\n")
         one.expect("both2")
         two.expect("both2")

@@ -5,15 +5,9 @@ import time
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.system
-
-
-def until(condition, timeout_s=15):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-    return value
 
 
 def state(engine, name, template):

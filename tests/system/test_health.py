@@ -8,15 +8,9 @@ import time
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.system
-
-
-def until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-    return value
 
 
 def health(engine, name):
@@ -41,7 +35,7 @@ def test_five_results_of_four_kibibytes_are_kept(engine):
     found = health(engine, "chatty")
     assert found["Status"] == "healthy" and {len(e["Output"]) for e in found["Log"]} == {4096 + 3}
     assert found["Log"][0]["Output"].endswith("...")
-    time.sleep(0.2)
+    until(lambda: health(engine, "chatty")["Log"][0]["Start"] != found["Log"][0]["Start"], "more checks have run")
     assert len(health(engine, "chatty")["Log"]) == 5
     engine.docker("rm", "-f", "chatty")
 

@@ -4,13 +4,11 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 
@@ -40,13 +38,6 @@ def sleeper(engine: EngineUnderTest, name: str, *flags: str) -> str:
     """Start a container that sleeps; return its address in its only network."""
     engine.docker("run", "-d", "--name", name, *flags, "busybox", "sleep", "1000")
     return engine.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
-
-
-def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -7,20 +7,13 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
-
-def until(condition: Callable[[], object], what: str, timeout_s: float = 15) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
-
 
 def run(engine: EngineUnderTest, name: str, *flags: str) -> str:
     """Start a container that serves pages of its own name on port 80."""
@@ -302,7 +295,7 @@ def _kill_daemon(engine: EngineUnderTest) -> None:
     if engine.process is not None:
         engine.process.wait()
         engine.process = None
-    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != old, "the daemon is back", 30)
+    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != old, "the daemon is back", timeout_s=30)
     engine.adopt()
 
 

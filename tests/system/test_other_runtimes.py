@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.conformance]
 
@@ -32,10 +32,7 @@ def runtime(request: pytest.FixtureRequest, engine: EngineUnderTest) -> Iterator
         wrapper.chmod(0o755)
         (engine.root / "daemon.json").write_text(json.dumps({"runtimes": {"ours": {"path": str(wrapper)}}}))
         os.kill(engine.pid, signal.SIGHUP)
-        deadline = time.monotonic() + 10
-        while "ours" not in engine.docker("info", "--format", "{{json .Runtimes}}"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: "ours" in engine.docker("info", "--format", "{{json .Runtimes}}"), "the runtime is known")
     yield name
 
 
@@ -99,7 +96,4 @@ def test_nothing_of_it_is_left(engine: EngineUnderTest, runtime: str) -> None:
     identifier = engine.docker("run", "-d", "--runtime", runtime, "busybox", "sleep", "1000")
     engine.docker("rm", "-f", identifier)
     state = engine.root / "exec/runtimes" / runtime / identifier
-    deadline = time.monotonic() + 10
-    while state.exists() or identifier in Path("/proc/self/mountinfo").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not state.exists() and identifier not in Path("/proc/self/mountinfo").read_text(), "all is gone")

@@ -10,7 +10,7 @@ import pytest
 
 from fake_registry import FakeRegistry, digest_of, serving
 from registry_process import PASSWORD, USER, certificate, htpasswd, registry
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 
@@ -69,15 +69,10 @@ def test_a_pull_whose_client_goes_is_gone_on_with_by_the_next(engine: EngineUnde
         name = f"{fake.host}/x:1"
         client = subprocess.Popen(["docker", "pull", name], env=engine.environment, stdout=subprocess.DEVNULL)
         kept = engine.root / "data/content/ingest" / f"keep-pull-{digest_of(layer)[7:]}"
-        deadline = time.monotonic() + 20
-        while not kept.exists() or kept.stat().st_size < 900_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: kept.exists() and kept.stat().st_size >= 900_000, "the beginning of the layer is kept")
         client.kill()
         client.wait()
-        while not ended:
-            assert time.monotonic() < deadline, "the daemon goes on although nobody waits for it"
-            time.sleep(0.02)
+        until(lambda: ended, "the daemon does not go on when nobody waits for it")
         fake.behaviours.clear()
         engine.docker("pull", name)
         (again,) = [h["Range"] for h in fake.asked("GET", digest_of(layer)) if "Range" in h]

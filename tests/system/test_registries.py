@@ -14,15 +14,6 @@ from under_test import EngineUnderTest
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
-    """Give a registry without passwords."""
-    made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
-    made.start()
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def name(engine: EngineUnderTest, registry: RegistryUnderTest, request: pytest.FixtureRequest) -> Iterator[str]:
     """Give a repository of the test's own; its images go away afterwards."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry_process import registry
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 MOMENTS = int(os.environ.get("BARQUE_KILL_MOMENTS", "7"))
@@ -171,10 +171,7 @@ def _kill_at_any_moment(own_engine: EngineUnderTest, address: str) -> None:
         if own_engine.process is not None:
             own_engine.process.wait()
             own_engine.process = None
-        deadline = time.monotonic() + 20
-        while own_engine.docker_result("version").returncode or own_engine.pid == victim:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda old=victim: own_engine.docker_result("version").returncode == 0 and own_engine.pid != old, "the daemon is back")
         found = check(own_engine)
         assert found["Problems"] == [], (seed, number, action, found)
         if action in ("rmi", "prune", "load", "pull", "push"):

@@ -3,22 +3,13 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 _WRITER = 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit {code}'
-
-
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
 
 
 def _lines(engine: EngineUnderTest, name: str) -> list[str]:
@@ -49,7 +40,7 @@ def test_killing_the_daemon_costs_no_container_no_line_and_no_exit_code(own_engi
     assert own_engine.process is not None
     own_engine.process.wait()
     own_engine.process = None
-    _until(lambda: own_engine.docker_result("version").returncode == 0, "the keeper starts the daemon again")
+    until(lambda: own_engine.docker_result("version").returncode == 0, "the keeper starts the daemon again")
     assert own_engine.pid != old
     assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
     _assert_whole(own_engine, names)
@@ -93,4 +84,4 @@ def test_after_a_restart_of_the_machine_policies_bring_containers_back(own_engin
         return {row["Names"]: row["State"] for row in map(json.loads, rows)}
 
     wanted = {"always": "running", "unless-stopped": "running", "no": "exited", "stopped": "exited"}
-    _until(lambda: statuses() == wanted, f"{wanted}, not {statuses()}")
+    until(lambda: statuses() == wanted, f"{wanted}, not {statuses()}")

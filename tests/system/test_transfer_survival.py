@@ -12,7 +12,7 @@ import pytest
 
 from registries import RegistryUnderTest
 from system.test_store_check import bring_in, check
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 MOMENTS = int(os.environ.get("BARQUE_KILL_MOMENTS", "4"))
@@ -55,10 +55,7 @@ def killed(engine: EngineUnderTest, words: list[str], seconds: float) -> float:
     if engine.process is not None:
         engine.process.wait()
         engine.process = None
-    deadline = time.monotonic() + 20
-    while engine.docker_result("version").returncode or engine.pid == victim:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != victim, "the daemon is back")
     return ran
 
 

@@ -8,20 +8,13 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from under_test import until
+
 pytestmark = pytest.mark.system
-
-
-def until(condition, timeout_s=15):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-    return value
 
 
 def mounted_below(path):

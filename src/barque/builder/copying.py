@@ -7,7 +7,7 @@ from typing import NamedTuple
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.builder.checksum import selected
 from barque.builder.modes import ModeChange
-from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node, Tree
+from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node, Tree, followed
 from barque.dockerfile.patterns import Matcher
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 
@@ -124,28 +124,15 @@ class Copier:
 
     def _real(self, path: str) -> str:
         """Return path with its links followed inside the root; what is missing stays as written."""
-        left = [part for part in path.split("/") if part not in ("", ".")]
-        done: list[str] = []
-        links = 0
-        while left:
-            part = left.pop(0)
-            if part == "..":
-                del done[-1:]
-                continue
-            here = "/".join([*done, part])
+
+        def link_of(here: str) -> str | None:
             found = self._stat(here)
             if found is None or not stat.S_ISLNK(found.st_mode):
-                done.append(part)
-                continue
-            links += 1
-            if links > 255:
-                raise InvalidInputError(f"too many links in {path}")
+                return None
             parent, _, name = here.rpartition("/")
-            text = os.readlink(name, dir_fd=self._folder(parent))
-            if text.startswith("/"):
-                done = []
-            left = [p for p in text.split("/") if p not in ("", ".")] + left
-        return "/".join(done)
+            return os.readlink(name, dir_fd=self._folder(parent))
+
+        return followed(path, link_of)
 
     def _stat(self, path: str) -> os.stat_result | None:
         parent, _, name = path.rpartition("/")

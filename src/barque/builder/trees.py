@@ -1,6 +1,6 @@
 """A tree of files that steps read: a context's archive, a folder, a snapshot's root."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from barque.base.errors import InvalidInputError, NotFoundError
@@ -60,6 +60,25 @@ def resolve(tree: Tree, path: str, *, last: bool = True) -> str:
     Raises:
         InvalidInputError: links lead in circles.
     """
+
+    def link_of(here: str) -> str | None:
+        node = tree.lstat(here)
+        return node.link if node is not None and node.kind == LINK else None
+
+    return followed(path, link_of, last=last)
+
+
+def followed(path: str, link_of: Callable[[str], str | None], *, last: bool = True) -> str:
+    """Return path with its links followed below a root.
+
+    Args:
+        path: as a user writes it; `/` and `..` do not leave the root.
+        link_of: gives what a link at a clean path leads to, None where there is no link.
+        last: follow the last part too.
+
+    Raises:
+        InvalidInputError: links lead in circles.
+    """
     left = [part for part in path.split("/") if part not in ("", ".")]
     done: list[str] = []
     links = 0
@@ -69,16 +88,16 @@ def resolve(tree: Tree, path: str, *, last: bool = True) -> str:
             del done[-1:]
             continue
         here = "/".join([*done, part])
-        node = tree.lstat(here) if left or last else None
-        if node is None or node.kind != LINK:
+        text = link_of(here) if left or last else None
+        if text is None:
             done.append(part)
             continue
         links += 1
         if links > _MOST_LINKS:
             raise InvalidInputError(f"too many links in {path}")
-        if node.link.startswith("/"):
+        if text.startswith("/"):
             done = []
-        left = [p for p in node.link.split("/") if p not in ("", ".")] + left
+        left = [p for p in text.split("/") if p not in ("", ".")] + left
     return "/".join(done)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from barque.base.errors import InvalidInputError
 from barque.cli.tables import align
 from barque.cli.verb import Invocation, for_each
 from barque.client.api import quote
-from barque.client.http import ApiError
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
@@ -74,20 +71,14 @@ def rm(call: Invocation) -> int:
     """Remove containers."""
     options = call.options
 
-    def act(name: str) -> str | None:
+    def act(name: str) -> str:
         name = name.strip("/")
         if not name:
             raise InvalidInputError("invalid container name or ID: value is empty")
-        try:
-            call.api.delete(_path(name), force=options["force"], v=options["volumes"], link=options["link"])
-        except ApiError as error:
-            if not (options["force"] and error.status == 404):
-                raise
-            print(error, file=sys.stderr)
-            return None
+        call.api.delete(_path(name), force=options["force"], v=options["volumes"], link=options["link"])
         return name
 
-    return for_each(call.words, act)
+    return for_each(call.words, act, missing_ok=options["force"])
 
 
 def rename(call: Invocation) -> int:

@@ -24,8 +24,13 @@ class Invocation(Record):
     global_options: Options
 
 
-def for_each(names: list[str], act: Callable[[str], str | None]) -> int:
+def for_each(names: list[str], act: Callable[[str], str | None], *, missing_ok: bool = False) -> int:
     """Call act with every name, print what it returns, and report errors one by one.
+
+    Args:
+        names: the names.
+        act: what is done with each.
+        missing_ok: a name of nothing is told, but is no failure.
 
     Returns:
         1 if any name failed, else 0.
@@ -37,7 +42,8 @@ def for_each(names: list[str], act: Callable[[str], str | None]) -> int:
         except BarqueError as error:
             sys.stdout.flush()
             print(error, file=sys.stderr)
-            code = 1
+            if not (missing_ok and getattr(error, "status", 0) == 404):
+                code = 1
         else:
             if line is not None:
                 print(line)

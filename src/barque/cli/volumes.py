@@ -8,7 +8,6 @@ from barque.cli.env_files import pairs
 from barque.cli.tables import show
 from barque.cli.verb import Invocation, filters_json, for_each
 from barque.client.api import quote
-from barque.client.http import ApiError
 
 CLUSTER_FLAGS = [
     "availability",
@@ -89,17 +88,11 @@ def rm(call: Invocation) -> int:
     """Remove volumes."""
     options = call.options
 
-    def act(name: str) -> str | None:
-        try:
-            call.api.delete(f"/volumes/{quote(name)}", force=options["force"])
-        except ApiError as error:
-            if not (options["force"] and error.status == 404):
-                raise
-            print(error, file=sys.stderr)
-            return None
+    def act(name: str) -> str:
+        call.api.delete(f"/volumes/{quote(name)}", force=options["force"])
         return name
 
-    return for_each(call.words, act)
+    return for_each(call.words, act, missing_ok=options["force"])
 
 
 def rename(call: Invocation) -> int:

@@ -126,8 +126,11 @@ class LogShipping:
         return True
 
     async def _wait_unsent(self, name: str, shipper: Shipper) -> None:
-        while not shipper.ended:  # noqa: ASYNC110 - a thread for each that waits could use up all of them
-            await asyncio.sleep(0.2)
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        shipper.on_end = lambda: loop.call_soon_threadsafe(over.set)
+        # It may have ended before it knew whom to tell.
+        if not shipper.ended:
+            await over.wait()
         self._shippers.pop(name, None)
         await asyncio.to_thread(shutil.rmtree, f"{self._unsent}/{name}", True)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.images.model import Image, PackedLayer
-from barque.oci import platform as platforms
 from barque.oci.reference import Reference, parse
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
@@ -82,25 +81,6 @@ class Catalogue:
                 raise NotFoundError(f"No such image: {ref}")
             raise NotFoundError(f"No such image: {parse(ref).with_default_tag().familiar}")
 
-    def resolve_platform(self, ref: str, wanted: platforms.Platform) -> Image:
-        """Return the image that ref means on a platform: the one it means, or another of its index.
-
-        Raises:
-            InvalidInputError: ref is malformed.
-            NotFoundError: there is none, or none for the platform.
-        """
-        with self.lock:
-            image = self.resolve(ref)
-            choices = [image, *self.siblings(self._full_name(ref))]
-        for choice in choices:
-            if platforms.fits(platforms.of_config(choice.config), wanted):
-                return choice
-        found = platforms.of_config(image.config)
-        raise NotFoundError(
-            f"image with reference {ref} was found but its platform ({found}) "
-            f"does not match the specified platform ({wanted})"
-        )
-
     def images(self) -> list[Image]:
         """Return all images, newest first."""
         with self.lock:
@@ -135,10 +115,6 @@ class Catalogue:
         """Return the id of the image that a manifest describes, empty if none is here."""
         with self.lock:
             return self._manifests.get(digest, "")
-
-    def siblings(self, full_name: str) -> list[Image]:
-        """Return the other platforms' images of the index that a name was pulled by."""
-        raise NotImplementedError
 
     # Changing.
 

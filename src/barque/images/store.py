@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.base.times import format_ns
-from barque.images.catalogue import Catalogue
 from barque.images.changes import apply_changes
+from barque.images.indexes import IndexedCatalogue
 from barque.images.layers import Layers
 from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
-from barque.oci import digest as digests, manifest as manifests, platform
+from barque.oci import digest as digests, platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
@@ -31,13 +31,12 @@ Publish = Callable[[str, str, str], None]
 """Told (action, image id, name) of every change."""
 
 
-class ImageStore(Catalogue):
+class ImageStore(IndexedCatalogue):
     """Images of one data root; blocking, safe to use from several threads."""
 
     def __init__(self, data_root: str, content: ContentStore, snapshots: Snapshotter) -> None:
-        super().__init__(data_root)
+        super().__init__(data_root, content)
         self.layers = Layers(content, snapshots)
-        self.content = content
         self.snapshots = snapshots
         self.publish: Publish = lambda action, image, name: None
         # `changing` orders those who add or remove images; it is taken before `lock`. What an action
@@ -48,26 +47,6 @@ class ImageStore(Catalogue):
         self.damaged: dict[str, str] = {}
         """Ids of images whose rows are here, but not their configs, and why."""
         self._read()
-
-    def siblings(self, full_name: str) -> list[Image]:
-        """Return the other platforms' images of the index that a name was pulled by."""
-        with self.lock:
-            own = self._names.get(full_name, "")
-            found = {self._manifests.get(d, "") for d in self._members(self.target(full_name))}
-            return [self._images[i] for i in sorted(found - {own, ""}) if i in self._images]
-
-    def covered(self) -> set[str]:
-        """Return the ids of images that are kept by an index only: another platform's image has the name."""
-        with self.lock:
-            members = {m for target in set(self._targets.values()) for m in self._members(target)}
-            return {i for m in members if (i := self._manifests.get(m, ""))}
-
-    def _members(self, target: str) -> list[str]:
-        """Return the digests of the manifests in an index; none for a manifest."""
-        if not target or self._manifests.get(target, "") != "" or not self.content.has(target):
-            return []
-        parsed = manifests.parse(self.content.read(target))
-        return [m.digest for m in parsed.manifests] if isinstance(parsed, manifests.Index) else []
 
     def layer_size(self, chain_id: str) -> int:
         """Return the bytes of a layer's own files."""

@@ -57,6 +57,7 @@ class Link:
         self._pending: dict[int, tuple[asyncio.Future[_Row], _Key | None]] = {}
         self._next_id = 0
         self._ready = asyncio.Event()
+        self._room = asyncio.Event()
         self._closed = False
         self._replacing = False
         self._held: dict[tuple[str, str | None], dict[str, int]] = {}
@@ -64,6 +65,12 @@ class Link:
         self.pid = 0
 
     # Connection.
+
+    def _has_room(self) -> None:
+        """Let those go on who wait to send."""
+        if self._sock is not None:
+            self._loop.remove_writer(self._sock.fileno())
+        self._room.set()
 
     async def _call(self, request: _Row, fds: Sequence[int] = (), holder: _Key | None = None) -> _Row:
         await self._ready.wait()
@@ -82,11 +89,15 @@ class Link:
         self._pending[number] = (future, holder)
         try:
             while True:
+                if self._sock is None:
+                    raise UnavailableError("the keeper is not running")
                 try:
                     packets.send(self._sock, {"id": number, **request}, fds)
                     break
                 except BlockingIOError:
-                    await asyncio.sleep(0.001)
+                    self._room.clear()
+                    self._loop.add_writer(self._sock.fileno(), self._has_room)
+                    await self._room.wait()
             return await future
         except OSError as error:
             raise UnavailableError(f"the keeper is not reachable: {error}") from error
@@ -207,6 +218,7 @@ class Link:
         self._ready.clear()
         if self._sock is not None:
             self._loop.remove_reader(self._sock.fileno())
+            self._has_room()
             self._sock.close()
             self._sock = None
         for future, _ in self._pending.values():

@@ -67,6 +67,7 @@ class Gelf:
             except DriverError:
                 if not left:
                     raise
+                # gelf-tcp-reconnect-delay: the user's own pause, in the log's own thread.
                 time.sleep(self._pause_s)
 
     def _packed(self, text: bytes) -> bytes:

@@ -35,6 +35,8 @@ class Shipper:
         self._thread = threading.Thread(target=self._run, name=f"log-{name[:12]}", daemon=True)
         self._told_s = 0.0
         self.failing = ""
+        self.on_end: Callable[[], object] = lambda: None
+        """Called by the thread as the last it does."""
 
     def start(self) -> None:
         """Begin."""
@@ -94,6 +96,7 @@ class Shipper:
             self._driver.close()
             self._source.close()
             self._done.set()
+            self.on_end()
 
     def _may_end(self) -> bool:
         with self._lock:

@@ -146,25 +146,15 @@ async def send_file(
     start = span.start
     while start < span.end:
         transport = request.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         count = min(CHUNK, span.end - start)
         async with asyncio.timeout(idle_s):
-            try:
-                sent = await loop.sendfile(transport, file, start, count)
-            except (NotImplementedError, AttributeError):
-                data = await asyncio.to_thread(_read, file, start, count)
-                await response.write(data)
-                sent = len(data)
+            sent = await loop.sendfile(transport, file, start, count)
         if not sent:
             raise OSError("the file is shorter than it was")
         start += sent
     await response.write_eof()
-
-
-def _read(file: BinaryIO, start: int, count: int) -> bytes:
-    file.seek(start)
-    return file.read(count)
 
 
 async def send_chunks(

@@ -17,7 +17,7 @@ class Span(NamedTuple):
 
 
 class UnsatisfiableError(Exception):
-    """The range lies behind the end."""
+    """The range lies behind the end, or holds nothing."""
 
 
 def of_request(header: str | None, size: int) -> Span | None:
@@ -37,9 +37,8 @@ def of_request(header: str | None, size: int) -> Span | None:
             raise UnsatisfiableError
         return Span(size - count, size)
     start = int(match[1])
-    if match[2] and int(match[2]) < start:
-        return None
-    if start >= size:
+    # An end before its start: the distribution specification's suite wants a refusal, not the whole.
+    if start >= size or (match[2] and int(match[2]) < start):
         raise UnsatisfiableError
     return Span(start, min(int(match[2]) + 1, size) if match[2] else size)
 

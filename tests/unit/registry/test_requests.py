@@ -72,7 +72,6 @@ def test_other_digests_are_refused(text):
         ("bytes=-3", Span(7, 10)),
         ("bytes=-30", Span(0, 10)),
         ("bytes=5-99", Span(5, 10)),
-        ("bytes=5-4", None),
         ("bytes=-", None),
         ("bytes=0-1,3-4", None),
         ("lines=1-2", None),
@@ -83,7 +82,7 @@ def test_ranges_of_downloads(header, span):
     assert ranges.of_request(header, 10) == span
 
 
-@pytest.mark.parametrize("header", ["bytes=10-", "bytes=-0", "bytes=11-12"])
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=-0", "bytes=11-12", "bytes=5-4"])
 def test_ranges_behind_the_end_cannot_be_satisfied(header):
     with pytest.raises(ranges.UnsatisfiableError):
         ranges.of_request(header, 10)

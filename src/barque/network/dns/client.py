@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,7 +47,7 @@ class NameService:
         self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._take_over()
 
     @property
@@ -113,7 +112,7 @@ class NameService:
     def close(self) -> None:
         """Leave; the process goes on while it serves anybody."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             if not self._served:
                 self._tell({"op": "quit"})
             if self._socket is not None:
@@ -208,16 +207,17 @@ class NameService:
             mine.close()
             if self._socket is mine:
                 self._socket = None
-            if self._closed:
+            if self._closed.is_set():
                 return
             process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
         for attempt in itertools.count():
-            time.sleep(_REST_S[min(attempt, len(_REST_S) - 1)])
+            if self._closed.wait(_REST_S[min(attempt, len(_REST_S) - 1)]):
+                return
             with self._lock:
-                if self._closed or self._socket is not None or not self._served:
+                if self._closed.is_set() or self._socket is not None or not self._served:
                     return
                 log.warning("the name server ended and is started again")
                 try:

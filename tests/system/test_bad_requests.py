@@ -290,11 +290,11 @@ def small_disk() -> Iterator[Path]:
 def fill(folder: Path) -> Path:
     """Take all the room there is."""
     filler = folder / "filler"
-    with filler.open("wb") as file:
+    # Unbuffered: what a buffer could not write would be tried again, and refused again, on closing.
+    with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         except OSError:
             pass
     return filler

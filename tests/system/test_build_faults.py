@@ -182,6 +182,7 @@ def test_output_that_is_no_text_is_passed_on(post):
 
 
 def test_twenty_builds_of_the_same_dockerfile_at_once_run_its_steps_once(post, engine):
+    others = engine.docker("ps", "-aq")
     text = b"FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /once; sleep 0.3\nRUN cat /once\n"
     found: list[str] = []
 
@@ -196,7 +197,7 @@ def test_twenty_builds_of_the_same_dockerfile_at_once_run_its_steps_once(post, e
     built = {line for text in found for line in text.splitlines() if line.startswith("Successfully built")}
     assert len(found) == 20
     assert len(built) == 1
-    assert engine.docker("ps", "-aq") == ""
+    assert engine.docker("ps", "-aq") == others
 
 
 def test_twenty_different_builds_at_once_all_come_to_their_end(post):

@@ -105,12 +105,18 @@ class SandboxPorts:
         return Target(endpoint.ip, endpoint.ip6, driver.settings(network))
 
     def adopt(self, use: Use) -> None:
-        """Take over what an earlier daemon had published."""
+        """Take over what an earlier daemon had published; what it died over moving is published again."""
+        if not use.ports:
+            return
         published = next((item for item in use.endpoints if item.ports), None)
-        order = plumbing.by_gateway(use.endpoints)
-        first = published or (order[0] if order else None)
-        target = self._target(first) if first is not None and use.ports else None
-        if first is not None and target is not None:
-            use.publication = self._publisher.adopt(use.container_id, first.ports, use.ports, target)
-            use.published_on = first.endpoint_id
+        if published is None:
+            try:
+                self.publish(use, None)
+            except BarqueError as error:
+                log.warning("container %s: ports are not published any more: %s", use.container_name, error)
+            return
+        target = self._target(published)
+        if target is not None:
+            use.publication = self._publisher.adopt(use.container_id, published.ports, use.ports, target)
+            use.published_on = published.endpoint_id
             self._note(use)

@@ -20,7 +20,7 @@ from barque.api.routes import (
 
 
 def add_all(table: Table) -> None:
-    """Add every route to the table; the first that fits a path wins."""
-    for module in (system, containers, streams, archives, execs, images, registries, networks, volumes, mounts, secrets,
+    """Add every route to the table; the first that fits a path wins: a fixed word before any name in its place."""
+    for module in (system, mounts, containers, streams, archives, execs, images, registries, networks, volumes, secrets,
                    build, buildkit, unsupported):  # fmt: skip
         module.add(table)

@@ -46,7 +46,7 @@ class Publisher:
 
 
 def endpoint(name: str, ip: str, ports: tuple[PortBinding, ...] = ()) -> Endpoint:
-    return Endpoint("c" * 64, "web", name, f"{name}-id", f"{name}-endpoint", -1, "eth0", "veth", ip, 16, "", "", ports=ports)
+    return Endpoint("c" * 64, "web", name, f"{name}-id", f"{name}-endpoint", -1, "eth0", "veth", ip, 16, "", "", "", 0, "", ports)
 
 
 def adopted(publisher: Publisher, *endpoints: Endpoint, ports: tuple[PortRequest, ...] = WANTED) -> Use:

@@ -32,9 +32,9 @@ def own_engine() -> Iterator[EngineUnderTest]:
     yield from running_engine()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryUnderTest]:
-    """Give a registry without passwords."""
+    """Give a registry without passwords, empty at the beginning of a module."""
     made = RegistryUnderTest(tmp_path_factory.mktemp("registry"))
     made.start()
     yield made

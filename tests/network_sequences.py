@@ -243,7 +243,7 @@ SEQUENCES: dict[str, str] = {
     """,
     "links of the default bridge": """
         run -d --name C1 -e SECRET=1 --expose 5432 busybox sleep 1000
-        run --rm --link C1:db busybox sh -c 'grep -c db /etc/hosts; env | grep ^DB_ENV; env | grep -c ^DB_PORT'
+        run --rm --link C1:db busybox sh -c 'grep -cw db /etc/hosts; env | grep ^DB_ENV; env | grep -c ^DB_PORT'
         run -d --name C2 --link C1:db busybox sleep 1000
         inspect -f '{{json .HostConfig.Links}}' C2
         ping C2 db

@@ -142,6 +142,16 @@ class EngineUnderTest:
         """Take over a daemon that the keeper started, to end it by pid at the end."""
         self.adopted = self.pid
 
+    def kill_daemon(self, timeout_s: float = 30) -> None:
+        """Kill the daemon and wait until the next one, which the keeper starts, answers."""
+        old = self.pid
+        os.kill(old, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
+        until(lambda: self.docker_result("version").returncode == 0 and self.pid != old, "the daemon is back", timeout_s)
+        self.adopt()
+
     def lose_machine(self) -> None:
         """End every process of the engine at once and forget what a restart of the machine forgets."""
         pids = [self.pid, int((self.root / "exec" / "keeper.pid").read_text().split()[0])]

@@ -272,11 +272,8 @@ def test_a_daemon_killed_during_a_command_leaves_nothing_of_it_and_builds_again(
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), archive(("Dockerfile", text))))
     thread.start()
     until(lambda: bool(_running("sleep 888")), timeout_s=8)
-    own_engine.process.kill()
-    own_engine.process.wait()
+    own_engine.kill_daemon()
     thread.join()
-    own_engine.process = None
-    own_engine.start()
     until(lambda: not _running("sleep 888"), timeout_s=8)
     folders = [p.name for p in (own_engine.root / "data/containers").iterdir()]
     assert folders == []

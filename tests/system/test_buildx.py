@@ -140,6 +140,7 @@ def test_a_command_that_fails_is_named_with_its_code(docker: Run, tmp_path: Path
         ("FROM busybox\nFROBNICATE\n", "unknown instruction: FROBNICATE"),
         ("FROM busybox\nCOPY missing /\n", "missing"),
         ("", "file with no instructions"),
+        ("# syntax=example.org/other/frontend:1\nFROM busybox\n", "only docker/dockerfile is built in"),
     ],
 )
 def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker: Run, tmp_path: Path) -> None:
@@ -147,9 +148,29 @@ def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker:
     assert message in docker("buildx", "build", ".", code=1).stderr
 
 
-def test_what_is_not_supported_is_refused(docker: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sbom=true"], "Attestations are not supported by the current BuildKit daemon"),
+        (["--provenance=mode=max"], "Attestations are not supported by the current BuildKit daemon"),
+        (["--cache-to", "type=inline"], "exporting the cache (type=inline) is not supported"),
+        (["-o", "type=image,compression=zstd"], "compression=zstd is not supported"),
+        (["-o", "type=image,annotation.a=b"], "option annotation.a is not supported"),
+        (["-o", "type=oci,dest=x.tar,tar=false"], "is not supported"),
+        (["-o", "type=nonsense"], 'exporter "nonsense" could not be found'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_not_supported_is_refused(flags: list[str], message: str, docker: Run, tmp_path: Path) -> None:
     write(tmp_path, Dockerfile="FROM busybox\n")
-    assert "not supported" in docker("buildx", "build", "--sbom=true", ".", code=1).stderr
+    assert message in docker("buildx", "build", *flags, ".", code=1).stderr
+
+
+def test_a_cache_that_is_not_imported_is_told_and_the_build_goes_on(docker: Run, tmp_path: Path) -> None:
+    write(tmp_path, Dockerfile="FROM busybox\nRUN test nodename = $(hostname)\n")
+    said = docker("buildx", "build", "--cache-from", "type=registry,ref=127.0.0.1:1/x", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=nodename", ".").stderr
+    assert "importing cache manifest from 127.0.0.1:1/x" in said
+    assert "importing caches is not supported" in said
 
 
 def test_targets_of_bake_build_on_each_other(docker: Run, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
 import time
 
 import pytest
@@ -121,10 +119,6 @@ def test_containers_come_back_in_the_order_of_their_services(own_engine):
 def test_health_and_time_limits_go_on_after_the_daemon_was_killed(own_engine):
     own_engine.barque("run", "-d", "--name", "both", "--health-cmd", "true", "--health-interval", "100ms",
                       "--ttl", "6s", "--stop-timeout", "0", "busybox", "sleep", "100")  # fmt: skip
-    os.kill(own_engine.pid, signal.SIGKILL)
-    own_engine.process.wait()
-    until(lambda: own_engine.docker_result("ps").returncode == 0)
-    own_engine.adopt()
-    own_engine.process = None
+    own_engine.kill_daemon()
     until(lambda: health(own_engine, "both")["Log"])
     assert own_engine.docker("wait", "both") == "137"

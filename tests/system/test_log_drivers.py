@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -286,11 +285,7 @@ def test_a_killed_daemon_loses_no_line_and_delivers_those_of_removed_containers(
     engine.docker("run", "-d", "--name", "talks", *words, "busybox", "sh", "-c",
                   "i=0; while test $i -lt 3000; do i=$((i+1)); echo $i; done; sleep 100")  # fmt: skip
     until(lambda: len(server.got) > 100)
-    os.kill(engine.pid, signal.SIGKILL)
-    engine.process.wait()
-    until(lambda: engine.docker_result("ps").returncode == 0)
-    engine.adopt()
-    engine.process = None
+    engine.kill_daemon()
     until(lambda: server.got[-1][2]["log"] == "3000")
     assert {int(r["log"]) for _, _, r in server.got} == set(range(1, 3001))
     port = server.port

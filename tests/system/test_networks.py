@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -289,16 +288,6 @@ def test_a_crash_loop_leaves_nothing_behind(made: EngineUnderTest) -> None:
     until(lambda: state() == before, "all is as before")
 
 
-def _kill_daemon(engine: EngineUnderTest) -> None:
-    old = engine.pid
-    os.kill(old, signal.SIGKILL)
-    if engine.process is not None:
-        engine.process.wait()
-        engine.process = None
-    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != old, "the daemon is back", timeout_s=30)
-    engine.adopt()
-
-
 def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: EngineUnderTest) -> None:
     engine = own_engine
     engine.docker("network", "create", "--ipv6", "front")
@@ -310,7 +299,7 @@ def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: En
     with connected(8089) as talk:
         talk.sendall(b"before")
         assert talk.recv(9) == b"before"
-        _kill_daemon(engine)
+        engine.kill_daemon()
         talk.sendall(b"after")
         assert talk.recv(9) == b"after", "the connection is not cut"
     assert engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web") == shown
@@ -324,7 +313,7 @@ def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: En
     taken = [address(engine, name, "front") for name in ("web", "shop", "late")]
     assert len(set(taken)) == 3
     engine.barque("update", "--publish-add", "8090:80", "web")
-    _kill_daemon(engine)
+    engine.kill_daemon()
     assert reaches(engine, "", "127.0.0.1:8090") and reaches(engine, "", "127.0.0.1:8088")
     engine.docker("rm", "-f", "web", "shop", "late", "echo")
     engine.docker("network", "prune", "-f")
@@ -353,7 +342,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_change_leaves_nothing_half_made(o
         )
         # Another moment each time; which one it is does not matter, but that it is in the middle does.
         time.sleep(0.012 + 0.004 * at)
-        _kill_daemon(engine)
+        engine.kill_daemon()
         busy.wait(20)
         until(lambda: engine.docker("inspect", "-f", "{{.State.Running}}", "web", check=False) == "true" or
               engine.docker_result("start", "web").returncode == 0, "web runs")  # fmt: skip

@@ -35,16 +35,9 @@ def _keeper_pid(engine: EngineUnderTest) -> int:
 
 def test_killing_the_daemon_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:
     names = _start_writers(own_engine, 20)
-    old = own_engine.pid
-    os.kill(old, signal.SIGKILL)
-    assert own_engine.process is not None
-    own_engine.process.wait()
-    own_engine.process = None
-    until(lambda: own_engine.docker_result("version").returncode == 0, "the keeper starts the daemon again")
-    assert own_engine.pid != old
+    own_engine.kill_daemon()
     assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
     _assert_whole(own_engine, names)
-    own_engine.adopt()
 
 
 def test_killing_the_keeper_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:

@@ -357,11 +357,7 @@ def test_mounts_of_volumes_come_back_after_the_engine_was_killed(own_engine):
     own_engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "held")
     own_engine.docker("run", "-d", "--name", "one", "-v", "held:/m", "busybox", "sleep", "100")
     place = own_engine.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "held")
-    own_engine.process.kill()
-    own_engine.process.wait()
-    until(lambda: own_engine.docker_result("ps").returncode == 0)
-    own_engine.adopt()
-    own_engine.process = None
+    own_engine.kill_daemon()
     own_engine.docker("run", "-d", "--name", "two", "-v", "held:/m", "busybox", "sleep", "100")
     own_engine.docker("exec", "one", "touch", "/m/x")
     assert own_engine.docker("exec", "two", "ls", "/m") == "x"

@@ -37,8 +37,6 @@ class Options:
     platform: str = ""
     no_cache_stages: frozenset[str] | None = None
     network: str = graph.DEFAULT_NETWORK
-    pull: bool = False
-    hostname: str = ""
     cache_namespace: str = ""
     time_ns: int | None = None
 

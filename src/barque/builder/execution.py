@@ -68,7 +68,7 @@ async def execute(
     if step.hosts:
         host["ExtraHosts"] = [*(host.get("ExtraHosts") or []), *step.hosts]
     config = {
-        "Hostname": step.hostname or name[:SHORT_LENGTH], "Env": [*step.env, *step.hidden_env, *points.env],
+        "Hostname": step.hostname or session.options.get("hostname") or name[:SHORT_LENGTH], "Env": [*step.env, *step.hidden_env, *points.env],
         "User": step.user, "WorkingDir": step.cwd,
     }  # fmt: skip
     request = steps.StepRequest(name, list(step.args), config, host, points.mounts)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any, Protocol
 
-from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.builder.buildkit import worker
 from barque.builder.buildkit.builds import Build, Builds, Outcome
 from barque.builder.buildkit.history import History
@@ -76,6 +76,7 @@ class Control:
         exporters = [(one.Type, dict(one.Attrs)) for one in request.Exporters]
         if request.ExporterDeprecated and not exporters:
             exporters = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
+        _refuse_unknown(request)
         await self._builds.add(build)
         self._history.begun(build, internal=request.Internal)
         try:
@@ -99,6 +100,8 @@ class Control:
         translator = Translator(self._builds.references)
         inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
         build.inputs = inputs
+        for name in (*(one.Attrs.get("ref") or one.Type for one in request.Cache.Imports), *request.Cache.ImportRefsDeprecated):
+            build.report.not_imported(name)
         if request.Frontend:
             return await self._frontends.solve(build, request.Frontend, dict(request.FrontendAttrs), inputs)
         # `def` is a word of the language: the field is reached by its name.
@@ -172,6 +175,22 @@ class Control:
             raise InvalidInputError("a build's ref is needed")
         self._history.update(request.Ref, pinned=request.Pinned, delete=request.Delete)
         await stream.send_message(control_pb2.UpdateBuildHistoryResponse())
+
+def _refuse_unknown(request: Any) -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+        UnsupportedError: the request wants what is not supported.
+    """
+    for one in request.Cache.Exports:
+        raise UnsupportedError(f"exporting the cache (type={one.Type}) is not supported; leave --cache-to out")
+    if request.Cache.ExportRefDeprecated:
+        raise UnsupportedError("exporting the cache is not supported; leave --cache-to out")
+    if request.HasField("SourcePolicy") or request.SourcePolicySession:
+        raise UnsupportedError("source policies are not supported")
+    if request.ProxyNetwork:
+        raise UnsupportedError("the proxy network is not supported")
+
 
 def _passes(row: Json, filters: list[str]) -> bool:
     for text in filter(None, filters):

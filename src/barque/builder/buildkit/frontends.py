@@ -17,6 +17,7 @@ from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, is_git, is_url, result_of
 from barque.builder.trees import resolve
 from barque.dockerfile import stages as dockerfiles
+from barque.dockerfile.directives import syntax
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.patterns import read_ignore
 from barque.images.model import Image
@@ -30,13 +31,12 @@ Json = dict[str, Any]
 _NAMES = ("dockerfile.v0", "gateway.v0")
 _CONFIG = "containerimage.config"
 _PLAIN = {
-    "target", "filename", "context", "contextkey", "dockerfilekey", "contextsubdir", "no-cache", "platform", "add-hosts",
+    "target", "filename", "context", "contextkey", "dockerfilekey", "no-cache", "platform", "add-hosts",
     "force-network-mode", "cgroup-parent", "shm-size", "ulimit", "hostname", "image-resolve-mode", "multi-platform",
-    "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps", "build-arg", "label",
-    "dockerfile.dockerignore", "override-copy-image",
+    "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps",
 }  # fmt: skip
 _PREFIXES = ("build-arg:", "label:", "context:", "input:", "input-metadata:", "attest:", "local-sessionid:", "vcs:")
-_BUILT_IN = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream", "docker.io/docker/dockerfile-upstream")
+_BUILT_IN = ("docker/dockerfile", "docker/dockerfile-upstream")
 _LARGEST_DOCKERFILE = 100 << 20
 
 
@@ -53,9 +53,8 @@ class DockerfileFrontends:
         """Run the frontend (see control.Frontends)."""
         if name not in _NAMES:
             raise UnsupportedError(f"frontend {name} could not be found")
-        source = options.get("source", "").partition(":")[0].partition("@")[0]
-        if name == "gateway.v0" and source not in _BUILT_IN:
-            raise UnsupportedError(f"frontend image {options.get('source')!r} cannot be run; only docker/dockerfile is built in")
+        if name == "gateway.v0":
+            _need_built_in(options.get("source", ""))
         _check(options)
         self._prepare(build)
         run = _Run(self, build, options, inputs)
@@ -107,6 +106,10 @@ class _Run:
 
     async def outcome(self) -> Outcome:
         context, text = await self._read()
+        wished = self._argument("BUILDKIT_SYNTAX")
+        line = syntax(text)
+        if wished or line is not None:
+            _need_built_in(wished or (line.value if line is not None else ""))
         try:
             parsed = dockerfiles.parse(text)
         except DockerfileError as error:
@@ -116,7 +119,7 @@ class _Run:
         wanted = [one for one in self._options.get("platform", "").split(",") if one]
         if request:
             raise UnsupportedError(f"unsupported request {request!r} to the Dockerfile frontend")
-        multiple = len(wanted) > 1 or self._options.get("multi-platform", "") == "true"
+        multiple = len(wanted) > 1 or _true(self._options.get("multi-platform") or self._argument("BUILDKIT_MULTI_PLATFORM"))
         outcome = Outcome()
         listed = []
         for text_of in wanted or [""]:
@@ -148,6 +151,24 @@ class _Run:
         if self._options.get("cgroup-parent"):
             host["CgroupParent"] = self._options["cgroup-parent"]
         self._session.options["host"] = host
+        self._session.options["hostname"] = self._argument("BUILDKIT_SANDBOX_HOSTNAME") or self._options.get("hostname", "")
+        self._tell_of_caches()
+
+    def _argument(self, name: str) -> str:
+        """Return an argument that means something to the builder itself."""
+        return self._options.get(f"build-arg:{name}", "")
+
+    def _tell_of_caches(self) -> None:
+        """Show each cache that was to be imported as one that could not be; a build goes on without."""
+        wanted = [one for one in self._options.get("cache-from", "").split(",") if one]
+        if self._options.get("cache-imports"):
+            try:
+                rows = json.loads(self._options["cache-imports"])
+                wanted += [row.get("Attrs", {}).get("ref") or row.get("Type", "") for row in rows]
+            except (ValueError, AttributeError, TypeError):
+                raise InvalidInputError("cache-imports is broken") from None
+        for name in wanted:
+            self._build.report.not_imported(name)
 
     async def _convert(self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str) -> tuple[Target, int | None]:
         given = self._options
@@ -157,13 +178,15 @@ class _Run:
             none = frozenset(one.lower() for one in given["no-cache"].split(",") if one)
         epoch = arguments.get("SOURCE_DATE_EPOCH", "")
         options = Options(
-            target=given.get("target", ""), build_args=dict(arguments),
+            target=given.get("target", ""),
+            build_args=dict(arguments),
             labels={key.removeprefix("label:"): value for key, value in given.items() if key.startswith("label:")},
-            platform=platform, no_cache_stages=none,
+            platform=platform,
+            no_cache_stages=none,
             network=_network(given.get("force-network-mode", ""), self._build.entitlements),
-            pull=given.get("image-resolve-mode", "") == "pull", hostname=given.get("hostname", ""),
+            cache_namespace=self._argument("BUILDKIT_CACHE_MOUNT_NS"),
             time_ns=_number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
-        )  # fmt: skip
+        )
         try:
             target = await convert(parsed, options, Surroundings(context, self._image, self._named))
             return target, options.time_ns
@@ -303,7 +326,8 @@ class _Run:
 
     async def _read_remote(self, remote: str, file_name: str) -> tuple[Vertex, str]:
         if is_git(remote):
-            context: Vertex = Source(f"git://{remote}", name=f"[internal] load git source {remote}")
+            keep = (("keep_git", "true"),) if _true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
+            context: Vertex = Source(f"git://{remote}", keep, name=f"[internal] load git source {remote}")
         else:
             raise UnsupportedError(f"the context {remote}: contexts that are archives on the web need the classic builder")
         return context, await self._text_of(context, file_name)
@@ -314,10 +338,28 @@ def _check(options: dict[str, str]) -> None:
         if key in _PLAIN or key.startswith(_PREFIXES):
             continue
         raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
+    if _true(options.get("build-arg:BUILDKIT_INLINE_CACHE", "")):
+        raise UnsupportedError("exporting the cache (BUILDKIT_INLINE_CACHE) is not supported; leave the argument out")
     for key, value in options.items():
         # The default of clients asks for provenance only where an index can hold it.
         if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:
             raise UnsupportedError(f"{key.removeprefix('attest:')} attestations are not supported; build with --{key.removeprefix('attest:')}=false")
+
+
+def _need_built_in(image: str) -> None:
+    """Refuse a frontend that only an image has.
+
+    Raises:
+        UnsupportedError: it is another than Docker's.
+    """
+    # The directive may have a command line behind the name.
+    reference = parse((image.split() or [""])[0])
+    if reference.familiar_name not in _BUILT_IN:
+        raise UnsupportedError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
+
+
+def _true(text: str) -> bool:
+    return text.lower() in ("1", "t", "true")
 
 
 def _number(name: str, text: str) -> int:

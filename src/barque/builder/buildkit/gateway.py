@@ -60,6 +60,10 @@ class Gateway:
         request = await stream.recv_message()
         build = await self._build(stream)
         translator = Translator(self._builds.references)
+        if request.SourcePolicies:
+            raise UnsupportedError("source policies are not supported")
+        for one in request.CacheImports:
+            build.report.not_imported(one.Attrs.get("ref") or one.Type)
         if request.Frontend:
             inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
             build.frontend = build.frontend or request.Frontend

@@ -138,6 +138,11 @@ def _of(inputs: list[Vertex], index: int) -> Vertex:
 
 def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
     meta = operation.meta
+    for name in ("ulimit", "cgroupParent", "validExitCodes"):
+        if getattr(meta, name):
+            raise UnsupportedError(f"a command's {name} is not supported")
+    if operation.cdiDevices:
+        raise UnsupportedError("devices of a command are not supported")
     root: Vertex | None = None
     needs: list[Vertex] = []
     mounts: list[Mount] = []
@@ -158,8 +163,14 @@ def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> li
     return [Exec(
         (root, *needs), tuple(meta.args), tuple(meta.env), meta.cwd or "/", meta.user, tuple(mounts),
         _NETWORKS.get(operation.network, "default"), security, hosts=tuple(f"{h.Host}:{h.IP}" for h in meta.extraHosts),
-        hostname=meta.hostname, name=name or " ".join(meta.args), no_cache=no_cache,
+        hostname=meta.hostname, hidden_env=_proxies(meta.proxy_env), name=name or " ".join(meta.args), no_cache=no_cache,
     )]  # fmt: skip
+
+
+def _proxies(found: Any) -> tuple[str, ...]:
+    """Return a command's proxies as variables, in both cases as programs look for them."""
+    values = {name: getattr(found, name) for name in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")}
+    return tuple(f"{one}={value}" for name, value in values.items() if value for one in (name.upper(), name))
 
 
 def _mount(one: Any, inputs: list[Vertex], needs: list[Vertex]) -> Mount:

@@ -19,7 +19,7 @@ _EMULATED = {
 
 FRONTEND_CAPS = (
     "solve.base", "solve.inlinereturn", "resolveimage", "resolveimage.resolvemode", "source.metaresolver", "readfile",
-    "return", "returnmap", "readdir", "statfile", "importcaches", "proto.refarray", "reference.output",
+    "return", "returnmap", "readdir", "statfile", "proto.refarray", "reference.output",
     "frontend.inputs", "gateway.solve.metadata", "frontend.caps", "gateway.solve.evaluate", "gateway.evaluate",
     "gateway.warnings", "reference.attestations",
 )  # fmt: skip
@@ -28,12 +28,12 @@ LLB_CAPS = (
     "source.local.includepatterns", "source.local.followpaths", "source.local.excludepatterns",
     "source.local.sharedkeyhint", "source.git", "source.git.keepgitdir", "source.git.fullurl", "source.git.subdir",
     "source.git.checksum", "source.http", "source.http.checksum", "source.http.perm", "exec.meta.base",
-    "exec.meta.network", "exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.ulimit", "exec.mount.bind",
+    "exec.meta.network", "exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.proxyenv", "exec.mount.bind",
     "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size",
     "exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base", "file.rm.wildcard",
     "file.copy.includeexcludepatterns", "file.copy.requiredpaths", "file.copy.alwaysreplaceexistingdestpaths",
     "file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache", "meta.description",
-    "meta.exportcache", "mergeop", "diffop", "exporter.image.annotations", "exporter.sourcedateepoch",
+    "meta.exportcache", "mergeop", "diffop", "exporter.sourcedateepoch",
     "exporter.multiple",
 )  # fmt: skip
 

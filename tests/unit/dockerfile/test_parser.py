@@ -10,7 +10,7 @@ from barque.dockerfile.lines import parse
 from barque.dockerfile.stages import parse as parse_stages
 
 _DATA = next(
-    (p for p in (Path(__file__).parents[i] / "shared/specs/dockerfile-parser-testdata" for i in range(3, 7)) if p.is_dir()),
+    (p for p in (folder / "shared/specs/dockerfile-parser-testdata" for folder in Path(__file__).parents) if p.is_dir()),
     None,
 )
 _PAIRS = sorted((_DATA / "testfiles").iterdir()) if _DATA else []

@@ -138,9 +138,9 @@ def _of(inputs: list[Vertex], index: int) -> Vertex:
 
 def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
     meta = operation.meta
-    for name in ("ulimit", "cgroupParent", "validExitCodes"):
-        if getattr(meta, name):
-            raise UnsupportedError(f"a command's {name} is not supported")
+    for limit in ("ulimit", "cgroupParent", "validExitCodes"):
+        if getattr(meta, limit):
+            raise UnsupportedError(f"a command's {limit} is not supported")
     if operation.cdiDevices:
         raise UnsupportedError("devices of a command are not supported")
     root: Vertex | None = None

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from barque.keeper.bundles import last_error, mount_roots, offer_namespaces, unmount_root
 from barque.keeper.logfile import LogSettings
+from barque.keeper.records import write_record
 from barque.keeper.stdio import Stdio
-from barque.keeper.task import Task, write_record
+from barque.keeper.task import Task
 from barque.kernel.packets import close_all
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from barque.keeper import adopting
+from barque.keeper import adopting, records
 from barque.keeper.attachments import Attachment
 from barque.keeper.connection import Connection
 from barque.keeper.ports import Reply, RequestError
@@ -108,7 +108,7 @@ def _log_clear(server: "Server", _: Connection, message: dict[str, Any], fds: li
 
 
 def _list(server: "Server", _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
-    reply.ok({"tasks": [task.row() for task in server.tasks.values()]})
+    reply.ok({"tasks": [records.row(task) for task in server.tasks.values()]})
 
 
 def _hold(server: "Server", _: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:

@@ -15,8 +15,9 @@ from barque.keeper.children import Children
 from barque.keeper.connection import Connection
 from barque.keeper.operations import OPERATIONS
 from barque.keeper.ports import Key, Reply, RequestError, Starter
+from barque.keeper.records import write_record
 from barque.keeper.revive import Reviver
-from barque.keeper.task import Task, write_record
+from barque.keeper.task import Task
 from barque.kernel import packets
 from barque.kernel.poller import Poller
 

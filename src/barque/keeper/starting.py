@@ -11,6 +11,7 @@ from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
 from barque.keeper.logfile import LogFile, LogSettings
 from barque.keeper.ports import Reply, RequestError
+from barque.keeper.records import write_state
 from barque.keeper.removing import is_vacant, remove_cgroup
 from barque.keeper.server import Server
 from barque.keeper.sink import Sink
@@ -349,7 +350,7 @@ def connect(task: Task, stdio: Stdio, console: int, settings: LogSettings | None
         task.mind(1, stdio.stdout)
         task.mind(2, stdio.stderr)
     log = None if settings is None else settings.to_dict()
-    task.write_state({"log": log})
+    write_state(task, {"log": log})
 
 
 def as_request_error(error: Exception) -> Exception:

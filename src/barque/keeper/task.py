@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import signal
 import struct
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 from barque.keeper.attachments import Attachment, StdinPipe
 from barque.keeper.logfile import LogFile
+from barque.keeper.records import exit_record
 from barque.keeper.sink import Sink
 from barque.kernel.poller import Poller
 
@@ -349,22 +349,6 @@ class Task:
         name = kind if self.exec_id is None else f"exec.{self.exec_id}.{kind}"
         return f"{self.folder}/{name}.json"
 
-    def write_state(self, more: dict[str, Any]) -> None:
-        """Write down what another keeper needs to take this process over.
-
-        Raises:
-            OSError: the folder on tmpfs is gone or full.
-        """
-        state = {
-            "id": self.id, "exec_id": self.exec_id, "pid": self.pid, "start_time": self.start_time,
-            "tty": self.tty, "open_stdin": self.open_stdin, "stdin_once": self.stdin_once,
-            "streams": {str(n): os.fstat(fd).st_ino for n, fd in self._streams.items()},
-            "stdin_inode": os.fstat(self.stdin.fd).st_ino if self.stdin else 0,
-            "cgroup": self.cgroup.path if self.cgroup else None,
-            "external": self.external, **more,
-        }  # fmt: skip
-        write_record(self.state_path("state"), state)
-
     def held(self) -> tuple[list[str], tuple[int, ...]]:
         """Return names and descriptors which the daemon keeps copies of for a keeper to come."""
         pairs = [
@@ -377,34 +361,3 @@ class Task:
         ]
         kept = [(name, fd) for name, fd in pairs if fd >= 0]
         return [name for name, _ in kept], tuple(fd for _, fd in kept)
-
-    def row(self) -> dict[str, Any]:
-        """Return what `list` says about it."""
-        row: dict[str, Any] = {
-            "id": self.id, "exec_id": self.exec_id, "pid": self.pid,
-            "start_time": self.start_time, "tty": self.tty,
-        }  # fmt: skip
-        if self.reported:
-            row["exit"] = self.exit
-        return row
-
-
-def exit_record(container: str, exec_id: str | None, raw: int | None, oom: bool, at_ns: int) -> dict[str, Any]:
-    """Return the exit event of a wait status; None is an end of which no status could be learned."""
-    signo = None if raw is None else (raw & 0x7F) or None
-    code = 255 if raw is None else 128 + signo if signo else (raw >> 8) & 0xFF
-    return {
-        "event": "exit", "id": container, "exec_id": exec_id, "exit_code": code, "signal": signo,
-        "oom_killed": oom, "at_ns": at_ns, "unknown": raw is None,
-    }  # fmt: skip
-
-
-def write_record(path: str, record: dict[str, Any]) -> None:
-    """Write a small JSON file so that it is whole or absent."""
-    temporary = f"{path}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, json.dumps(record, separators=(",", ":")).encode())
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)

@@ -170,6 +170,40 @@ def limits_change_while_it_runs():
     assert "nosuch.file" in wrong.stderr
 
 
+def no_swap_is_a_limit_of_its_own():
+    folder = start("unswapped", ["sleep", "1000"], {"memory": {"swap": 0}})
+    assert [value(folder, name) for name in ("memory.swap.max", "memory.max")] == ["0", "max"]
+    runtime("delete", "-f", "unswapped")
+
+
+def what_the_tree_has_not_is_named():
+    said = {}
+    for key in ("memory.DOESNTEXIST", "foo.bar", "NOT-A-VALID-KEY"):
+        configure(["true"], "/absent", {"unified": {key: "1"}})
+        done = runtime("run", "-b", str(BUNDLE), "absent", check=False)
+        assert done.returncode == 1
+        said[key] = done.stderr
+    assert "no such file or directory" in said["memory.DOESNTEXIST"], said
+    assert "the requested cgroup controller `foo` is not available" in said["foo.bar"], said
+    assert "the specified key has not the form CONTROLLER.VALUE `NOT-A-VALID-KEY`" in said["NOT-A-VALID-KEY"], said
+
+
+def the_tree_is_mounted_with_no_option_that_it_has_not():
+    for namespaced in (True, False):
+        kinds = [{"type": kind} for kind in ("pid", "mount", *(["cgroup"] if namespaced else []))]
+        config = configure(["true"], "/optional", namespaces=kinds)
+        file, text = BUNDLE / "config.json", (BUNDLE / "config.json").read_text()
+        for mount in config["mounts"]:
+            if mount["destination"] == "/sys/fs/cgroup":
+                mount["options"] = [*mount["options"], "nosuchoption"]
+        file.write_text(json.dumps(config))
+        done = runtime("run", "-b", str(BUNDLE), "optional", check=False)
+        file.write_text(text)
+        assert done.returncode == 1, namespaced
+        assert "/sys/fs/cgroup" in done.stderr, done
+        assert "invalid argument" in done.stderr, done
+
+
 def statistics_come_from_the_files():
     told = json.loads(runtime("events", "--stats", "limits").stdout)["data"]
     assert told["memory"]["usage"]["limit"] == 80 * MEBI
@@ -332,7 +366,8 @@ def an_engine_sees_containers_run_out_of_memory():
 
 CHECKS = (
     controllers_are_enabled_for_containers, a_process_is_born_in_its_cgroup, limits_are_what_the_kernels_files_say,
-    limits_change_while_it_runs, statistics_come_from_the_files, a_refused_limit_leaves_nothing,
+    limits_change_while_it_runs, no_swap_is_a_limit_of_its_own, what_the_tree_has_not_is_named,
+    the_tree_is_mounted_with_no_option_that_it_has_not, statistics_come_from_the_files, a_refused_limit_leaves_nothing,
     the_device_program_admits_only_what_the_rules_say, pausing_stops_all_processes, running_out_of_memory_is_seen,
     all_processes_are_killed_in_one_step, exec_works_where_the_container_moved_its_processes_down,
     deleting_leaves_no_cgroup, an_engine_limits_containers, an_engine_sees_containers_run_out_of_memory,

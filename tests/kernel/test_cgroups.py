@@ -142,5 +142,6 @@ def test_shares_and_swap_convert_as_other_runtimes_do() -> None:
     assert [v2.weight_of_shares(shares) for shares in (2, 1024, 262144)] == [1, 39, 10000]
     assert v2.swap_alone(100, 150) == 50
     assert v2.swap_alone(100, -1) == "max"
+    assert v2.swap_alone(None, 0) == 0
     with pytest.raises(cgroups.CgroupError):
         v2.swap_alone(None, 100)

@@ -14,6 +14,10 @@ from barque.runtime.mount_options import MountOptions
 from barque.runtime.root import Context, bind, components, is_folder, open_existing, open_or_make
 
 # mount(2) takes these for a new file system; the rest says how, not what.
+_UNIFIED_OPTIONS = frozenset(
+    ("nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting",
+     "pids_localevents")
+)  # fmt: skip
 _NOT_FOR_NEW = km.MS_BIND | km.MS_REC | km.MS_REMOUNT
 
 
@@ -311,11 +315,23 @@ class CgroupV2Mount(NamedTuple):
                     flags = self.options.flags & ~_NOT_FOR_NEW
                     km.mount("cgroup", target, "cgroup2", flags, self.options.data or None)
                 else:
+                    _check_unified_options(self.options.data)
                     bind("/sys/fs/cgroup" + _own_paths().get("", "/"), target, self.options.attr)
             finally:
                 os.close(target)
         except OSError as error:
             raise _failed("cgroup", self.destination, error) from None
+
+
+def _check_unified_options(data: str) -> None:
+    """Refuse what the kernel would refuse of a mount: a part that is bound gets no options of its own.
+
+    Raises:
+        OSError: EINVAL, the kernel's tree has no such option (Documentation/admin-guide/cgroup-v2).
+    """
+    for word in filter(None, data.split(",")):
+        if word not in _UNIFIED_OPTIONS:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 class WorkingFolder(NamedTuple):

@@ -51,13 +51,15 @@ def weight_of_block_io(weight: int) -> int:
 
 
 def swap_alone(limit: int | None, both: int) -> str | int:
-    """Return memory.swap.max for a version 1 limit of memory and swap together.
+    """Return memory.swap.max for a version 1 limit of memory and swap together; 0 allows no swap at all.
 
     Raises:
         CgroupError: the sum is below the memory limit, or there is no memory limit to subtract.
     """
     if both == -1:
         return "max"
+    if both == 0:
+        return 0
     if not limit or limit < 0:
         raise CgroupError(errno.EINVAL, "cannot set memory.swap.max: a swap limit needs a memory limit")
     if both < limit:
@@ -137,6 +139,10 @@ class CgroupV2:
         for key, value in (resources.get("unified") or {}).items():
             if "/" in key or key.startswith("."):
                 raise CgroupError(errno.EINVAL, f"unified resource {key!r}: not a file name")
+            if "." not in key:
+                raise CgroupError(
+                    errno.EINVAL, f"unified resource: the specified key has not the form CONTROLLER.VALUE `{key}`"
+                )
             for line in str(value).splitlines():
                 self._set(key, line)
         return warnings
@@ -148,9 +154,9 @@ class CgroupV2:
             if error.errno != errno.ENOENT:
                 raise
             controller = key.partition(".")[0]
-            raise CgroupError(
-                errno.ENOENT, f"cannot set {key}: the {controller} controller is not available"
-            ) from error
+            known = controller == "cgroup" or controller in read(f"{self._folder}/cgroup.controllers").split()
+            reason = "no such file or directory" if known else f"the requested cgroup controller `{controller}` is not available"
+            raise CgroupError(errno.ENOENT, f"cannot set {key}: {reason}") from error
 
     def _devices(self, rules: list[Resources]) -> None:
         if not rules:
@@ -186,9 +192,9 @@ class CgroupV2:
 
     def _memory(self, memory: Resources, warnings: list[str]) -> None:
         limit, both = memory.get("limit"), memory.get("swap")
-        if both or limit == -1:
+        if both is not None or limit == -1:
             known = limit or read_int(f"{self._folder}/memory.max")
-            value = swap_alone(known, both or -1)
+            value = swap_alone(known, -1 if both is None else both)
             if os.path.exists(f"{self._folder}/memory.swap.max") or value not in ("max", 0):
                 self._set("memory.swap.max", value)
         if limit:

@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -225,6 +226,23 @@ class EngineUnderTest:
             input=busybox_tar(), env=self.environment, capture_output=True, timeout=60,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
+
+
+def traces(engine: EngineUnderTest) -> dict[str, object]:
+    """Return all that a container leaves somewhere: rows, folders, layers, mounts, namespaces, control groups."""
+    data, run = engine.root / "data", engine.root / "exec"
+    with sqlite3.connect(f"file:{data}/state.db?mode=ro", uri=True) as database:
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        rows = {t: database.execute(f"SELECT count(*) FROM \"{t}\"").fetchone()[0] for t in tables if t != "engine"}
+    layers = [os.readlink(data / "snapshots" / n / "m") for n in os.listdir(data / "snapshots") if n not in ("empty", "trash")]
+    return {
+        "rows": rows,
+        "folders": sorted(os.listdir(data / "containers")),
+        "run": sorted(os.listdir(run / "containers")),
+        "layers": sorted(text for text in layers if '"init-' not in text),
+        "volumes": sorted(os.listdir(data / "volumes")) if (data / "volumes").exists() else [],
+        "mounts": [line for line in Path(f"/proc/{engine.pid}/mountinfo").read_text().splitlines() if str(engine.root) in line],
+    }
 
 
 def _wait_gone(pid: int, timeout_s: float = 10) -> None:

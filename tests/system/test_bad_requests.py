@@ -2,11 +2,8 @@
 
 import http.client
 import json
-import os
 import socket
-import sqlite3
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 import pytest
 
 from barque.api import checks
-from under_test import EngineUnderTest, needs_root, until
+from under_test import EngineUnderTest, traces, until
 
 pytestmark = pytest.mark.system
 JSON = "application/json"
@@ -36,23 +33,6 @@ def ask(engine: EngineUnderTest, method: str, path: str, body: bytes | None = No
         return answer.status, json.loads(text) if text else None
     except ValueError:
         return answer.status, text.decode(errors="replace")
-
-
-def traces(engine: EngineUnderTest) -> dict[str, object]:
-    """Return all that a container leaves somewhere: rows, folders, layers, mounts, namespaces, control groups."""
-    data, run = engine.root / "data", engine.root / "exec"
-    with sqlite3.connect(f"file:{data}/state.db?mode=ro", uri=True) as database:
-        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-        rows = {t: database.execute(f"SELECT count(*) FROM \"{t}\"").fetchone()[0] for t in tables if t != "engine"}
-    layers = [os.readlink(data / "snapshots" / n / "m") for n in os.listdir(data / "snapshots") if n not in ("empty", "trash")]
-    return {
-        "rows": rows,
-        "folders": sorted(os.listdir(data / "containers")),
-        "run": sorted(os.listdir(run / "containers")),
-        "layers": sorted(text for text in layers if '"init-' not in text),
-        "volumes": sorted(os.listdir(data / "volumes")) if (data / "volumes").exists() else [],
-        "mounts": [line for line in Path(f"/proc/{engine.pid}/mountinfo").read_text().splitlines() if str(engine.root) in line],
-    }
 
 
 def unchanged(engine: EngineUnderTest, before: dict[str, object]) -> None:
@@ -275,59 +255,6 @@ def test_a_name_in_use_is_a_conflict(engine: EngineUnderTest) -> None:
     assert result.returncode == 1
     assert f'The container name "/taken" is already in use by container "{first}"' in result.stderr
     engine.docker("rm", "taken")
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    needs_root()
-    folder = Path(tempfile.mkdtemp(prefix="bqsmall", dir="/var/tmp"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
-    folder.rmdir()
-
-
-def fill(folder: Path) -> Path:
-    """Take all the room there is."""
-    filler = folder / "filler"
-    # Unbuffered: what a buffer could not write would be tried again, and refused again, on closing.
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            pass
-    return filler
-
-
-def test_a_full_disk_is_told_and_the_engine_goes_on_when_there_is_room_again(small_disk: Path) -> None:
-    engine = EngineUnderTest(small_disk)
-    engine.start()
-    try:
-        engine.load_busybox()
-        engine.docker("run", "-d", "--name", "running", "busybox", "sh", "-c", "while :; do echo line; usleep 20000; done")
-        before = traces(engine)
-        filler = fill(small_disk)
-        created = engine.docker_result("create", "--name", "none", "busybox")
-        committed = engine.docker_result("commit", "running", "none")
-        loaded = engine.docker_result("import", "/bin/busybox")
-        pushed = engine.docker_result("cp", "/bin/busybox", "running:/copy")
-        for result in (committed, pushed):
-            assert result.returncode != 0
-        for result in (created, committed, loaded, pushed):
-            assert result.returncode == 0 or result.stderr.strip()
-            assert str(small_disk) not in result.stderr
-        assert "no space left on device" in committed.stderr.lower()
-        assert engine.docker("inspect", "-f", "{{.State.Status}}", "running") == "running"
-        filler.unlink()
-        engine.docker_result("rm", "none")
-        assert engine.docker("run", "--rm", "busybox", "echo", "again") == "again"
-        engine.docker("logs", "--tail", "3", "running")
-        now = traces(engine)
-        assert now["folders"] == before["folders"] and now["layers"] == before["layers"]
-        engine.docker("rm", "-f", "running")
-    finally:
-        engine.stop()
 
 
 def broke(status: int, answer: Any) -> bool:

@@ -80,6 +80,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         await engine.database.flush()
     except BaseException:
         engine.discard(container)
+        engine.database.delete("container", container_id)
         await asyncio.to_thread(_undo, engine, container_id)
         raise
     engine.publish(container, "create")

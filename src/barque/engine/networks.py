@@ -66,7 +66,11 @@ class Networks:
             made, warning = engine.network.create(request.parse(config, new_id(), time.time_ns()))
         except OSError as error:
             raise BarqueError(f"cannot make the network: {error}") from error
-        await engine.database.flush()
+        try:
+            await engine.database.flush()
+        except BarqueError:
+            engine.network.remove(made)
+            raise
         engine.events.publish("network", "create", made.id, endpoints.event(made))
         return {"Id": made.id, "Warning": warning}
 

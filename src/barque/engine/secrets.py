@@ -188,9 +188,20 @@ class Store:
         return base64.b64encode(nonce + self._cipher().encrypt(nonce, data, self._row_key(name).encode())).decode()
 
     async def _write(self, row: Json) -> None:
-        self._rows()[self._row_key(row["name"])] = row
-        self._engine.database.put("secret", self._row_key(row["name"]), row)
-        await self._engine.database.flush()
+        rows, key = self._rows(), self._row_key(row["name"])
+        before = rows.get(key)
+        rows[key] = row
+        self._engine.database.put("secret", key, row)
+        try:
+            await self._engine.database.flush()
+        except BarqueError:
+            if before is None:
+                del rows[key]
+                self._engine.database.delete("secret", key)
+            else:
+                rows[key] = before
+                self._engine.database.put("secret", key, before)
+            raise
 
     def _find(self, ref: str) -> Json:
         row = self._rows().get(self._row_key(ref))

@@ -1,7 +1,11 @@
-"""The engine's rows on disk: SQLite with one writer thread that commits all that waits at once."""
+"""The engine's rows on disk: SQLite with one writer thread that commits all that waits at once.
+
+What a full or read-only disk refuses is tried again until it is written: the engine goes on with what it knows.
+"""
 
 import asyncio
 import json
+import logging
 import queue
 import sqlite3
 import threading
@@ -10,6 +14,8 @@ from typing import Any
 from barque.base.errors import BarqueError
 
 Json = dict[str, Any]
+log = logging.getLogger(__name__)
+_AGAIN_S = 1.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS container (key TEXT PRIMARY KEY, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS volume (key TEXT PRIMARY KEY, data TEXT NOT NULL);
@@ -35,6 +41,7 @@ class Database:
         self._connection.executescript(_SCHEMA)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._unwritten: dict[tuple[str, str], str | None] = {}
         self.failed: sqlite3.Error | None = None
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
@@ -73,10 +80,10 @@ class Database:
 
     def _run(self) -> None:
         while True:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
+            batch = self._batch()
             error = self._commit([item for item in batch if item is not None])
+            if error is not None and self.failed is None:
+                log.error("cannot write the engine's state, which is tried again: %s", error)
             self.failed = error
             for item in batch:
                 if item is not None and item[3] is not None:
@@ -84,9 +91,19 @@ class Database:
             if None in batch:
                 return
 
+    def _batch(self) -> list[_Item | None]:
+        """Wait for something to write; return all that waits, nothing where it is time to try again."""
+        try:
+            batch = [self._queue.get(timeout=_AGAIN_S if self._unwritten else None)]
+        except queue.Empty:
+            return []
+        while not self._queue.empty():
+            batch.append(self._queue.get())
+        return batch
+
     def _commit(self, batch: list[_Item]) -> sqlite3.Error | None:
         # Only the last word on a row counts.
-        last = {(kind, key): data for kind, key, data, _ in batch if kind}
+        last = {**self._unwritten, **{(kind, key): data for kind, key, data, _ in batch if kind}}
         if not last:
             return None
         try:
@@ -100,7 +117,9 @@ class Database:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            self._unwritten = last
             return error
+        self._unwritten = {}
         return None
 
 

@@ -126,11 +126,17 @@ class Volumes:
         """
         if config.get("ClusterVolumeSpec"):
             raise InvalidInputError("cluster volumes are not supported: leave ClusterVolumeSpec out")
+        known = config.get("Name") in self.rows
         row = await self.ensure(
             config.get("Name") or "", driver=config.get("Driver") or "",
             labels=config.get("Labels") or {}, options=config.get("DriverOpts") or {},
         )  # fmt: skip
-        await self._database.flush()
+        try:
+            await self._database.flush()
+        except BarqueError:
+            if not known:
+                await self._delete(row)
+            raise
         return await self.inspect(row["name"])
 
     async def remove(self, name: str, *, force: bool) -> None:

@@ -189,10 +189,11 @@ def what_the_tree_has_not_is_named():
 
 
 def the_tree_is_mounted_with_no_option_that_it_has_not():
+    file = BUNDLE / "config.json"
+    text = file.read_text()
     for namespaced in (True, False):
-        kinds = [{"type": kind} for kind in ("pid", "mount", *(["cgroup"] if namespaced else []))]
+        kinds = [{"type": kind} for kind in ("pid", "uts", "mount", *(["cgroup"] if namespaced else []))]
         config = configure(["true"], "/optional", namespaces=kinds)
-        file, text = BUNDLE / "config.json", (BUNDLE / "config.json").read_text()
         for mount in config["mounts"]:
             if mount["destination"] == "/sys/fs/cgroup":
                 mount["options"] = [*mount["options"], "nosuchoption"]

@@ -54,13 +54,15 @@ class Lifecycle:
             if container.host.get("AutoRemove"):
                 self._engine.spawn(removal.auto_remove(self._engine, container))
             if isinstance(error, OSError):
-                raise BarqueError(f"cannot start container {container.id}: {error}") from error
+                # The file is the engine's own affair.
+                reason = (error.strerror or str(error)).lower()
+                raise BarqueError(f"cannot start container {container.id}: {reason}") from error
             raise
 
     def _start_failed(self, container: Container, error: BaseException) -> None:
         state = container.state
         code = getattr(error, "exit_code", 128)
-        state.update(error=str(error), exit_code=code, pid=0)
+        state.update(error=(error.strerror or "").lower() if isinstance(error, OSError) else str(error), exit_code=code, pid=0)
         if state["status"] not in ("created",) or code in (126, 127):
             state["status"] = "created" if not state["started_before"] else "exited"
         self._engine.network.release(container.id)

@@ -392,9 +392,15 @@ class Volumes:
         self.rows.pop(name, None)
         self._mounted.pop(name, None)
         self._database.delete("volume", name)
-        self._events.publish("volume", "destroy", name, {"driver": row["driver"]})
         if row["driver"] == LOCAL:
-            await asyncio.to_thread(driver.remove, name)
+            try:
+                await asyncio.to_thread(driver.remove, name)
+            except OSError as error:
+                # What could not be removed is still a volume.
+                self.rows[name] = row
+                self._database.put("volume", name, row)
+                raise BarqueError(f"remove {name}: {(error.strerror or str(error)).lower()}") from error
+        self._events.publish("volume", "destroy", name, {"driver": row["driver"]})
 
     async def _driver(self, name: str) -> VolumeDriver:
         if name == LOCAL:

@@ -153,7 +153,9 @@ def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker:
     [
         (["--sbom=true"], "Attestations are not supported by the current BuildKit daemon"),
         (["--provenance=mode=max"], "Attestations are not supported by the current BuildKit daemon"),
-        (["--cache-to", "type=inline"], "exporting the cache (type=inline) is not supported"),
+        (["--cache-to", "type=nonsense"], "exporting the cache (type=nonsense) is not supported"),
+        (["--cache-to", "type=registry,ref=127.0.0.1:1/x,nonsense=1"], "option nonsense is not supported"),
+        (["--cache-from", "type=nonsense"], "importing the cache (type=nonsense) is not supported"),
         (["-o", "type=image,compression=zstd"], "compression=zstd is not supported"),
         (["-o", "type=image,annotation.a=b"], "option annotation.a is not supported"),
         (["-o", "type=oci,dest=x.tar,tar=false"], "is not supported"),
@@ -166,11 +168,9 @@ def test_what_is_not_supported_is_refused(flags: list[str], message: str, docker
     assert message in docker("buildx", "build", *flags, ".", code=1).stderr
 
 
-def test_a_cache_that_is_not_imported_is_told_and_the_build_goes_on(docker: Run, tmp_path: Path) -> None:
+def test_the_name_of_the_machine_is_an_argument(docker: Run, tmp_path: Path) -> None:
     write(tmp_path, Dockerfile="FROM busybox\nRUN test nodename = $(hostname)\n")
-    said = docker("buildx", "build", "--cache-from", "type=registry,ref=127.0.0.1:1/x", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=nodename", ".").stderr
-    assert "importing cache manifest from 127.0.0.1:1/x" in said
-    assert "importing caches is not supported" in said
+    docker("buildx", "build", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=nodename", ".")
 
 
 def test_targets_of_bake_build_on_each_other(docker: Run, tmp_path: Path) -> None:

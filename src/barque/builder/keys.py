@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from barque.base.errors import NotFoundError
 from barque.builder.checksum import checksum
-from barque.builder.graph import CopyFiles, Exec, Files, MakeFile, Mount
+from barque.builder.graph import Action, CopyFiles, Exec, Files, MakeFile, Mount
 from barque.builder.results import Result, opened
 from barque.builder.trees import FOLDER, Tree, matching, resolve
 from barque.dockerfile.patterns import Matcher
@@ -34,35 +34,56 @@ def files_facts(step: Files, inputs: list[Result], snapshots: Snapshotter, diges
     detail: dict[str, str] = {}
     for action in step.actions:
         if isinstance(action, CopyFiles):
-            actions.append(_copy_facts(action, inputs[action.input], snapshots, digests, detail))
-        elif isinstance(action, MakeFile):
-            actions.append(["file", {**asdict(action), "data": hashlib.sha256(action.data).hexdigest()}])
+            actions.append(copy_facts(action, inputs[action.input], snapshots, digests, detail))
         else:
-            actions.append([type(action).__name__, asdict(action)])
+            actions.append(action_facts(action))
     return {"kind": "files", "root": inputs[0].top, "actions": actions, "detail": detail}
+
+
+def action_facts(action: Action) -> Any:
+    """Return what an action is made of that copies nothing."""
+    if isinstance(action, MakeFile):
+        return ["file", {**asdict(action), "data": hashlib.sha256(action.data).hexdigest()}]
+    return [type(action).__name__, asdict(action)]
 
 
 def exec_facts(step: Exec, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Facts:
     """Return what an Exec step is made of; blocking: it reads what is mounted out of contexts."""
+    mounts = [_mount_facts(mount, inputs, snapshots, digests) for mount in step.mounts]
+    return command_facts(step, inputs[0].top, mounts)
+
+
+def command_facts(step: Exec, root: str, mounts: list[Any]) -> Facts:
+    """Return what an Exec step is made of, given what stands for its root and for its mounts."""
     return {
-        "kind": "exec", "root": inputs[0].top, "args": list(step.args), "env": list(step.env), "cwd": step.cwd,
+        "kind": "exec", "root": root, "args": list(step.args), "env": list(step.env), "cwd": step.cwd,
         "user": step.user, "network": step.network, "security": step.security, "hosts": list(step.hosts),
         "hostname": step.hostname, "shell": list(step.shell), "files": [[f.name, f.data, f.expands] for f in step.files],
-        "mounts": [_mount_facts(mount, inputs, snapshots, digests) for mount in step.mounts],
+        "mounts": mounts,
     }  # fmt: skip
 
 
 def _mount_facts(mount: Mount, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Any:
-    facts: Facts = {key: value for key, value in asdict(mount).items() if key != "input"}
+    facts = mount_facts(mount)
     if mount.input > 0 and mount.type == "bind":
         source = inputs[mount.input]
         facts["content"] = digests.of(source, mount.selector, snapshots, owners=True)
     return facts
 
 
-def _copy_facts(
+def mount_facts(mount: Mount) -> Facts:
+    """Return what a mount is made of besides its source."""
+    return {key: value for key, value in asdict(mount).items() if key != "input"}
+
+
+def copy_facts(
     action: CopyFiles, source: Result, snapshots: Snapshotter, digests: "Digests", detail: dict[str, str]
 ) -> Any:
+    """Return what a copy is made of; blocking: it reads what is copied.
+
+    Raises:
+        NotFoundError: a source does not exist.
+    """
     facts: Facts = {key: value for key, value in asdict(action).items() if key != "input"}
     owners = action.owner == "="
     taken: dict[str, str] = {}

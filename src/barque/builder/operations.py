@@ -10,6 +10,7 @@ from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.ids import new_id
 from barque.builder import execution, keys
 from barque.builder.cache import BuildCache, Record
+from barque.builder.caches.imports import Imports
 from barque.builder.file_actions import carry_out
 from barque.builder.graph import Diff, Exec, Files, Layers, Merge, Scratch, Source, Vertex
 from barque.builder.results import Layer, Result
@@ -66,6 +67,11 @@ class EngineOperations:
         if record.diff:
             layers = (*layers, (record.chain, record.diff))
         return Result(layers, record.created_ns, cached=True)
+
+    async def borrowed(self, vertex: Vertex, key: str, inputs: list[Result], session: Session) -> Result | None:
+        """Return a result out of a cache that the build was given (see Operations)."""
+        imports: Imports | None = session.options.get("imports")
+        return await imports.borrowed(vertex, key, inputs) if imports is not None else None
 
     async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: Session, emit: Emit) -> Result:
         """Carry a step out (see Operations)."""

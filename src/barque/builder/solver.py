@@ -4,11 +4,11 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from barque.base.errors import BarqueError
-from barque.builder.graph import Vertex
+from barque.builder.graph import Source, Vertex
 from barque.builder.results import Result
 
 Emit = Callable[[int, bytes], Awaitable[None]]
@@ -46,8 +46,20 @@ class Operations(Protocol):
         """Return the result of an earlier run, None without one."""
         ...
 
+    async def borrowed(self, vertex: Vertex, key: str, inputs: list[Result], session: "Session") -> Result | None:
+        """Return the result out of a cache that the build was given, None without one."""
+        ...
+
     async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: "Session", emit: Emit) -> Result:
         """Carry the step out; cancelled, leave nothing behind."""
+        ...
+
+
+class Foresight(Protocol):
+    """Knows results before anything is carried out; a session's option `imports`."""
+
+    async def foresee(self, wanted: Sequence[Vertex]) -> tuple[dict[Vertex, Result], set[Vertex]]:
+        """Return the results that are known of steps (each after its inputs), and what is not needed because of them."""
         ...
 
 
@@ -59,6 +71,8 @@ class Session:
         self.tasks: dict[Vertex, asyncio.Task[Result]] = {}
         self.trees: dict[str, Result] = {}
         """Results of `local://` sources by name."""
+        self.skipped: set[Vertex] = set()
+        """Steps that were shown and not carried out, as a later one's result was known."""
         self.options: dict[str, Any] = {}
         self.facts: dict[Vertex, dict[str, Any]] = {}
         """What steps' keys were made of."""
@@ -118,11 +132,30 @@ class Solver:
         Raises:
             BarqueError: a step failed.
         """
-        for item in order(vertex):
-            if item not in session.tasks:
+        wanted = order(vertex)
+        skipped = await self._foreseen(wanted, session)
+        for item in wanted:
+            if item not in session.tasks and item not in skipped:
                 waited = [session.tasks[needed] for needed in item.inputs]
                 session.tasks[item] = asyncio.create_task(self._solve(item, waited, session))
         return await asyncio.shield(session.tasks[vertex])
+
+    async def _foreseen(self, wanted: list[Vertex], session: Session) -> set[Vertex]:
+        """Take results from the caches that the build was given; return the steps that need not be solved."""
+        foresight: Foresight | None = session.options.get("imports")
+        if foresight is None or wanted[-1] in session.tasks:
+            return set()
+        for item in wanted:
+            if isinstance(item, Source) and item not in session.tasks:
+                session.tasks[item] = asyncio.create_task(self._solve(item, [], session))
+        known, skipped = await foresight.foresee(wanted)
+        for item, result in known.items():
+            if item not in session.tasks:
+                session.tasks[item] = asyncio.create_task(_given(item, result, session))
+        for item in skipped - session.skipped - set(session.tasks):
+            await _given(item, Result(cached=True), session)
+        session.skipped |= skipped
+        return skipped - set(session.tasks)
 
     async def _solve(self, vertex: Vertex, waited: list[asyncio.Task[Result]], session: Session) -> Result:
         inputs = [await asyncio.shield(task) for task in waited]
@@ -149,6 +182,9 @@ class Solver:
             return await self._operations.run(vertex, "", inputs, session, emit)
         if not vertex.no_cache:
             found = self._operations.recall(vertex, key, inputs)
+            if found is not None:
+                return found
+            found = await self._operations.borrowed(vertex, key, inputs, session)
             if found is not None:
                 return found
         if session.progress is not None:
@@ -191,6 +227,14 @@ class Solver:
             if not job.listeners and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
+
+
+async def _given(vertex: Vertex, result: Result, session: Session) -> Result:
+    """Return a result that is known, showing its step."""
+    if session.progress is not None:
+        session.progress.started(vertex)
+        session.progress.finished(vertex, result, None)
+    return result
 
 
 def _being_cancelled() -> bool:

@@ -1,5 +1,6 @@
 """Pushing: layers side by side, the configuration, then the manifest that makes all of it visible."""
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
@@ -17,6 +18,7 @@ from barque.images.store import ImageStore
 from barque.oci import digest as digests, manifest as manifests, media, platform as platforms
 from barque.oci.manifest import Descriptor
 from barque.oci.reference import Reference, parse
+from barque.storage.compression import Form
 
 
 class Pusher:
@@ -115,8 +117,10 @@ class Pusher:
         """Push an image's layers and configuration and return its manifest, in the form it was pulled if it fits."""
         known = [(raw, m) for raw, m in self._known(image) if len(m.layers) == len(image.diff_ids)]
         preferred = {layer.digest for _, m in known for layer in m.layers}
-        layers = self._layers(repository, image, preferred)
-        self._blob(repository, image.id, image.raw)
+        layers = upload_layers(
+            self._store, repository, image.diff_ids, settings=self._settings, progress=self._progress, preferred=preferred
+        )
+        upload_blob(repository, image.id, image.raw)
         for raw, manifest in known:
             if [layer.digest for layer in manifest.layers] == [layer.digest for layer in layers]:
                 return raw, manifest.media_type
@@ -132,44 +136,6 @@ class Pusher:
                 found.append((raw, parsed))
         return found
 
-    def _layers(self, repository: Repository, image: Image, preferred: set[str]) -> list[Descriptor]:
-        wanted = list(dict.fromkeys(reversed(image.diff_ids)))
-        for number, diff_id in enumerate(wanted):
-            self._progress.step(short(diff_id), "Preparing")
-            if number >= self._settings.uploads:
-                self._progress.step(short(diff_id), "Waiting")
-        calls = repository.registry.transport.calls
-        futures: dict[str, Future[Descriptor]] = {}
-        with ThreadPoolExecutor(max(1, self._settings.uploads), "upload") as pool:
-            for diff_id in wanted:
-                upload = LayerUpload(
-                    self._store, repository, diff_id,
-                    preferred=preferred, settings=self._settings, progress=self._progress,
-                )  # fmt: skip
-                futures[diff_id] = pool.submit(upload.run)
-            try:
-                done = {diff_id: future.result() for diff_id, future in futures.items()}
-            except BaseException as error:
-                calls.cancel()
-                for future in futures.values():
-                    future.cancel()
-                raise first_cause(error, futures) from None
-        return [done[diff_id] for diff_id in image.diff_ids]
-
-    def _blob(self, repository: Repository, digest: str, data: bytes) -> None:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                if not repository.has_blob(digest):
-                    repository.start_upload().finish(digest, data)
-                return
-            except (TransportError, RegistryError) as error:
-                final = isinstance(error, RegistryError) and error.is_final
-                if final or attempt >= self._settings.attempts:
-                    raise
-                self._calls.wait(self._settings.retry_delay_s * 2 ** (attempt - 1))
-
 
 def _docker(layer: Descriptor) -> Descriptor:
     """Return a layer's descriptor as a manifest of Docker's schema 2 may have it."""
@@ -183,3 +149,67 @@ def _entry(raw: bytes, media_type: str, old: Descriptor) -> dict[str, object]:
         keys = ("os", "architecture", "variant")
         value["platform"] = {k: v for k, v in zip(keys, old.platform, strict=True) if v}
     return value
+
+
+def upload_layers(
+    store: ImageStore, repository: Repository, diff_ids: list[str], *, settings: Settings, progress: Progress,
+    preferred: Iterable[str] = (), form: Form | None = None,
+) -> list[Descriptor]:  # fmt: skip
+    """Bring layers into a repository side by side, the last one first; return what a manifest says of each.
+
+    Args:
+        store: has the layers.
+        repository: where to.
+        diff_ids: which, lowest first.
+        settings: tries, how many side by side.
+        progress: is told.
+        preferred: digests of compressed forms to look for first.
+        form: how those are compressed of which no compressed form is known.
+
+    Raises:
+        BarqueError: the registry refuses.
+        CancelledError: it was called off.
+    """
+    wanted = list(dict.fromkeys(reversed(diff_ids)))
+    for number, diff_id in enumerate(wanted):
+        progress.step(short(diff_id), "Preparing")
+        if number >= settings.uploads:
+            progress.step(short(diff_id), "Waiting")
+    calls = repository.registry.transport.calls
+    futures: dict[str, Future[Descriptor]] = {}
+    with ThreadPoolExecutor(max(1, settings.uploads), "upload") as pool:
+        for diff_id in wanted:
+            upload = LayerUpload(
+                store, repository, diff_id,
+                preferred=set(preferred), settings=settings, progress=progress, form=form or Form(),
+            )  # fmt: skip
+            futures[diff_id] = pool.submit(upload.run)
+        try:
+            done = {diff_id: future.result() for diff_id, future in futures.items()}
+        except BaseException as error:
+            calls.cancel()
+            for future in futures.values():
+                future.cancel()
+            raise first_cause(error, futures) from None
+    return [done[diff_id] for diff_id in diff_ids]
+
+
+def upload_blob(repository: Repository, digest: str, data: bytes) -> None:
+    """Bring a small blob into a repository that does not have it, trying as often as layers are tried.
+
+    Raises:
+        BarqueError: the registry refuses.
+    """
+    transport = repository.registry.transport
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            if not repository.has_blob(digest):
+                repository.start_upload().finish(digest, data)
+            return
+        except (TransportError, RegistryError) as error:
+            final = isinstance(error, RegistryError) and error.is_final
+            if final or attempt >= transport.settings.attempts:
+                raise
+            transport.calls.wait(transport.settings.retry_delay_s * 2 ** (attempt - 1))

@@ -12,7 +12,7 @@ from barque.images.model import PackedLayer
 from barque.images.store import ImageStore
 from barque.oci import media
 from barque.oci.manifest import Descriptor
-from barque.storage.compression import gzipped
+from barque.storage.compression import Form
 from barque.storage.content import CHUNK, Hasher
 
 _LOOKED_FOR_MAX = 5
@@ -30,11 +30,12 @@ class LayerUpload:
         preferred: digests of compressed forms to look for first: those of the manifest it was pulled by.
         settings: tries and waits.
         progress: is told.
+        form: how it is compressed where no compressed form is known.
     """
 
     def __init__(
         self, store: ImageStore, repository: Repository, diff_id: str, *,
-        preferred: set[str], settings: Settings, progress: Progress,
+        preferred: set[str], settings: Settings, progress: Progress, form: Form,
     ) -> None:  # fmt: skip
         self._store = store
         self._repository = repository
@@ -42,6 +43,7 @@ class LayerUpload:
         self._preferred = preferred
         self._settings = settings
         self._progress = progress
+        self._form = form
         self._shown = short(diff_id)
         self._calls = repository.registry.transport.calls
 
@@ -57,6 +59,9 @@ class LayerUpload:
         """Return known compressed forms, of the repository itself or of its neighbours, likeliest first."""
         name, domain = self._repository.name, self._repository.name.partition("/")[0]
         known = self._store.packed(self._diff_id)
+        if self._form.force:
+            # Which level a known form was compressed with is not known.
+            known = [f for f in known if self._form.level is None and media.layer_kind(f.media_type) == self._form.kind]
         if here:
             own = [f for f in known if f.repository == name]
             others = [f for f in known if f.repository != name]
@@ -119,7 +124,7 @@ class LayerUpload:
                     raise
             self._wait(self._settings.retry_delay_s * 2 ** (attempt - 1))
         self._progress.step(self._shown, "Pushed")
-        return self._remember(PackedLayer(digest, size, media.DOCKER_LAYER_GZIP, self._repository.name))
+        return self._remember(PackedLayer(digest, size, media.layer_type(self._form.kind, oci=False), self._repository.name))
 
     def _wait(self, seconds: float) -> None:
         shown = max(1, round(seconds))
@@ -132,10 +137,10 @@ class LayerUpload:
         sizes: list[int] = []
 
         def hashed() -> Iterator[bytes]:
-            for data in gzipped(self._plain()):
+            for data in self._form.packed(self._plain()):
                 hasher.update(data)
                 sizes.append(len(data))
-                yield data
+                yield bytes(data)
 
         try:
             if streamed:

@@ -3,19 +3,24 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from barque.base.errors import ForbiddenError, InvalidInputError
+from barque.base.errors import BarqueError, ForbiddenError, InvalidInputError, NotFoundError
 from barque.distribution import credentials as credentials_of, fetch, queries
 from barque.distribution.credentials import Credentials
+from barque.distribution.errors import RegistryError, TransportError
 from barque.distribution.progress import Progress
 from barque.distribution.pull import Puller, Turns
-from barque.distribution.push import Pusher
+from barque.distribution.push import Pusher, upload_layers
+from barque.distribution.registry import Repository, connect
 from barque.distribution.settings import Settings
 from barque.distribution.transport import Calls
 from barque.engine.images import import_name, parsed_platform
 from barque.images.store import ImageStore
+from barque.oci.manifest import Descriptor
 from barque.oci.reference import Reference, parse
+from barque.storage.compression import Form
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -82,6 +87,50 @@ class Registries:
             progress.message(image.id)
 
         return messages_of(work)
+
+    async def reach(
+        self, reference: Reference, auth: str, work: Callable[[Repository], T], *, push: bool, insecure: bool = False
+    ) -> T:
+        """Return what blocking work on a reference's repository returns, in a thread; it is called off when we are.
+
+        Args:
+            reference: names the repository.
+            auth: the header with the credentials.
+            work: is given the repository at the first endpoint that answers, and that knows what it asks for.
+            push: it writes.
+            insecure: the registry needs no trusted certificate, nor TLS at all.
+
+        Raises:
+            BarqueError: no endpoint answers, or it refuses.
+        """
+        credentials, settings = _lenient(auth), self._settings()
+        if insecure:
+            settings = replace(settings, insecure=[*settings.insecure, reference.domain])
+
+        def run(calls: Calls) -> T:
+            last: BarqueError | None = None
+            for registry in connect(settings, reference.domain, credentials, calls, push=push):
+                try:
+                    return work(registry.repository(reference.path, domain=reference.domain, push=push))
+                except (RegistryError, TransportError) as error:
+                    if not registry.endpoint.mirror:
+                        raise
+                    last = error
+            raise last or NotFoundError(f"no endpoints for {reference.familiar}")
+
+        return await _called(run)
+
+    def upload_layers(self, repository: Repository, diff_ids: list[str], form: Form) -> list[Descriptor]:
+        """Bring layers into a repository (see push.upload_layers); blocking, for `reach`."""
+        settings = repository.registry.transport.settings
+        progress = Progress(lambda message: None)
+        return upload_layers(self._store, repository, diff_ids, settings=settings, progress=progress, form=form)
+
+    def download_layer(self, repository: Repository, layer: Descriptor, diff_id: str) -> None:
+        """Bring a layer's tar into the content store, unless it is there; blocking, for `reach`."""
+        transport = repository.registry.transport
+        puller = Puller(self._store, transport.settings, self._turns, lambda message: None, transport.calls)
+        puller.download(repository, layer, diff_id)
 
     async def login(self, config: Json) -> Json:
         """Prove credentials."""

@@ -6,8 +6,9 @@ means terabytes costs time, which its reader may end, and never memory.
 
 import bz2
 import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -18,6 +19,38 @@ PIECE_BYTES = 1 << 18
 _FEED_BYTES = 1 << 18
 _ZSTD_WINDOW_MAX = 1 << 27
 _GZIP_LEVEL = 1
+GZIP, ZSTD, UNCOMPRESSED = "gzip", "zstd", "uncompressed"
+_HIGHEST_LEVELS = {GZIP: 9, ZSTD: 22}
+
+
+class Form(NamedTuple):
+    """How layers are to be compressed: the level, None for the fast one; `force`: forms known before do not count."""
+
+    kind: str = GZIP
+    level: int | None = None
+    force: bool = False
+
+    def check(self) -> "Form":
+        """Return itself.
+
+        Raises:
+            InvalidInputError: there is no such kind or level.
+        """
+        if self.kind not in (GZIP, ZSTD, UNCOMPRESSED):
+            raise InvalidInputError(f"unsupported layer compression type {self.kind}: use gzip, zstd or uncompressed")
+        highest = _HIGHEST_LEVELS.get(self.kind)
+        if self.level is not None and (highest is None or not 0 <= self.level <= highest):
+            levels = f"has levels from 0 to {highest}" if highest is not None else "has no levels"
+            raise InvalidInputError(f"invalid compression-level {self.level}: {self.kind} {levels}")
+        return self
+
+    def packed(self, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of chunks in this form: equal input gives equal output."""
+        if self.kind == ZSTD:
+            return _zstandard(chunks, 3 if self.level is None else self.level)
+        if self.kind == UNCOMPRESSED:
+            return iter(chunks)
+        return gzipped(chunks) if self.level is None else _zlib(chunks, self.level)
 
 
 class _Decoder(Protocol):
@@ -87,6 +120,22 @@ def is_compressed(head: bytes | memoryview) -> bool:
 def gzipped(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Yield the bytes of chunks as one gzip member without a name and a time: equal input gives equal output."""
     packer = isal_zlib.compressobj(level=_GZIP_LEVEL, wbits=31)
+    for chunk in chunks:
+        if out := packer.compress(chunk):
+            yield out
+    yield packer.flush()
+
+
+def _zlib(chunks: Iterable[bytes | memoryview], level: int) -> Iterator[bytes]:
+    packer = zlib.compressobj(level, wbits=31)
+    for chunk in chunks:
+        if out := packer.compress(chunk):
+            yield out
+    yield packer.flush()
+
+
+def _zstandard(chunks: Iterable[bytes | memoryview], level: int) -> Iterator[bytes]:
+    packer = zstandard.ZstdCompressor(level=level).compressobj()
     for chunk in chunks:
         if out := packer.compress(chunk):
             yield out

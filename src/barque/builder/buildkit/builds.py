@@ -74,6 +74,8 @@ class Build:
         self.options: dict[str, str] = {}
         self.response: dict[str, str] = {}
         self.error = ""
+        self.inline = False
+        """Whether the images of this build hold the records of its cache."""
 
     def need_client(self) -> ClientSession:
         """Return the client's session.

@@ -198,9 +198,17 @@ def method_of(path: str) -> MethodDescriptor:
         KeyError: there is none.
     """
     if not _METHODS:
-        from barque.builder.buildkit.pb import auth_pb2, filesync_pb2, health_pb2, secrets_pb2, ssh_pb2, upload_pb2
+        from barque.builder.buildkit.pb import (
+            auth_pb2,
+            content_pb2,
+            filesync_pb2,
+            health_pb2,
+            secrets_pb2,
+            ssh_pb2,
+            upload_pb2,
+        )
 
-        for module in (auth_pb2, filesync_pb2, health_pb2, secrets_pb2, ssh_pb2, upload_pb2):
+        for module in (auth_pb2, content_pb2, filesync_pb2, health_pb2, secrets_pb2, ssh_pb2, upload_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     _METHODS[f"{service.full_name}/{method.name}"] = method

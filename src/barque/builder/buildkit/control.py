@@ -7,12 +7,14 @@ from typing import Any, Protocol
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.builder.buildkit import worker
 from barque.builder.buildkit.builds import Build, Builds, Outcome
+from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.history import History
 from barque.builder.buildkit.llb import Translator
 from barque.builder.buildkit.pb import control_pb2
 from barque.builder.buildkit.progress import timestamp, told
 from barque.builder.buildkit.sessions import Sessions, session_of
 from barque.builder.buildkit.tunnel import Tunnel
+from barque.builder.caches.exports import Wish, wish_of
 from barque.builder.graph import Vertex
 
 Json = dict[str, Any]
@@ -26,6 +28,14 @@ class Frontends(Protocol):
         Raises:
             UnsupportedError: there is no frontend of that name.
             BarqueError: what it reads is wrong.
+        """
+        ...
+
+    def take_cache(self, build: Build, kind: str, attributes: dict[str, str]) -> None:
+        """Let a build use a cache that lies elsewhere.
+
+        Raises:
+            UnsupportedError: such a cache, or an option, is not supported.
         """
         ...
 
@@ -54,12 +64,12 @@ class Control:
     descriptor = control_pb2.DESCRIPTOR.services_by_name["Control"]
 
     def __init__(
-        self, builds: Builds, sessions: Sessions, tools: "tuple[Any, Frontends, Exporters, CacheKeeper]", history: History,
+        self, builds: Builds, sessions: Sessions, tools: "tuple[Caches, Frontends, Exporters, CacheKeeper]", history: History,
         identity: worker.Identity,
     ) -> None:  # fmt: skip
         self._builds = builds
         self._sessions = sessions
-        self._solver, self._frontends, self._exporters, self._cache = tools
+        self._caches, self._frontends, self._exporters, self._cache = tools
         self._history = history
         self._identity = identity
 
@@ -77,11 +87,14 @@ class Control:
         if request.ExporterDeprecated and not exporters:
             exporters = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
         _refuse_unknown(request)
+        wishes = _wishes(request)
+        build.inline = any(wish.kind == "inline" for wish in wishes)
         await self._builds.add(build)
         self._history.begun(build, internal=request.Internal)
         try:
             outcome = await self._outcome(build, request)
             build.response = await self._exporters.export(build, outcome, exporters)
+            build.response |= await self._caches.export(build, outcome, wishes)
             await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
         except BarqueError as error:
             build.error = told(error)
@@ -100,8 +113,10 @@ class Control:
         translator = Translator(self._builds.references)
         inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
         build.inputs = inputs
-        for name in (*(one.Attrs.get("ref") or one.Type for one in request.Cache.Imports), *request.Cache.ImportRefsDeprecated):
-            build.report.not_imported(name)
+        for one in request.Cache.Imports:
+            self._caches.take(build, one.Type, dict(one.Attrs))
+        for ref in request.Cache.ImportRefsDeprecated:
+            self._caches.take(build, "registry", {"ref": ref})
         if request.Frontend:
             return await self._frontends.solve(build, request.Frontend, dict(request.FrontendAttrs), inputs)
         # `def` is a word of the language: the field is reached by its name.
@@ -176,16 +191,25 @@ class Control:
         self._history.update(request.Ref, pinned=request.Pinned, delete=request.Delete)
         await stream.send_message(control_pb2.UpdateBuildHistoryResponse())
 
+def _wishes(request: Any) -> list[Wish]:
+    """Return the exports of the cache that a client asks for.
+
+    Raises:
+        UnsupportedError: such a cache, or an option, is not supported.
+        InvalidInputError: an option's value is wrong.
+    """
+    wishes = [wish_of(one.Type, dict(one.Attrs)) for one in request.Cache.Exports]
+    if request.Cache.ExportRefDeprecated and not wishes:
+        wishes.append(wish_of("registry", {"ref": request.Cache.ExportRefDeprecated}))
+    return wishes
+
+
 def _refuse_unknown(request: Any) -> None:
     """Refuse what would otherwise be passed over.
 
     Raises:
         UnsupportedError: the request wants what is not supported.
     """
-    for one in request.Cache.Exports:
-        raise UnsupportedError(f"exporting the cache (type={one.Type}) is not supported; leave --cache-to out")
-    if request.Cache.ExportRefDeprecated:
-        raise UnsupportedError("exporting the cache is not supported; leave --cache-to out")
     if request.HasField("SourcePolicy") or request.SourcePolicySession:
         raise UnsupportedError("source policies are not supported")
     if request.ProxyNetwork:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.base.times import format_ns
 from barque.builder.buildkit.builds import Build, Outcome
+from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.providers import registry_header
 from barque.builder.buildkit.sending import send_stream, send_tree
 from barque.builder.cache import BuildCache
@@ -53,12 +54,14 @@ class EngineExporters:
     """Exports into one engine and to its clients."""
 
     def __init__(
-        self, engine: "Engine", solver: Solver, cache: BuildCache, config_of: "Callable[[Vertex, Session], Json | None]"
+        self, engine: "Engine", solver: Solver, cache: BuildCache, config_of: "Callable[[Vertex, Session], Json | None]",
+        caches: Caches,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._solver = solver
         self._cache = cache
         self._config_of = config_of
+        self._caches = caches
 
     async def export(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> dict[str, str]:
         """Solve what is not solved yet, export it, and return what the client is told of it.
@@ -153,6 +156,7 @@ class EngineExporters:
         made = []
         for name, result in results.items():
             config = self._config_of(outcome.vertices[name], build.session) or _config_of(outcome, name, result)
+            await self._caches.embed(build, outcome.vertices[name], config)
             made.append((config_bytes(config), ""))
         ids = await asyncio.to_thread(self._cache.flush, made)
         return [self._engine.image_store.resolve(one) for one in ids]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
 from barque.builder.buildkit.builds import Build, Outcome
+from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
 from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config
@@ -43,11 +44,18 @@ _LARGEST_DOCKERFILE = 100 << 20
 class DockerfileFrontends:
     """Runs the Dockerfile frontend for builds of one engine."""
 
-    def __init__(self, engine: "Engine", solver: Solver, sources: Sources, folders: ContextFolders) -> None:
+    def __init__(
+        self, engine: "Engine", solver: Solver, sources: Sources, folders: ContextFolders, caches: Caches
+    ) -> None:
         self._engine = engine
         self._solver = solver
         self._sources = sources
         self._folders = folders
+        self._caches = caches
+
+    def take_cache(self, build: Build, kind: str, attributes: dict[str, str]) -> None:
+        """Let a build use a cache that lies elsewhere (see control.Frontends)."""
+        self._caches.take(build, kind, attributes)
 
     async def solve(self, build: Build, name: str, options: dict[str, str], inputs: dict[str, Vertex]) -> Outcome:
         """Run the frontend (see control.Frontends)."""
@@ -152,23 +160,27 @@ class _Run:
             host["CgroupParent"] = self._options["cgroup-parent"]
         self._session.options["host"] = host
         self._session.options["hostname"] = self._argument("BUILDKIT_SANDBOX_HOSTNAME") or self._options.get("hostname", "")
-        self._tell_of_caches()
+        self._take_caches()
 
     def _argument(self, name: str) -> str:
         """Return an argument that means something to the builder itself."""
         return self._options.get(f"build-arg:{name}", "")
 
-    def _tell_of_caches(self) -> None:
-        """Show each cache that was to be imported as one that could not be; a build goes on without."""
-        wanted = [one for one in self._options.get("cache-from", "").split(",") if one]
-        if self._options.get("cache-imports"):
-            try:
-                rows = json.loads(self._options["cache-imports"])
-                wanted += [row.get("Attrs", {}).get("ref") or row.get("Type", "") for row in rows]
-            except (ValueError, AttributeError, TypeError):
-                raise InvalidInputError("cache-imports is broken") from None
-        for name in wanted:
-            self._build.report.not_imported(name)
+    def _take_caches(self) -> None:
+        """Let the build use the caches that the client names for the frontend."""
+        for ref in filter(None, self._options.get("cache-from", "").split(",")):
+            self._owner.take_cache(self._build, "registry", {"ref": ref})
+        if _true(self._argument("BUILDKIT_INLINE_CACHE")):
+            self._build.inline = True
+        if not self._options.get("cache-imports"):
+            return
+        try:
+            rows = [(row["Type"], row.get("Attrs") or {}) for row in json.loads(self._options["cache-imports"])]
+        except (ValueError, AttributeError, TypeError, KeyError):
+            raise InvalidInputError("cache-imports is broken") from None
+        for kind, attributes in rows:
+            texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
+            self._owner.take_cache(self._build, str(kind), texts)
 
     async def _convert(self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str) -> tuple[Target, int | None]:
         given = self._options
@@ -338,8 +350,6 @@ def _check(options: dict[str, str]) -> None:
         if key in _PLAIN or key.startswith(_PREFIXES):
             continue
         raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
-    if _true(options.get("build-arg:BUILDKIT_INLINE_CACHE", "")):
-        raise UnsupportedError("exporting the cache (BUILDKIT_INLINE_CACHE) is not supported; leave the argument out")
     for key, value in options.items():
         # The default of clients asks for provenance only where an index can hold it.
         if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:

@@ -63,7 +63,7 @@ class Gateway:
         if request.SourcePolicies:
             raise UnsupportedError("source policies are not supported")
         for one in request.CacheImports:
-            build.report.not_imported(one.Attrs.get("ref") or one.Type)
+            self._frontends.take_cache(build, one.Type, dict(one.Attrs))
         if request.Frontend:
             inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
             build.frontend = build.frontend or request.Frontend

@@ -145,12 +145,6 @@ class Report:
             raise
         step.end()
 
-    def not_imported(self, name: str) -> None:
-        """Show that a cache is not imported."""
-        step = Step(self, f"importing cache manifest from {name}")
-        step.begin()
-        step.end(error="importing caches is not supported; the engine's own cache is used")
-
     def warn(self, step: Step | None, short: str, **parts: Any) -> None:
         """Show a warning."""
         self.warnings += 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.builder.buildkit import worker
 from barque.builder.buildkit.builds import Builds
+from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.connection import GrpcServer
 from barque.builder.buildkit.contexts import ContextFolders
 from barque.builder.buildkit.control import Control
@@ -31,10 +32,11 @@ class BuildKit:
         self.sessions = Sessions()
         self.builds = Builds()
         folders = ContextFolders(f"{engine.config.data_root}/builder/contexts")
-        frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders)
-        exporters = EngineExporters(engine, builder.solver, builder.cache, frontends.finished_config)
+        caches = Caches(engine, builder)
+        frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders, caches)
+        exporters = EngineExporters(engine, builder.solver, builder.cache, frontends.finished_config, caches)
         control = Control(
-            self.builds, self.sessions, (builder.solver, frontends, exporters, _Cache(builder)), History(), identity
+            self.builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), History(), identity
         )
         gateway = Gateway(self.builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
         self._server = GrpcServer(control, gateway, Health())

@@ -1,0 +1,212 @@
+"""Caches of builds that lie elsewhere, by buildx: in registries, in images, in folders of the client."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registries import RegistryUnderTest
+from under_test import EngineUnderTest
+
+PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+RANDOM = "cat /proc/sys/kernel/random/uuid"
+
+pytestmark = pytest.mark.system
+
+STAGES = f"""\
+FROM busybox AS side
+RUN {RANDOM} > /side
+FROM busybox
+WORKDIR /w
+COPY a.txt ./
+RUN {RANDOM} > /own
+COPY --from=side /side /side
+ENV LAST=1
+"""
+
+
+@pytest.fixture
+def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
+    """Give the docker command with buildx, in the folder `tmp_path`."""
+    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
+        pytest.skip("docker or buildx is not installed")
+    config = tmp_path / ".docker"
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    (tmp_path / "a.txt").write_text("a\n")
+    (tmp_path / ".dockerignore").write_text("*\n!a.txt\n")
+
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
+        result = subprocess.run(
+            ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+        )
+        assert result.returncode == code, (words, result.stdout, result.stderr)
+        return result
+
+    return run
+
+
+def forget(docker: Run, *images: str) -> None:
+    """Let the engine forget images and all that its own cache has."""
+    if images:
+        docker("rmi", "-f", *images)
+    docker("buildx", "prune", "-af")
+
+
+def seen(docker: Run, image: str) -> str:
+    return docker("run", "--rm", image, "cat", "/own", "/side", "/w/a.txt").stdout
+
+
+def steps(said: str) -> dict[str, str]:
+    """Return the number of each step of a Dockerfile by its instruction."""
+    return {text: number for number, text in re.findall(r"^#(\d+) \[.*\d/\d\] ((?:RUN|COPY|WORKDIR).*)$", said, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("form", ["", ",image-manifest=false", ",oci-mediatypes=false", ",compression=zstd,compression-level=7"])
+def test_a_cache_in_a_registry_spares_all_steps(
+    mode: str, form: str, docker: Run, tmp_path: Path, registry: RegistryUnderTest
+) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    ref = f"{registry.host}/cache:{mode}{len(form)}"
+    said = docker("buildx", "build", "-t", "cached", "--cache-to", f"type=registry,ref={ref},mode={mode}{form}", ".").stderr
+    assert "exporting cache to registry" in said
+    first = seen(docker, "cached")
+    forget(docker, "cached")
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", f"type=registry,ref={ref}", ".").stderr
+    assert f"importing cache manifest from {ref}" in said
+    found = steps(said)
+    assert len(found) == 5
+    assert all(f"#{number} CACHED" in said for number in found.values()), said
+    assert seen(docker, "cached") == first
+    raw = json.loads(docker("buildx", "imagetools", "inspect", "--raw", ref).stdout)
+    kinds = {one["mediaType"].rpartition(".")[2] for one in raw.get("layers", raw.get("manifests"))}
+    assert ("tar+zstd" in kinds) == ("zstd" in form)
+    config = raw["config"] if "config" in raw else raw["manifests"][-1]
+    assert config["mediaType"] == "application/vnd.buildkit.cacheconfig.v0"
+    assert ("manifests" in raw) == (form in (",image-manifest=false", ",oci-mediatypes=false"))
+
+
+def test_what_changed_is_carried_out_and_what_did_not_is_not(
+    docker: Run, tmp_path: Path, registry: RegistryUnderTest
+) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    ref = f"{registry.host}/cache:changed"
+    docker("buildx", "build", "-t", "cached", "--cache-to", f"type=registry,ref={ref},mode=max", ".")
+    first = seen(docker, "cached").split()
+    forget(docker, "cached")
+    (tmp_path / "a.txt").write_text("b\n")
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", ref, ".").stderr
+    second = seen(docker, "cached").split()
+    assert second[0] != first[0], said
+    assert second[1:] == [first[1], "b"], said
+    # What came from elsewhere is in the engine's own cache now.
+    said = docker("buildx", "build", "-t", "cached", ".").stderr
+    assert all(f"#{number} CACHED" in said for number in steps(said).values()), said
+
+
+def test_a_cache_that_was_not_needed_is_handed_on_whole(docker: Run, tmp_path: Path, registry: RegistryUnderTest) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    one, two = f"{registry.host}/cache:one", f"{registry.host}/cache:two"
+    docker("buildx", "build", "-t", "cached", "--cache-to", f"type=registry,ref={one},mode=max", ".")
+    first = seen(docker, "cached").split()
+    forget(docker, "cached")
+    docker("buildx", "build", "--cache-from", one, "--cache-to", f"type=registry,ref={two},mode=max", ".")
+    forget(docker)
+    # The side's result was not needed in between; it is what this build needs.
+    (tmp_path / "a.txt").write_text("b\n")
+    docker("buildx", "build", "-t", "cached", "--cache-from", two, ".")
+    assert seen(docker, "cached").split()[1] == first[1]
+
+
+def test_an_image_holds_its_own_cache(docker: Run, tmp_path: Path, registry: RegistryUnderTest) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    name = f"{registry.host}/inline:1"
+    docker("buildx", "build", "-t", name, "--cache-to", "type=inline", "--push", ".")
+    first = seen(docker, name)
+    forget(docker, name)
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", name, ".").stderr
+    assert all(f"#{number} CACHED" in said for number in steps(said).values()), said
+    assert seen(docker, "cached") == first
+
+
+def test_an_image_that_is_here_is_a_cache(docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    docker("buildx", "build", "-t", "kept", "--build-arg", "BUILDKIT_INLINE_CACHE=1", ".")
+    first = seen(docker, "kept")
+    forget(docker)
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", "kept", ".").stderr
+    assert all(f"#{number} CACHED" in said for number in steps(said).values()), said
+    assert seen(docker, "cached") == first
+    docker("save", "-o", "kept.tar", "kept")
+    subprocess.run(["tar", "xf", "kept.tar"], cwd=tmp_path, check=True)
+    listed = json.loads((tmp_path / "manifest.json").read_text())
+    config = json.loads((tmp_path / listed[0]["Config"]).read_text())
+    records = json.loads(base64.b64decode(config["moby.buildkit.cache.v0"]))
+    assert {"layer"} <= {key for record in records for result in record.get("layers", []) for key in result}
+
+
+@pytest.mark.parametrize("form", ["", ",compression=uncompressed", ",compression=zstd,mode=max"])
+def test_a_cache_in_a_folder_of_the_client(form: str, docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    docker("buildx", "build", "-t", "cached", "--cache-to", f"type=local,dest=folder{form}", ".")
+    assert (tmp_path / "folder/index.json").exists()
+    first = seen(docker, "cached")
+    forget(docker, "cached")
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", "type=local,src=folder", ".").stderr
+    assert all(f"#{number} CACHED" in said for number in steps(said).values()), said
+    assert seen(docker, "cached") == first
+
+
+def test_a_cache_that_is_not_there_is_told_and_the_build_goes_on(docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    said = docker("buildx", "build", "--cache-from", "type=registry,ref=127.0.0.1:1/x", ".").stderr
+    assert re.search(r"ERROR: .*(127.0.0.1:1|refused)", said), said
+    said = docker("buildx", "build", "--cache-to", "type=registry,ref=127.0.0.1:1/x,ignore-error=true", ".").stderr
+    assert "exporting cache to registry" in said
+    docker("buildx", "build", "--cache-to", "type=registry,ref=127.0.0.1:1/x", ".", code=1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda config: config.update(layers=[{"blob": "sha256:" + "0" * 64, "parent": 7}]), "there is no layer 7"),
+        (lambda config: config["layers"][0].update(parent=len(config["layers"]) - 1), "circle"),
+        (lambda config: config["layers"][0].update(blob="sha256:" + "0" * 64), "does not list"),
+        (lambda config: config.update(records=7), "a list is missing"),
+    ],
+    ids=["parent", "circle", "blob", "records"],
+)
+def test_a_broken_cache_is_told_and_the_build_goes_on(
+    damage: Callable[[dict[str, object]], None], message: str, docker: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo 1 > /1\nRUN echo 2 > /2\n")
+    docker("buildx", "build", "-t", "cached", "--cache-to", "type=local,dest=folder", ".")
+    index = tmp_path / "folder/index.json"
+    blobs = tmp_path / "folder/blobs/sha256"
+
+    def put(value: object) -> tuple[str, int]:
+        data = json.dumps(value).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return f"sha256:{digest}", len(data)
+
+    listed = json.loads(index.read_text())
+    manifest = json.loads((blobs / listed["manifests"][0]["digest"][7:]).read_text())
+    config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+    damage(config)
+    manifest["config"]["digest"], manifest["config"]["size"] = put(config)
+    listed["manifests"][0]["digest"], listed["manifests"][0]["size"] = put(manifest)
+    index.write_text(json.dumps(listed))
+    forget(docker, "cached")
+    said = docker("buildx", "build", "-t", "cached", "--cache-from", "type=local,src=folder", ".").stderr
+    assert message in said
+    assert docker("run", "--rm", "cached", "cat", "/1", "/2").stdout == "1\n2\n"

@@ -32,6 +32,8 @@ class Peer:
         self.socket = ""
         self.create_flags: tuple[str, ...] = ()
         self.end: Callable[[], None] = lambda: None
+        self.stop: Callable[[], None] = lambda: None
+        self.start: Callable[[], None] = lambda: None
         self.pids: Callable[[], list[int]] = list
 
     def line(self, verb: str, *arguments: str) -> list[str]:
@@ -68,6 +70,25 @@ class Peer:
             raise RuntimeError(f"{self.name} {path}: {body[:200]!r}")
         return time.perf_counter() - started
 
+    def restart_seconds(self) -> float:
+        """End the daemon, start it again; return the time from its start to its first answer, in seconds."""
+        self.stop()
+        started = time.perf_counter()
+        self.start()
+        self.wait_answer(started + 120)
+        return time.perf_counter() - started
+
+    def wait_answer(self, deadline: float) -> None:
+        """Wait until the list of containers comes, until a moment of perf_counter."""
+        while True:
+            try:
+                self.get_seconds("/containers/json")
+                return
+            except (OSError, http.client.HTTPException):
+                if time.perf_counter() > deadline:
+                    raise
+                time.sleep(0.002)
+
     def memory(self) -> int:
         """Return what the engine's own processes take, as the sum of their proportional set sizes in bytes."""
         return sum(_pss(pid) for pid in self.pids())
@@ -95,15 +116,16 @@ def processes_with(*marks: str) -> list[int]:
     return found
 
 
-def barque_peers(root: Path) -> list[Peer]:
+def barque_peers(root: Path, *flags: str) -> list[Peer]:
     """Start Barque; return it as driven by its own command and, where it is installed, by the docker command."""
-    engine = EngineUnderTest(root)
+    engine = EngineUnderTest(root, *flags)
     engine.start()
     own = Peer("barque", [sys.executable, "-m", "barque"], engine.environment, root)
     script = Path(sys.executable).with_name("barque")
     if script.exists():
         own.words = [str(script)]
-    own.end = engine.stop
+    own.end = own.stop = engine.stop
+    own.start = engine.launch
     own.socket = str(engine.socket)
     own.pids = lambda: [
         engine.pid, int((root / "exec" / "keeper.pid").read_text().split()[0]),
@@ -115,28 +137,41 @@ def barque_peers(root: Path) -> list[Peer]:
     return peers
 
 
-def docker_peer(root: Path) -> Peer | None:
+def docker_peer(root: Path, *flags: str) -> Peer | None:
     """Start dockerd in a network namespace of its own; None where it is not installed or does not start."""
     if not shutil.which("dockerd") or not shutil.which("docker"):
         return None
     host = f"unix://{root}/docker.sock"
     log = (root / "dockerd.log").open("wb")
-    process = subprocess.Popen(
-        ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec dockerd "$@"', "dockerd", "-H", host,
-         "--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "--pidfile", f"{root}/pid"],
-        stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    words = ["dockerd", "-H", host, "--data-root", f"{root}/data", "--exec-root", f"{root}/exec",
+             "--pidfile", f"{root}/pid", *flags]  # fmt: skip
+    # The namespace outlives the daemon, for the next one.
+    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "ip link set lo up; exec sleep infinity"])
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        running.append(subprocess.Popen(["nsenter", "-n", "-t", str(holder.pid), *words],
+                                        stdout=log, stderr=log, stdin=subprocess.DEVNULL))  # fmt: skip
+
+    def stop() -> None:
+        process = running.pop()
+        process.terminate()
+        process.wait(60)
+
     peer = Peer("docker", ["docker"], {**os.environ, "DOCKER_HOST": host}, root)
     peer.socket = f"{root}/docker.sock"
     peer.pids = lambda: processes_with(str(root))
 
     def end() -> None:
-        process.terminate()
-        process.wait(60)
+        if running:
+            stop()
+        holder.kill()
+        holder.wait()
 
-    peer.end = end
+    peer.start, peer.stop, peer.end = start, stop, end
+    start()
     deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and running[-1].poll() is None:
         try:
             peer.run("version")
             return peer

@@ -104,12 +104,16 @@ class EngineUnderTest:
             *self.flags,
         ]  # fmt: skip
 
-    def start(self) -> None:
-        """Start the daemon and wait until it answers a ping."""
+    def launch(self) -> None:
+        """Start the daemon without waiting for it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.arguments(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
             )
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers a ping."""
+        self.launch()
         self.wait_ready()
 
     def wait_ready(self, timeout_s: float = 20) -> None:

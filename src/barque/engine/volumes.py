@@ -1,22 +1,18 @@
-"""Volumes: named or anonymous, local or a plugin's; who uses them, and their verbs."""
+"""Volumes: named or anonymous, local or a plugin's; the API's verbs."""
 
 import asyncio
-import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
-from barque.base.ids import new_id
 from barque.base.times import format_ns
 from barque.engine import archives, volume_archives
-from barque.engine.events import Events
 from barque.engine.filters import check_known, label_matches, truth
 from barque.engine.pumps import chunks_of, stream_of
-from barque.engine.state import Database
-from barque.engine.volume_drivers import LOCAL, LocalDriver, PluginDriver, VolumeDriver, plugin_volumes
+from barque.engine.volume_drivers import LOCAL, PluginDriver, plugin_volumes
 from barque.engine.volume_options import check_name
-from barque.engine.volume_plugins import PluginError, Plugins
+from barque.engine.volume_table import ANONYMOUS, VolumeTable
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Mount
 from barque.storage.trees import tree_usage
@@ -25,44 +21,15 @@ Json = dict[str, Any]
 Filters = dict[str, list[str]]
 Names = list[str]
 Rows = list[Json]
-ANONYMOUS = "com.docker.volume.anonymous"
 
 
-class Volumes:
-    """Implements the API's VolumesBackend.
+class Volumes(VolumeTable):
+    """Implements the API's VolumesBackend; see VolumeTable for the arguments."""
 
-    Args:
-        folder: where the local volumes lie.
-        database: keeps their rows.
-        events: told of changes.
-        users: gives (container id, names of its volumes) of all containers.
-        now_ns: the clock.
-        plugins: drivers outside the engine.
-    """
+    content: ContentStore
+    layers_of: Callable[[str], Sequence[Mount]]
 
-    def __init__(
-        self,
-        folder: str,
-        database: Database,
-        events: Events,
-        users: Callable[[], Iterable[tuple[str, set[str]]]],
-        now_ns: Callable[[], int],
-        plugins: Plugins,
-    ) -> None:
-        self._database = database
-        self._events = events
-        self._users = users
-        self._now_ns = now_ns
-        self._local = LocalDriver(folder)
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._mounted: dict[str, set[str]] = {}
-        self._pruning = False
-        self.plugins = plugins
-        self.content: ContentStore
-        self.layers_of: Callable[[str], Sequence[Mount]]
-        self.rows: dict[str, Json] = database.load("volume")
-
-    # The API's verbs.
+    _pruning = False
 
     async def list(self, filters: Filters) -> Json:
         """Return the volumes that pass the filters."""
@@ -273,158 +240,6 @@ class Volumes:
                 await chunks_of(read, lambda parts: volume_archives.restore(path, parts, self.content, clear=clear))
         finally:
             await self.unmount(name, user)
-
-    # What containers need.
-
-    async def ensure(self, name: str, *, driver: str = "", labels: Json, options: Json) -> Json:
-        """Return the volume's row; it is made where missing, an anonymous one for an empty name.
-
-        Raises:
-            NotFoundError: there is no such driver.
-            ConflictError: a volume of this name has another driver.
-        """
-        if not all(isinstance(v, str) for v in [*labels.values(), *options.values()]):
-            raise InvalidInputError("invalid JSON: labels and options must be strings")
-        if name in self.rows:
-            if driver and driver != self.rows[name]["driver"]:
-                raise ConflictError(f"create {name}: conflict: volume name must be unique")
-            return self.rows[name]
-        chosen = driver or LOCAL
-        try:
-            backend = await self._driver(chosen)
-        except (NotFoundError, PluginError) as error:
-            raise NotFoundError(
-                f"create {name}: error looking up volume plugin {chosen}: {error}"
-                if name else f"error looking up volume plugin {chosen}: {error}"
-            ) from error  # fmt: skip
-        if not name:
-            name, labels = new_id(), {**labels, ANONYMOUS: ""}
-        try:
-            backend.check(name, options)
-        except InvalidInputError as error:
-            text = str(error)
-            raise InvalidInputError(text if text.startswith("create ") else f"create {name}: {text}") from None
-        await asyncio.to_thread(backend.create, name, options)
-        row = {"name": name, "labels": labels, "options": options, "created_ns": self._now_ns(), "driver": chosen}
-        self.rows[name] = row
-        self._database.put("volume", name, row)
-        self._events.publish("volume", "create", name, {"driver": chosen})
-        return row
-
-    async def mount(self, name: str, user: str) -> str:
-        """Make a volume's data reachable for a user; return the path.
-
-        Raises:
-            BarqueError: it cannot be mounted.
-            NotFoundError: it is gone.
-        """
-        row = await self._found(name)
-        if row["driver"] == LOCAL and not row["options"]:
-            os.makedirs(self.path(name), exist_ok=True)
-            return self.path(name)
-        driver = await self._driver(row["driver"])
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            path = await asyncio.to_thread(driver.mount, name, row["options"], user)
-            self._mounted.setdefault(name, set()).add(user)
-        return path
-
-    async def unmount(self, name: str, user: str) -> None:
-        """Tell that a user needs the data no longer."""
-        row = self.rows.get(name)
-        if row is None or user not in self._mounted.get(name, ()):
-            return
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            users = self._mounted.get(name, set())
-            if user not in users:
-                return
-            users.discard(user)
-            driver = await self._driver(row["driver"])
-            await asyncio.to_thread(lambda: driver.unmount(name, row["options"], user, last=not users))
-
-    def is_mounted(self, name: str, user: str) -> bool:
-        """Tell whether a volume is mounted for a user."""
-        return user in self._mounted.get(name, ())
-
-    async def restore_users(self, running: Iterable[tuple[str, set[str]]]) -> None:
-        """Take note, after a start of the engine, of who uses what; let go what nobody uses."""
-        for container, names in running:
-            for name in names:
-                row = self.rows.get(name)
-                if row is not None and (row["driver"] != LOCAL or row["options"]):
-                    self._mounted.setdefault(name, set()).add(container)
-        for name, row in self.rows.items():
-            if row["driver"] == LOCAL and row["options"] and not self._mounted.get(name):
-                await asyncio.to_thread(self._local.unmount, name, row["options"], "", last=True)
-
-    def path(self, name: str) -> str:
-        """Return the folder of a local volume's data."""
-        return self._local.path(name)
-
-    async def place(self, name: str) -> str:
-        """Return where a volume's data is shown to be, empty where its driver does not say yet."""
-        row = self.rows[name]
-        if row["driver"] == LOCAL:
-            return self.path(name)
-        try:
-            driver = await self._driver(row["driver"])
-            return await asyncio.to_thread(driver.path, name)
-        except BarqueError:
-            return ""
-
-    async def drop_anonymous(self, names: Iterable[str]) -> None:
-        """Remove those of the volumes that are anonymous and no longer used."""
-        used = self._used()
-        for name in names:
-            row = self.rows.get(name)
-            if row is not None and ANONYMOUS in row["labels"] and name not in used:
-                await self._delete(row, force=True)
-
-    async def _delete(self, row: Json, *, force: bool = False) -> None:
-        name = row["name"]
-        try:
-            driver = await self._driver(row["driver"])
-            if row["driver"] != LOCAL:
-                await asyncio.to_thread(driver.remove, name)
-        except BarqueError as error:
-            if not force:
-                raise BarqueError(f"remove {name}: {error}") from error
-            driver = self._local
-        self.rows.pop(name, None)
-        self._mounted.pop(name, None)
-        self._database.delete("volume", name)
-        if row["driver"] == LOCAL:
-            try:
-                await asyncio.to_thread(driver.remove, name)
-            except OSError as error:
-                # What could not be removed is still a volume.
-                self.rows[name] = row
-                self._database.put("volume", name, row)
-                raise BarqueError(f"remove {name}: {(error.strerror or str(error)).lower()}") from error
-        self._events.publish("volume", "destroy", name, {"driver": row["driver"]})
-
-    async def _driver(self, name: str) -> VolumeDriver:
-        if name == LOCAL:
-            return self._local
-        return PluginDriver(await asyncio.to_thread(self.plugins.get, name, "VolumeDriver"))
-
-    def _used(self) -> set[str]:
-        return {name for _, names in self._users() for name in names}
-
-    async def _found(self, name: str) -> Json:
-        """Return a volume's row; one that only a plugin knows gets a row now."""
-        if name in self.rows:
-            return self.rows[name]
-        for plugin in await asyncio.to_thread(self.plugins.of_kind, "VolumeDriver") if self.plugins.names() else ():
-            try:
-                details = await asyncio.to_thread(PluginDriver(plugin).status, name)
-            except BarqueError:
-                continue
-            if details.get("Name") == name:
-                row = {"name": name, "labels": {}, "options": {}, "created_ns": self._now_ns(), "driver": plugin.name}
-                self.rows[name] = row
-                self._database.put("volume", name, row)
-                return row
-        raise NotFoundError(f"get {name}: no such volume")
 
     def _show(self, row: Json) -> Json:
         return {

@@ -18,6 +18,7 @@ _HEALTH: Schema = {
     "Retries": "int", "OnFailure": "str",
 }  # fmt: skip
 _THROTTLE: Schema = {"Path": "str", "Rate": "uint"}
+DEVICE: Schema = {"PathOnHost": "str", "PathInContainer": "str", "CgroupPermissions": "str"}
 _RESOURCES: Schema = {
     "CpuShares": "int", "Memory": "int", "NanoCpus": "int", "CgroupParent": "str", "BlkioWeight": "uint",
     "BlkioWeightDevice": [{"Path": "str", "Weight": "uint"}], "BlkioDeviceReadBps": [_THROTTLE],
@@ -26,7 +27,7 @@ _RESOURCES: Schema = {
     "CpusetCpus": "str", "CpusetMems": "str", "DeviceCgroupRules": ["str"], "KernelMemory": "int",
     "KernelMemoryTCP": "int", "MemoryReservation": "int", "MemorySwap": "int", "MemorySwappiness": "int",
     "OomKillDisable": "bool", "PidsLimit": "int",
-    "Devices": [{"PathOnHost": "str", "PathInContainer": "str", "CgroupPermissions": "str"}],
+    "Devices": [DEVICE],
     "DeviceRequests": [
         {"Driver": "str", "Count": "int", "DeviceIDs": ["str"], "Capabilities": [["str"]], "Options": {"*": "str"}}
     ],

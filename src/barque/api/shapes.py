@@ -79,6 +79,8 @@ def info(value: Json, version: Version) -> Json:
             if isinstance(commit, dict):
                 commit.setdefault("Expected", commit.get("ID", ""))
         value.pop("FirewallBackend", None)
+    if version < (1, 50):
+        value.pop("DiscoveredDevices", None)
     if version < (1, 44):
         value.pop("CDISpecDirs", None)
     if version < (1, 42):

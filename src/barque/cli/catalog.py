@@ -118,6 +118,11 @@ COMMANDS: dict[str, Command] = {
         (2, 2),
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     ),
+    "device add": Command(
+        "devices:add", "CONTAINER DEVICE [DEVICE...]", (2, -1), "Give devices to a container, running or not"
+    ),
+    "device ls": Command("devices:ls", "[OPTIONS] CONTAINER", (1, 1), "List the devices that a container was given"),
+    "device rm": Command("devices:rm", "CONTAINER PATH [PATH...]", (2, -1), "Take devices from a container"),
     "login": Command(
         "login:login",
         "[OPTIONS] [SERVER]",
@@ -240,6 +245,7 @@ COMMANDS: dict[str, Command] = {
 GROUPS = {
     "config": "Manage configs that containers are given",
     "container": "Manage containers",
+    "device": "Manage devices of containers that exist",
     "image": "Manage images",
     "manifest": "Manage image manifests and manifest lists",
     "mount": "Manage mounts of containers that exist",

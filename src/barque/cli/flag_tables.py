@@ -291,6 +291,9 @@ o output string Write to a file, instead of STDOUT
 - clear bool Empty the volume first
 - image string Take the files of this image
 """,
+    "device add": "",
+    "device ls": f"- format {_FORMAT}",
+    "device rm": "",
     "mount add": """
 - mount mount Attach a filesystem mount to the container
 v volume list Bind mount a path or a named volume (SRC:DST[:MODE])

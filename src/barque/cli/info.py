@@ -85,6 +85,11 @@ def _drivers(server: dict[str, Any]) -> list[str]:
     for kind in ("Volume", "Network", "Authorization", "Log"):
         if plugins.get(kind) or kind in ("Volume", "Network", "Log"):
             rows.append(f"  {kind}: {' '.join(plugins.get(kind) or [])}")
+    if server.get("CDISpecDirs"):
+        rows += [" CDI spec directories:", *(f"  {folder}" for folder in server["CDISpecDirs"])]
+    if server.get("DiscoveredDevices"):
+        rows.append(" Discovered Devices:")
+        rows += [f"  {device['Source']}: {device['ID']}" for device in server["DiscoveredDevices"]]
     swarm = server.get("Swarm") or {}
     rows.append(f" Swarm: {swarm.get('LocalNodeState', 'inactive')}")
     return rows

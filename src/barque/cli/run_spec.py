@@ -135,7 +135,7 @@ def _health(options: Options) -> Json | None:
 def _host_config(options: Options, binds: list[str], bindings: Json) -> Json:
     _check_modes(options)
     security, masked, readonly = security_options(options["security-opt"])
-    devices, device_requests = _devices(options["device"])
+    devices, device_requests = devices_of(options["device"])
     requests = device_requests + list(options["gpus"])
     host: Json = {
         "Binds": binds or None,
@@ -328,7 +328,8 @@ def _seccomp_profile(path: str) -> str:
         raise InvalidInputError(f"compacting json for seccomp profile ({path}) failed: {error}") from error
 
 
-def _devices(values: list[str]) -> tuple[list[Json], list[Json]]:
+def devices_of(values: list[str]) -> tuple[list[Json], list[Json]]:
+    """Return HostConfig.Devices and DeviceRequests of --device's values."""
     devices: list[Json] = []
     qualified: list[str] = []
     for value in values:

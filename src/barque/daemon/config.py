@@ -9,7 +9,8 @@ from barque.engine.config import EngineConfig
 from barque.network.model import NetworkOptions
 
 RELOADED = ("labels", "live_restore", "shutdown_timeout_s", "registry_mirrors", "insecure_registries", "default_runtime",
-            "runtimes", "debug", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts")  # fmt: skip
+            "runtimes", "debug", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts",
+            "cdi_spec_dirs")  # fmt: skip
 
 
 def network_options(options: Options) -> NetworkOptions:
@@ -65,6 +66,7 @@ def engine_config(options: Options) -> EngineConfig:
         ipc_mode=options["default-ipc-mode"],
         cgroupns_mode=options["default-cgroupns-mode"],
         cgroup_parent=options["cgroup-parent"] or "/barque",
+        cdi_spec_dirs=[folder for folder in options["cdi-spec-dir"] if folder],
         live_restore=options["live-restore"],
         shutdown_timeout_s=options["shutdown-timeout"],
         init=options["init"],

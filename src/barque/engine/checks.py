@@ -4,7 +4,7 @@ import re
 import signal as signals
 from typing import Any
 
-from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.base.errors import InvalidInputError
 from barque.engine.config import EngineConfig
 from barque.kernel.caps import NUMBERS
 
@@ -246,10 +246,6 @@ def _check_runtime(host: Json, options: EngineConfig) -> None:
         raise InvalidInputError(f"unknown or invalid runtime name: {name}")
     if host.get("StorageOpt"):
         raise InvalidInputError("--storage-opt is not supported by the overlay snapshotter: leave it out")
-    for request in host.get("DeviceRequests") or []:
-        wanted = request.get("Capabilities") or []
-        raise UnsupportedError(f"could not select device driver \"{request.get('Driver') or ''}\" "
-                               f"with capabilities: {str(wanted).replace(',', '').replace(chr(39), '')}")  # fmt: skip
 
 
 def _check_security(host: Json) -> None:

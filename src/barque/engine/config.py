@@ -34,6 +34,7 @@ class EngineConfig:
     ipc_mode: str = "private"
     cgroupns_mode: str = ""
     cgroup_parent: str = "/barque"
+    cdi_spec_dirs: list[str] = field(default_factory=list)
     live_restore: bool = False
     shutdown_timeout_s: int = 15
     init: bool = False

@@ -10,6 +10,7 @@ from barque.engine import (
     container_streams,
     endpoints,
     links,
+    live_devices,
     live_mounts,
     pausing,
     removal,
@@ -165,6 +166,14 @@ class Containers:
     async def remove_mount(self, ref: str, target: str) -> None:
         """Take a mount out of a container."""
         await live_mounts.remove(self._engine, self._engine.find(ref), target)
+
+    async def add_device(self, ref: str, device: Json) -> None:
+        """Give a container that exists a device."""
+        await live_devices.add(self._engine, self._engine.find(ref), device)
+
+    async def remove_device(self, ref: str, path: str) -> None:
+        """Take a device from a container."""
+        await live_devices.remove(self._engine, self._engine.find(ref), path)
 
     async def clear_logs(self, ref: str) -> None:
         """Forget what a container has logged."""

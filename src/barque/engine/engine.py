@@ -9,6 +9,7 @@ from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine import reconcile
+from barque.engine.cdi import CdiDevices
 from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
 from barque.engine.containers import Containers
@@ -82,6 +83,7 @@ class Engine:
         self.secrets, self.configs = Store(self, "secret"), Store(self, "config")
         self.seccomp = SeccompPrograms(config.seccomp_profile)
         self.init_layer_lock = asyncio.Lock()
+        self.cdi = CdiDevices(lambda: config.cdi_spec_dirs)
         self.log_folders = FolderWatch()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting_events: list[Json] | None = []

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, NotModifiedError
-from barque.engine import container_mounts, endpoints, health, pausing, removal, starting, waiting
+from barque.engine import container_mounts, endpoints, health, late_hooks, pausing, removal, starting, waiting
 from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
@@ -108,6 +108,8 @@ class Lifecycle:
         engine.spawn(self._after_exit(container, again))
 
     async def _after_exit(self, container: Container, again: bool) -> None:
+        if container.row.get("hooks"):
+            await late_hooks.run(self._engine, container, "poststop")
         try:
             await self._engine.keeper.forget(container.id)
         except BarqueError:

@@ -6,7 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
-from barque.engine import container_mounts, endpoints, etc_files, health, links, log_shipping, resources, secrets, spec
+from barque.engine import (
+    container_mounts,
+    device_requests,
+    endpoints,
+    etc_files,
+    health,
+    late_hooks,
+    links,
+    log_shipping,
+    resources,
+    secrets,
+    spec,
+)
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
 from barque.keeper.client import KeeperError
@@ -109,6 +121,7 @@ async def _launch(
     made = spec.build(_config(engine, container), host, container.row["path"], container.row["args"], surroundings)
     runtime = engine.runtime_path(host.get("Runtime") or "")
     limits = resources.resources(host)
+    device_requests.inject(engine, host.get("DeviceRequests") or [], made, limits["devices"])
     program = engine.seccomp_program(host, external=bool(runtime))
     cgroup_path = engine.cgroup_path(container)
     if runtime:
@@ -117,6 +130,8 @@ async def _launch(
         profile = engine.seccomp_profile(host)
         if profile is not None:
             made["linux"]["seccomp"] = profile
+    # Another runtime runs all hooks itself.
+    late_hooks.keep(container, {} if runtime else made)
     bundle = engine.bundle(container.id)
     os.makedirs(f"{bundle}/rootfs", mode=0o710, exist_ok=True)
     with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
@@ -147,6 +162,8 @@ async def _launch(
         raise StartError(f"{_PREFIX}error during container init: {error}") from error
     container_mounts.release_places(engine, container.id)
     engine.network.started(container.id, started["pid"])
+    if container.row.get("hooks"):
+        await late_hooks.run(engine, container, "poststart", started["pid"])
     return started
 
 

@@ -114,7 +114,8 @@ class System:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                                 *(["name=cgroupns"])],
-            "CDISpecDirs": [], "Warnings": None,
+            "CDISpecDirs": list(config.cdi_spec_dirs), "Warnings": None,
+            "DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in engine.cdi.names()],
             **({"DefaultAddressPools": [{"Base": base, "Size": size} for base, size in pools]} if pools else {}),
             **({"FirewallBackend": {"Driver": "nftables"}} if config.network.iptables else {}),
         }  # fmt: skip

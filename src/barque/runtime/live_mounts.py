@@ -45,7 +45,7 @@ def bind(pid: int, source: str, target: str, words: list[str]) -> None:
                 attr = km.MountAttr(propagation=flags & ~km.MS_REC)
                 km.mount_setattr(tree, attr, recursive=bool(flags & km.MS_REC))
 
-        _inside(pid, attach)
+        inside(pid, attach)
     finally:
         os.close(tree)
 
@@ -67,7 +67,7 @@ def tmpfs(pid: int, target: str, words: list[str]) -> None:
             finally:
                 os.close(place)
 
-        _inside(pid, attach)
+        inside(pid, attach)
     finally:
         os.close(tree)
 
@@ -104,10 +104,10 @@ def detach(pid: int, target: str, expected: tuple[int, int] | None) -> None:
             os.close(parent)
         km.umount(name, km.MNT_DETACH | km.UMOUNT_NOFOLLOW)
 
-    _inside(pid, undo)
+    inside(pid, undo)
 
 
-def _inside(pid: int, action: Callable[[int], None]) -> None:
+def inside(pid: int, action: Callable[[int], None]) -> None:
     """Run action in the mount namespace of pid with a descriptor of its root."""
     failed: list[BaseException] = []
     fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.base.errors import InvalidInputError
 from barque.engine.checks import check_config, check_types, parse_signal, parse_size
 from barque.engine.config import EngineConfig
 
@@ -60,11 +60,6 @@ def test_a_host_config_that_cannot_be_is_refused(host, match):
 )
 def test_a_config_that_cannot_be_is_refused(config, match):
     refused(config, match)
-
-
-def test_device_requests_are_refused_aloud():
-    host = {"DeviceRequests": [{"Capabilities": [["gpu"]]}]}
-    refused({"HostConfig": host}, r"could not select device driver .* \[\[gpu\]\]", UnsupportedError)
 
 
 @pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("term", 15), ("RTMIN+1", 35)])

@@ -1,4 +1,4 @@
-"""Mounts of containers that exist; Docker has no such paths."""
+"""Mounts and devices of containers that exist; Docker has no such paths."""
 
 from aiohttp import web
 
@@ -12,6 +12,8 @@ def add(table: Table) -> None:
     """Add these routes."""
     table.add("POST", "/containers/{ref}/mounts", add_mount)
     table.add("DELETE", "/containers/{ref}/mounts", remove_mount)
+    table.add("POST", "/containers/{ref}/devices", add_device)
+    table.add("DELETE", "/containers/{ref}/devices", remove_device)
 
 
 async def add_mount(call: Call) -> web.StreamResponse:
@@ -27,4 +29,20 @@ async def remove_mount(call: Call) -> web.StreamResponse:
     if not target.startswith("/"):
         raise InvalidInputError("target must be an absolute path")
     await call.backend.containers.remove_mount(call.params["ref"], target)
+    return nothing()
+
+
+async def add_device(call: Call) -> web.StreamResponse:
+    """Give a container a device."""
+    wish = checks.checked(await call.body() or {}, checks.DEVICE, "Device")
+    await call.backend.containers.add_device(call.params["ref"], wish)
+    return nothing()
+
+
+async def remove_device(call: Call) -> web.StreamResponse:
+    """Take a device from a container."""
+    path = call.text("target")
+    if not path.startswith("/"):
+        raise InvalidInputError("target must be an absolute path")
+    await call.backend.containers.remove_device(call.params["ref"], path)
     return nothing()

@@ -1,9 +1,11 @@
 """Whether networks stay flat: making the next network, and starting the next container, where there are many.
 
-    python bench/networks.py [--networks 200] [--containers 300] [--aliased 100] [--rounds 20]
+    python bench/networks.py [--networks 200] [--containers 300] [--aliased 100] [--rounds 20] [--subnets 1000]
 
-Makes networks, runs containers on one of them, some of which share an alias, and prints the medians of the
-first and the last of each kind with their ratio. Start times are of the API alone: POST /containers/<id>/start.
+Two engines run side by side. One is filled: networks, containers on one of them, some of which share an alias. The
+other one stays empty, and each start in one is followed by a start in the other, so that what else this machine does
+counts for both. Start times are of the API alone: POST /containers/<id>/start. The subnets are of the pure part; each engine
+has a network namespace of its own.
 """
 
 import argparse
@@ -20,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from flat import Caller
 
-from under_test import EngineUnderTest, isolate_network
+from barque.network.model import Network
+from barque.network.subnets import Addresses, Taken, fill, unique_local_pool
+from under_test import EngineUnderTest
 
 
 def seconds(act: Callable[[], Any]) -> float:
@@ -57,9 +61,28 @@ class Scene:
             self.caller.call("DELETE", f"/containers/{made}")
         return taken
 
-    def sample(self, network: str, rounds: int) -> float:
-        """Return the median of starts of containers that end at once."""
-        return statistics.median(self.start(network, keep=False) for _ in range(rounds))
+
+def compare(title: str, empty: Scene, full: Scene, network: str, rounds: int) -> None:
+    """Time starts of containers that end at once, in both engines in turn; print the medians and their ratio."""
+    pairs = [(empty.start(network, keep=False), full.start(network, keep=False)) for _ in range(rounds)]
+    show(f"start on {network}, {title}", *(statistics.median(times) for times in zip(*pairs, strict=True)))
+
+
+def _given(wanted: Network, pools: list[tuple[str, int]], taken: list[str]) -> list[str]:
+    made = fill(wanted, pools, Taken(tuple(taken)))
+    return [item.subnet for item in made.subnets if Addresses(made).take(6 if ":" in item.subnet else 4)]
+
+
+def choose_subnets(count: int) -> None:
+    """Give that many networks subnets of both IP versions, and an address of each."""
+    pools = [("10.0.0.0/8", 24), unique_local_pool("bench")]
+    taken: list[str] = []
+    times = []
+    for number in range(count):
+        wanted = Network(f"{number:064x}", f"net{number}", "bridge", 1, ipv6=True)
+        times.append(seconds(lambda wanted=wanted: taken.extend(_given(wanted, pools, taken))))
+    tenth = max(1, count // 10)
+    show(f"subnets of {count} networks", statistics.median(times[:tenth]), statistics.median(times[-tenth:]))
 
 
 def show(title: str, first: float, last: float) -> None:
@@ -67,41 +90,59 @@ def show(title: str, first: float, last: float) -> None:
     print(f"{title:34} {first * 1e3:8.2f} ms -> {last * 1e3:8.2f} ms   ratio {last / first:.2f}", flush=True)
 
 
+class Apart(EngineUnderTest):
+    """An engine in a network namespace of its own: what one makes costs the other nothing."""
+
+    def arguments(self) -> list[str]:
+        """Return the daemon's command line."""
+        return ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *super().arguments()]
+
+
+def measure(empty: Scene, full: Scene, options: argparse.Namespace) -> None:
+    """Fill one of two engines and print what the next network, container and removal cost."""
+    for scene in (empty, full):
+        scene.add_network("first")
+        for network in ("bridge", "first"):
+            for _ in range(3):
+                scene.start(network, keep=False)
+    times = [seconds(lambda n=n: full.add_network(f"net{n}")) for n in range(options.networks)]
+    show("make a network", statistics.median(times[:10]), statistics.median(times[-10:]))
+    for network in ("bridge", "first"):
+        compare("many networks", empty, full, network, options.rounds)
+    for number in range(options.containers):
+        full.start("first", *(["shared"] if number < options.aliased else []))
+    for network in ("bridge", "first"):
+        compare("many containers", empty, full, network, options.rounds)
+    for identity in full.containers:
+        full.caller.call("DELETE", f"/containers/{identity}?force=1")
+    times = [seconds(lambda n=n: full.caller.call("DELETE", f"/networks/{n}")) for n in full.networks]
+    if len(times) > 20:
+        show("remove a network", statistics.median(times[-10:]), statistics.median(times[:10]))
+
+
 def main() -> None:
-    """Measure, fill, measure again."""
+    """Measure on two engines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=200)
     parser.add_argument("--containers", type=int, default=300)
     parser.add_argument("--aliased", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--subnets", type=int, default=1000)
     options = parser.parse_args()
-    isolate_network()
+    choose_subnets(options.subnets)
     root = Path(tempfile.mkdtemp(prefix="bqnet", dir="/var/tmp"))
-    engine = EngineUnderTest(root, "--default-address-pool=base=10.0.0.0/8,size=16")
-    engine.start()
-    scene = Scene(Caller(engine.socket))
+    engines = []
     try:
-        engine.load_busybox()
-        scene.add_network("first")
-        for network in ("bridge", "first"):
-            scene.start(network, keep=False)
-        before = {network: scene.sample(network, options.rounds) for network in ("bridge", "first")}
-        print(f"start on bridge {before['bridge'] * 1e3:.2f} ms, on a user-defined network {before['first'] * 1e3:.2f} ms")
-        times = [seconds(lambda n=n: scene.add_network(f"net{n}")) for n in range(options.networks)]
-        show("make a network", statistics.median(times[:10]), statistics.median(times[-10:]))
-        for network, value in before.items():
-            show(f"start on {network}, many networks", value, scene.sample(network, options.rounds))
-        for number in range(options.containers):
-            scene.start("first", *(["shared"] if number < options.aliased else []))
-        for network, value in before.items():
-            show(f"start on {network}, many containers", value, scene.sample(network, options.rounds))
+        for name in ("empty", "full"):
+            (root / name).mkdir()
+            engine = Apart(root / name, "--default-address-pool=base=10.0.0.0/8,size=16")
+            engine.start()
+            engines.append(engine)
+            engine.load_busybox()
+        measure(*(Scene(Caller(engine.socket)) for engine in engines), options)
     finally:
-        for identity in scene.containers:
-            scene.caller.call("DELETE", f"/containers/{identity}?force=1")
-        times = [seconds(lambda n=n: scene.caller.call("DELETE", f"/networks/{n}")) for n in scene.networks]
-        if len(times) > 20:
-            show("remove a network", statistics.median(times[-10:]), statistics.median(times[:10]))
-        engine.stop()
+        for engine in engines:
+            engine.stop()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -202,6 +202,8 @@ def test_a_network_in_use_is_not_removed_and_one_without_users_is_pruned(made: E
     run(made, "web", "--network", "used")
     refused = made.docker_result("network", "rm", "used")
     assert 'network used has active endpoints (name:"web" id:"' in refused.stderr
+    would_go = made.barque("network", "prune", "--dry-run", "--filter", "label!=keep").split()
+    assert would_go == ["Deleted", "Networks:", "free"] and made.docker("network", "ls", "-q", "--filter", "name=free")
     assert made.docker("network", "prune", "-f", "--filter", "label!=keep").split() == ["Deleted", "Networks:", "free"]
     assert set(made.docker("network", "ls", "-q", "--filter", "type=custom", "--no-trunc").split()) == {
         made.docker("network", "inspect", "-f", "{{.Id}}", name) for name in ("used", "labelled")

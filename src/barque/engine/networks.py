@@ -120,8 +120,8 @@ class Networks:
             network = None
         await endpoints.disconnect(self._engine, container, network, ref, force=bool(config.get("Force")))
 
-    async def prune(self, filters: Filters) -> Json:
-        """Remove networks that nobody uses; predefined ones always stay.
+    async def prune(self, filters: Filters, *, dry_run: bool = False) -> Json:
+        """Remove networks that nobody uses, or only say which; predefined ones always stay.
 
         Raises:
             InvalidInputError: an unknown filter or value.
@@ -137,11 +137,13 @@ class Networks:
             if not _labels_match(network, filters):
                 continue
             try:
-                await self._remove(network)
+                if not dry_run:
+                    await self._remove(network)
             except BarqueError:
                 continue
             removed.append(network.name)
-        self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
+        if not dry_run:
+            self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": removed or None}
 
     def _members(self, network: Network) -> Iterable[Endpoint]:

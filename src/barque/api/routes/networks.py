@@ -71,4 +71,4 @@ def _needs_container(ref: str | None) -> None:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove unused networks."""
-    return answer(await call.backend.networks.prune(call.filters()))
+    return answer(await call.backend.networks.prune(call.filters(), dry_run=call.flag("dry-run")))

@@ -310,8 +310,10 @@ def destinations(connection: Connection) -> list[str]:
     found = []
     for payload in connection.dump(_GETROUTE, struct.pack("=BBBBBBBBI", *([0] * 9))):
         _, prefix_length, _, _, table, _, _, kind, _ = struct.unpack_from("=BBBBBBBBI", payload)
+        if table != 254 or kind != 1 or not prefix_length:
+            continue
         raw = codec.attributes(payload[12:]).get(1)
-        if table == 254 and kind == 1 and raw is not None and prefix_length:
+        if raw is not None:
             found.append(f"{ipaddress.ip_address(raw)}/{prefix_length}")
     return found
 

@@ -20,6 +20,7 @@ _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
 _PLAIN_MANY = "CONTAINER [CONTAINER...]"
 
 COMMANDS: dict[str, Command] = {
+    "build": Command("building.command:build", "[OPTIONS] PATH | URL | -", (1, 1), "Build an image from a Dockerfile"),
     "container attach": Command(
         "attach:attach",
         "[OPTIONS] CONTAINER",
@@ -243,6 +244,8 @@ COMMANDS: dict[str, Command] = {
 }
 
 GROUPS = {
+    "builder": "Manage builds",
+    "buildx": "Manage builds, by the names of Docker's plugin",
     "config": "Manage configs that containers are given",
     "container": "Manage containers",
     "device": "Manage devices of containers that exist",
@@ -263,6 +266,9 @@ OFFLINE = ("logout", "manifest annotate", "manifest create", "manifest inspect",
 """Commands that need no engine; they are given their words, their flags and the global flags."""
 
 ALIASES = {
+    "image build": "build",
+    "builder build": "build",
+    "buildx build": "build",
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",

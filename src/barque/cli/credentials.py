@@ -49,6 +49,11 @@ class CredentialStore:
             raise InvalidInputError(f"error parsing config file ({self.path}): not an object")
         return value
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return all that the configuration file holds."""
+        return self._content
+
     def get(self, server: str) -> dict[str, str]:
         """Return a server's credentials in the API's form, empty where there are none."""
         helper = self._helper(server)

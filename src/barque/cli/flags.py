@@ -1,7 +1,7 @@
 """Command-line flags as tables, and the parser that reads a command line by such a table.
 
 A table is text, one flag a line: `short|- name type[=default] description`. Types: bool, string, int,
-uint, uint16, int64, bytes, duration, decimal; everything else takes a value as text. A type
+uint, uint16, int64, bytes, duration, decimal, optional (its value only behind `=`); everything else takes a value as text. A type
 that starts with `list` or `map` (or is one of REPEATED) may be given several times; `strings` are
 split at commas too. A name that ends with `!` is known but not shown in the help text.
 """
@@ -142,8 +142,8 @@ def _long(options: Options, by_name: dict[str, Flag], word: str, arguments: list
             return position
         raise UsageError(f"unknown flag: --{name}")
     if not has_value:
-        if flag.kind == "bool":
-            value = "true"
+        if flag.kind in ("bool", "optional"):
+            value = "true" if flag.kind == "bool" else ""
         elif position < len(arguments):
             value = arguments[position]
             position += 1

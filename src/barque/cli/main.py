@@ -126,6 +126,10 @@ def flags_of(path: str) -> list[Flag]:
         from barque.cli import run_flags
 
         return read_table(run_flags.RUN if path == "container run" else run_flags.CREATE)
+    if path == "build":
+        from barque.cli.building.flags import BUILD
+
+        return read_table(BUILD)
     from barque.cli.flag_tables import TABLES
 
     return read_table(TABLES.get(path, ""))

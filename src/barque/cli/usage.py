@@ -19,7 +19,7 @@ def flag_usages(flags: list[Flag], width: int = 79) -> str:
         if flag.hidden:
             continue
         head = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
-        if flag.kind != "bool":
+        if flag.kind not in ("bool", "optional"):
             head += " " + flag.kind
         heads.append((head, flag.text + _default_note(flag)))
     column = max((len(head) for head, _ in heads), default=0) + 3

@@ -117,7 +117,7 @@ def connect_tls(endpoint: Endpoint, tls: TlsFiles) -> TlsConnection:
         UnavailableError: the engine's certificate is not trusted, or ours is not.
         OSError: nothing answers there.
     """
-    context = _context(tls)
+    context = client_context(tls)
     plain = socket.create_connection((endpoint.host, endpoint.port))
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,7 +131,12 @@ def connect_tls(endpoint: Endpoint, tls: TlsFiles) -> TlsConnection:
         raise
 
 
-def _context(tls: TlsFiles) -> ssl.SSLContext:
+def client_context(tls: TlsFiles) -> ssl.SSLContext:
+    """Return what a client trusts, and the certificate that it shows.
+
+    Raises:
+        InvalidInputError: a certificate file is missing or wrong.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = tls.verify

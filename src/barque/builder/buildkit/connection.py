@@ -71,9 +71,11 @@ def routes(service: Service) -> dict[str, Handler]:
         serve = getattr(service, name, None) or getattr(service, f"{name}_", None)
         if serve is None:
             continue
+        # A service whose one method carries two protocols takes messages unparsed.
+        raw = getattr(service, "raw", None)
         table[f"/{service.descriptor.full_name}/{method.name}"] = Handler(
-            _guarded(serve), _cardinality(method), GetMessageClass(method.input_type),
-            GetMessageClass(method.output_type),
+            _guarded(serve), _cardinality(method), raw or GetMessageClass(method.input_type),
+            raw or GetMessageClass(method.output_type),
         )  # fmt: skip
     return table
 
@@ -192,7 +194,7 @@ _METHODS: dict[str, MethodDescriptor] = {}
 
 
 def method_of(path: str) -> MethodDescriptor:
-    """Return the description of a method of the clients' services.
+    """Return the description of a method of the clients' or the engine's services.
 
     Raises:
         KeyError: there is none.
@@ -201,14 +203,19 @@ def method_of(path: str) -> MethodDescriptor:
         from barque.builder.buildkit.pb import (
             auth_pb2,
             content_pb2,
+            control_pb2,
             filesync_pb2,
+            gateway_pb2,
             health_pb2,
             secrets_pb2,
             ssh_pb2,
             upload_pb2,
         )
 
-        for module in (auth_pb2, content_pb2, filesync_pb2, health_pb2, secrets_pb2, ssh_pb2, upload_pb2):
+        modules = (
+            auth_pb2, content_pb2, control_pb2, filesync_pb2, gateway_pb2, health_pb2, secrets_pb2, ssh_pb2, upload_pb2,
+        )  # fmt: skip
+        for module in modules:
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     _METHODS[f"{service.full_name}/{method.name}"] = method

@@ -95,8 +95,11 @@ class _Tree:
         os.rmdir(name, dir_fd=folder)
 
     def drop_unlisted(self) -> None:
-        """Remove what an earlier time left and the client no longer has; give folders their times."""
+        """Remove what an earlier time left and the client no longer has."""
         self._drop(self.root, "")
+
+    def set_times(self) -> None:
+        """Give folders their times."""
         for path, time_ns in reversed(self.times):
             folder, name = self.place(path)
             os.utime(name, ns=(time_ns, time_ns), dir_fd=folder, follow_symlinks=False)
@@ -116,10 +119,18 @@ class _Tree:
 
 
 class Receiver:
-    """Fills a folder from one exchange; `transferred` counts the bytes that came over."""
+    """Fills a folder from one exchange; `transferred` counts the bytes that came over.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: the folder.
+        owner: user and group that all files are given, None to keep their own.
+        merge: leave in the folder what was not sent.
+    """
+
+    def __init__(self, path: str, *, owner: tuple[int, int] | None = None, merge: bool = False) -> None:
         self._tree = _Tree(path)
+        self._owner = owner
+        self._merge = merge
         self._wanted: dict[int, tuple[int, Any]] = {}
         self._listed = 0
         self._ended = False
@@ -139,8 +150,10 @@ class Receiver:
         return self._ended and not self._wanted
 
     def finish(self) -> None:
-        """Bring the folder to what the client listed."""
-        self._tree.drop_unlisted()
+        """Bring the folder to what was listed."""
+        if not self._merge:
+            self._tree.drop_unlisted()
+        self._tree.set_times()
 
     def listed(self, packet: Any) -> int | None:
         """Take a STAT; return the number to ask content by, None where nothing is needed.
@@ -154,6 +167,8 @@ class Receiver:
         number = self._listed
         self._listed += 1
         found = packet.stat
+        if self._owner is not None:
+            found.uid, found.gid = self._owner
         path = found.path
         folder, name = self._tree.place(path)
         wanted = self._make(folder, name, found)

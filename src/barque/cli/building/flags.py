@@ -1,0 +1,40 @@
+"""The flags of `build` and `bake`."""
+
+_FILES = """
+- metadata-file string Write what the build made as JSON to a file
+- progress string=auto Type of progress output ("auto", "plain", "tty", "rawjson", "quiet")
+"""
+BUILD = f"""{_FILES}
+- add-host list Add a custom host-to-IP mapping (format: "host:ip")
+- allow list Allow extra privileged entitlement (e.g., "network.host", "security.insecure")
+- annotation list Add annotation to the image
+- attest list Attestation parameters (format: "type=sbom,generator=image")
+- build-arg list Set build-time variables
+- build-context list Additional build contexts (e.g., name=path)
+- builder string Builder to use: the engine has one, "default"
+- cache-from list External cache sources (e.g., "user/app:cache", "type=registry,ref=user/app:cache")
+- cache-to list Cache export destinations (e.g., "user/app:cache", "type=registry,ref=user/app:cache")
+- call string=build Set method for evaluating build ("check", "outline", "targets")
+- cgroup-parent string Set the parent cgroup for the RUN instructions during build
+- check bool Shorthand for "--call=check"
+f file string Name of the Dockerfile (default: "PATH/Dockerfile")
+- iidfile string Write the image ID to a file
+- label list Set metadata for an image
+- load bool Shorthand for "--output=type=docker"
+- network string=default Set the networking mode for the RUN instructions during build
+- no-cache bool Do not use cache when building the image
+- no-cache-filter strings Do not cache specified stages
+o output list Output destination (format: "type=local,dest=path")
+- platform strings Set target platform for build
+- provenance string Shorthand for "--attest=type=provenance"
+- pull bool Always attempt to pull all referenced images
+- push bool Shorthand for "--output=type=registry,unpack=false"
+q quiet bool Suppress the build output and print image ID on success
+- sbom string Shorthand for "--attest=type=sbom"
+- secret list Secret to expose to the build (format: "id=mysecret[,src=/local/secret]")
+- shm-size bytes Shared memory size for build containers
+- ssh list SSH agent socket to expose to the build (format: "default|<id>[=<socket>]")
+t tag list Image identifier (format: "[registry/]repository[:tag]")
+- target string Set the target build stage to build
+- ulimit ulimit Ulimit options
+"""

@@ -1,0 +1,242 @@
+"""`barque build` on a real engine, beside buildx where that is there."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from under_test import EngineUnderTest, until
+
+PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
+SOURCE = Path(__file__).parents[2] / "src"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give an empty folder to build in."""
+    made = tmp_path / "w"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def barque(engine: EngineUnderTest, folder: Path) -> Run:
+    """Give our command, run in the folder, with no configuration."""
+    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "DOCKER_CONFIG": str(folder.parent / "none")}
+
+    def run(*words: str, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+        settings = {"cwd": folder, "capture_output": True, "text": True, "timeout": 90, "env": environment, **options}
+        settings["env"] = {**environment, **settings["env"]}  # type: ignore[dict-item]
+        done = subprocess.run([sys.executable, "-m", "barque", *words], **settings)  # type: ignore[call-overload]
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        return done
+
+    return run
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+STAGES = """\
+FROM busybox AS base
+ENV COLOUR=red
+RUN echo base > /base
+FROM base AS side
+ARG WORD=side
+RUN echo $WORD > /side
+FROM base
+WORKDIR /w
+COPY a.txt ./
+COPY --from=side --chown=33:33 --chmod=640 /side /side
+RUN cat a.txt /side
+CMD ["cat", "/w/a.txt"]
+"""
+
+
+def shape(text: str) -> list[str]:
+    """Return the lines of a plain display, less numbers of steps, times and sizes, which chance decides."""
+    lines = set()
+    for line in text.splitlines():
+        bare = re.sub(r"^#\d+ ", "# ", line)
+        bare = re.sub(r"\d+\.\d+s|\d+(\.\d+)?k?B|^# \d\.\d+ ", "N ", bare).replace(" N  done", " done")
+        if bare and not bare.endswith(" ..."):
+            lines.add(bare.strip())
+    return sorted(lines)
+
+
+def test_stages_are_built_and_told_in_the_form_of_buildx(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": STAGES, "a.txt": "hello\n"})
+    first = barque("build", "-t", "told", "--build-arg", "WORD=other", ".").stderr
+    assert re.search(r"^#\d+ \d\.\d{3} other$", first, re.MULTILINE), first
+    assert engine.docker("run", "--rm", "told").strip() == "hello"
+    assert engine.docker("run", "--rm", "told", "stat", "-c", "%u:%g %a", "/side").strip() == "33:33 640"
+    second = barque("buildx", "build", "-t", "told", "--build-arg", "WORD=other", ".").stderr
+    assert second.count(" CACHED\n") >= 6
+    if not (PLUGINS / "docker-buildx").exists():
+        pytest.skip("buildx is not installed: its display is not compared")
+    config = folder.parent / "docker"
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    theirs = subprocess.run(
+        ["docker", "buildx", "build", "--progress=plain", "-t", "told", "--build-arg", "WORD=other", "."], cwd=folder,
+        env={**engine.environment, "DOCKER_CONFIG": str(config)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert shape(second) == shape(theirs.stderr)
+
+
+def test_a_changed_file_is_all_that_is_sent_again(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": "FROM busybox\nCOPY . /c/\n", "big": "x" * 9_000_000, "small": "1", "ignored/y": "y" * 5_000_000,
+                   ".dockerignore": "ignored\n!ignored/z\n", "ignored/z": "z", "sub/deep/f": "f"})  # fmt: skip
+    os.link(folder / "small", folder / "twin")
+    (folder / "link").symlink_to("small")
+    assert re.search(r"transferring context: 9\.\d+MB", barque("build", "-t", "sent", ".").stderr)
+    (folder / "small").write_text("22")
+    again = re.search(r"transferring context: (\S+)B", barque("build", "-t", "sent", ".").stderr)
+    assert again is not None
+    assert float(again[1].replace("k", "")) < 999 and "M" not in again[1]
+    found = engine.docker("run", "--rm", "sent", "sh", "-c", "cd /c; find . | sort; cat link twin ignored/z; stat -c %u:%h small")
+    assert found.split() == [".", "./.dockerignore", "./Dockerfile", "./big", "./ignored", "./ignored/z", "./link", "./small",
+                             "./sub", "./sub/deep", "./sub/deep/f", "./twin", "2222z0:2"]  # fmt: skip
+
+
+def test_outputs_go_to_folders_archives_and_standard_output(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": "FROM busybox AS b\nRUN echo x > /x && ln -s x /y\nFROM scratch\nCOPY --from=b /x /y /out/\n",
+                   "made/kept": "kept"})  # fmt: skip
+    barque("build", "-o", "made", ".")
+    assert (folder / "made/out/x").read_text() == "x\n"
+    assert (folder / "made/kept").read_text() == "kept"
+    barque("build", "-q", "-o", "type=oci,dest=oci.tar", "-t", "example/oci:1", ".")
+    with tarfile.open(folder / "oci.tar") as tar:
+        index = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
+    assert index["manifests"][0]["annotations"]["io.containerd.image.name"] == "docker.io/example/oci:1"
+    with (folder / "plain.tar").open("wb") as out:
+        barque("build", "-q", "-o", "-", ".", capture_output=False, stdout=out)
+    with tarfile.open(folder / "plain.tar") as tar:
+        assert {"out/x", "out/y"} <= set(tar.getnames())
+    made = barque("build", "-q", "-t", "two", "--iidfile", "id", "--metadata-file", "m.json", "--label", "a=b", ".").stdout.strip()
+    assert made == (folder / "id").read_text() == engine.docker("image", "inspect", "-f", "{{.Id}}", "two").strip()
+    metadata = json.loads((folder / "m.json").read_text())
+    assert metadata["image.name"] == "docker.io/library/two:latest"
+    assert metadata["buildx.build.ref"].startswith("default/default/")
+    assert engine.docker("image", "inspect", "-f", '{{index .Config.Labels "a"}}', "two").strip() == "b"
+
+
+def test_secrets_and_agents_reach_their_step(barque: Run, folder: Path) -> None:
+    write(folder, {"secret": "swordfish", "Dockerfile":
+          "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo\n"
+          "RUN --mount=type=secret,id=e,env=E echo is $E\n"
+          "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n"})  # fmt: skip
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(folder.parent / "agent"))
+        agent.listen()
+        said = barque("build", "--secret", "id=s,src=secret", "--secret", "id=e,env=HIDDEN", "--ssh", f"default={agent.getsockname()}",
+                      ".", env={"HIDDEN": "herring"}).stderr  # fmt: skip
+    assert "swordfish" in said
+    assert "is herring" in said
+    assert "secret id=" not in barque("build", "--secret", "id=nothing,src=absent", ".", code=1).stderr
+
+
+def test_dockerfiles_come_on_standard_input_and_from_elsewhere(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"a.txt": "of the folder\n", "more/f": "named"})
+    (folder.parent / "Other").write_text("FROM busybox\nCOPY a.txt /\nRUN --mount=from=named,target=/n cat /a.txt /n/f\n")
+    said = barque("build", "-f", "../Other", "--build-context", "named=more", ".").stderr
+    assert "of the folder" in said and "named" in said
+    said = barque("build", "-f", "-", ".", input="FROM busybox\nCOPY a.txt /\nRUN cat /a.txt && echo piped\n").stderr
+    assert "piped" in said
+    said = barque("build", "-t", "alone", "-", input="FROM busybox\nRUN echo alone\n").stderr
+    assert "alone" in said
+    for words, message in (
+        (("build", "absent"), 'path "absent" not found'),
+        (("build", "."), "open Dockerfile: no such file or directory"),
+        (("build", "-f", "-", "-"), "can't use stdin for both build context and dockerfile"),
+        (("build", "--network", "mine", "-f", "../Other", "."), "network mode 'mine' not supported"),
+        (("build", "-o", "type=odd", "-f", "../Other", "."), "unsupported output type 'odd'"),
+        (("build", "--builder", "other", "-f", "../Other", "."), 'no builder "other" found'),
+        (("build", "--progress", "loud", "-f", "../Other", "."), "invalid progress mode"),
+    ):
+        assert message in barque(*words, code=1).stderr, words
+
+
+def test_what_fails_is_shown_with_its_last_output(barque: Run, folder: Path) -> None:
+    write(folder, {"Dockerfile": "FROM busybox\nRUN echo before && exit 3\n"})
+    said = barque("build", "--no-cache", ".", code=1).stderr
+    assert re.search(r"------\n > \[2/2\] RUN echo before && exit 3:\n\d\.\d+ before\n------\n", said), said
+    assert said.endswith(
+        'ERROR: failed to solve: process "/bin/sh -c echo before && exit 3" did not complete successfully: exit code: 3\n'
+    )
+
+
+def test_progress_is_also_json_and_nothing(barque: Run, folder: Path) -> None:
+    write(folder, {"Dockerfile": "FROM busybox\nRUN echo said\n"})
+    rows = [json.loads(line) for line in barque("build", "--no-cache", "--progress=rawjson", ".").stderr.splitlines()]
+    vertexes = [one for row in rows for one in row.get("vertexes", [])]
+    run = next(one for one in vertexes if one["name"] == "[2/2] RUN echo said" and "completed" in one)
+    assert any(log["vertex"] == run["digest"] and log["data"] == "c2FpZAo=" for row in rows for log in row.get("logs", []))
+    assert barque("build", "--progress=quiet", ".").stderr == ""
+
+
+def test_a_terminal_shows_a_table_that_is_redrawn(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": "FROM busybox\nRUN echo drawn; sleep 1\n"})
+    master, slave = os.openpty()
+    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "TERM": "xterm", "NO_COLOR": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "barque", "build", "--no-cache", "."], cwd=folder, env=environment, stderr=slave, stdout=slave
+    )
+    os.close(slave)
+    seen = bytearray()
+
+    def read() -> None:
+        try:
+            while data := os.read(master, 4096):
+                seen.extend(data)
+        except OSError:
+            return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert child.wait(60) == 0
+    reader.join(10)
+    os.close(master)
+    text = seen.decode()
+    assert " => => # drawn" in text
+    assert re.search(r"\x1b\[\d+A", text)
+    assert re.search(r"\[\+\] Building \d\.\ds \((\d+)/\1\) FINISHED +docker:default", text)
+    assert text.endswith("\x1b[?25h")
+
+
+def test_an_interrupt_ends_the_build_and_its_steps(folder: Path, engine: EngineUnderTest) -> None:
+    mark = f"9{os.getpid()}"
+    write(folder, {"Dockerfile": f"FROM busybox\nRUN echo begun; sleep {mark}\n"})
+    environment = {**engine.environment, "PYTHONPATH": str(SOURCE)}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "barque", "build", "--no-cache", "--progress=plain", "."], cwd=folder, env=environment,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def running() -> bool:
+        return shutil.which("pgrep") is not None and subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True).returncode == 0
+
+    until(running, "the step runs")
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130, said
+    assert "CANCELED" in said
+    assert said.endswith("ERROR: failed to solve: Canceled: context canceled\n")
+    until(lambda: not running(), "the step is ended", 10)

@@ -56,7 +56,7 @@ def entries(buffer: memoryview) -> Iterator[Entry]:
             return
         _verify(header)
         kind = chr(header[156])
-        size = _number(header[124:136])
+        size = _size(header)
         at += BLOCK
         if kind in "xgLK":
             if size > EXTENDED_MAX or at + size > end:
@@ -150,7 +150,7 @@ def kind_and_size(header: bytes) -> tuple[str, int]:
         InvalidInputError: it is no header.
     """
     _verify(header)
-    return chr(header[156]), _number(header[124:136])
+    return chr(header[156]), _size(header)
 
 
 def _verify(header: bytes) -> None:
@@ -160,6 +160,13 @@ def _verify(header: bytes) -> None:
     signed = sum(b - 256 if b > 127 else b for b in header[:148] + header[156:]) + 8 * 32
     if signed != _number(header[148:156]):
         raise InvalidInputError(_BAD)
+
+
+def _size(header: bytes) -> int:
+    size = _number(header[124:136])
+    if size < 0:
+        raise InvalidInputError(_BAD)
+    return size
 
 
 def _number(field: bytes) -> int:

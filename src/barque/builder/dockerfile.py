@@ -296,8 +296,8 @@ def platform_values(platform: str, target: str = "") -> dict[str, str]:
     Raises:
         InvalidInputError: it is no platform.
     """
-    host = platforms.host()
-    wanted = platforms.parse(platform) if platform else host
+    host = platforms.usual(platforms.host())
+    wanted = platforms.usual(platforms.parse(platform)) if platform else host
     values: dict[str, str] = {}
     for prefix, found in (("TARGET", wanted), ("BUILD", host)):
         values |= {f"{prefix}PLATFORM": str(found), f"{prefix}OS": found.os, f"{prefix}ARCH": found.architecture,

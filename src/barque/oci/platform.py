@@ -39,6 +39,11 @@ def host() -> Platform:
     return Platform("linux", architecture, variant)
 
 
+def usual(platform: Platform) -> Platform:
+    """Return a platform as clients name it: the one variant that arm64 has is left out."""
+    return platform._replace(variant="") if platform[1:] == ("arm64", "v8") else platform
+
+
 def parse(text: str) -> Platform:
     """Return the platform a user wrote: `linux/arm64/v8`, `arm64` or `linux`.
 

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.base.times import format_ns
+from barque.builder.buildkit import image_forms
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
+from barque.builder.buildkit.content_store import ClientStore
+from barque.builder.buildkit.image_options import ImageOptions, image_options
+from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import registry_header
-from barque.builder.buildkit.sending import send_stream, send_tree
+from barque.builder.buildkit.sending import joined, send_stream, send_tree, split
 from barque.builder.cache import BuildCache
+from barque.builder.caches.exports import true_of
 from barque.builder.folder_tree import FolderTree
 from barque.builder.graph import Vertex
 from barque.builder.results import Result, opened
+from barque.builder.rewriting import rewritten
 from barque.builder.solver import Session, Solver
 from barque.builder.stages import config_bytes
 from barque.builder.trees import Tree
@@ -38,15 +44,6 @@ _Choices = dict[str, tuple[str, ...] | None]
 _CONFIG = "containerimage.config"
 # What may be asked of an exporter: values that hold anyway; None takes any.
 _ANY = None
-_IMAGE_OPTIONS: _Choices = {
-    "name": _ANY, "push": _ANY, "unpack": _ANY, "store": ("true",), "load": ("true",), "push-by-digest": ("false",),
-    "registry.insecure": ("false",), "name-canonical": ("false",), "oci-mediatypes": ("false",),
-    "compression": ("gzip",), "force-compression": ("false",),
-}  # fmt: skip
-_ARCHIVE_OPTIONS: _Choices = {
-    "name": _ANY, "dest": _ANY, "tar": ("true",), "compression": ("uncompressed",), "force-compression": ("false",),
-    "oci-mediatypes": ("true",),
-}  # fmt: skip
 _FILES_OPTIONS: _Choices = {"dest": _ANY, "platform-split": _ANY}
 
 
@@ -94,31 +91,67 @@ class EngineExporters:
     async def _image(
         self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str]
     ) -> dict[str, str]:
-        _check(attributes, _IMAGE_OPTIONS, "image")
-        names = _names(attributes.get("name", ""))
+        options = image_options(attributes, "image")
+        store = self._engine.image_store
         with build.report.work("exporting to image") as step:
+            known = {image.id for image in store.images()}
             with step.part("exporting layers"):
-                images = await self._registered(build, outcome, results)
+                images = await self._registered(build, outcome, results, options)
             for image in images:
                 with step.part(f"writing image {image.id}"):
                     pass
-            image = _foremost(images)
-            target = await asyncio.to_thread(self._index, images) if len(images) > 1 else ""
-            for name in names:
-                with step.part(f"naming to {name}"):
-                    await asyncio.to_thread(self._name, name, image, target)
-            response = {"containerimage.digest": target or image.id, "containerimage.config.digest": image.id}
-            if names:
-                response["image.name"] = ",".join(str(name) for name in names)
-            if _true(attributes.get("push", "")):
-                if not names:
-                    raise InvalidInputError("tag is needed when pushing to registry")
-                for name in names:
-                    with step.part(f"pushing {name}"):
-                        digest, size = await self._push(build, name)
-                    response["containerimage.digest"] = digest
-                    response["containerimage.descriptor"] = _descriptor(digest, size)
+            if not options.chosen:
+                return await self._usual(build, images, options, step)
+            try:
+                return await self._formed(build, images, options, step)
+            finally:
+                if not options.store:
+                    await asyncio.to_thread(self._drop, images, known)
+
+    async def _usual(self, build: Build, images: list[Image], options: ImageOptions, step: Step) -> dict[str, str]:
+        """Name images as the engine keeps them, and push them as `docker push` does."""
+        image = _foremost(images)
+        target = await asyncio.to_thread(self._index, images) if len(images) > 1 else ""
+        for name in options.names:
+            with step.part(f"naming to {name}"):
+                await asyncio.to_thread(self._name, name, image, target)
+        response = {"containerimage.digest": target or image.id, "containerimage.config.digest": image.id}
+        if options.names:
+            response["image.name"] = ",".join(str(name) for name in options.names)
+        for name in options.names if options.push else ():
+            with step.part(f"pushing {name}"):
+                digest, size = await self._push(build, name)
+            response["containerimage.digest"] = digest
+            response["containerimage.descriptor"] = _descriptor(digest, size)
         return response
+
+    async def _formed(self, build: Build, images: list[Image], options: ImageOptions, step: Step) -> dict[str, str]:
+        """Name and push images in the form that the client wants."""
+        image = _foremost(images)
+        found = image_forms.Formed(b"", "", {})
+        if options.store:
+            found = await asyncio.to_thread(image_forms.kept, self._engine, images, options)
+        for name in options.names if options.push else ():
+            auth = await registry_header(build.client, name.domain)
+            with step.part(f"pushing {name}"):
+                found = await image_forms.pushed(self._engine, images, name, options, auth)
+        names = list(options.names)
+        if not names and options.dangling:
+            names = [parse(f"{options.dangling}@{found.digest}")]
+        if options.canonical or options.by_digest:
+            pinned = [one._replace(tag="", digest=found.digest) for one in options.names]
+            names = pinned if options.by_digest else [*names, *pinned]
+        for one in names if options.store else ():
+            with step.part(f"naming to {one}"):
+                await asyncio.to_thread(self._name, one, image, found.digest)
+        return found.response(image, options.names or names)
+
+    def _drop(self, images: list[Image], known: set[str]) -> None:
+        """Remove images that nobody keeps: the store has what it had, and the cache its layers."""
+        store = self._engine.image_store
+        for image in images:
+            if image.id not in known and not (found := store.resolve(image.id)).names and not found.digests:
+                store.delete(image.id)
 
     async def _push(self, build: Build, name: Reference) -> tuple[str, int]:
         auth = await registry_header(build.client, name.domain)
@@ -134,6 +167,8 @@ class EngineExporters:
         store = self._engine.image_store
         if target:
             store.set_name(name, image.id, target)
+            if name.digest:
+                return
             store.publish("tag", image.id, name.familiar)
         else:
             store.tag(image.id, name.name, name.tag)
@@ -152,11 +187,22 @@ class EngineExporters:
         index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries}
         return store.keep_manifest(json.dumps(index, separators=(",", ":")).encode(), "")
 
-    async def _registered(self, build: Build, outcome: Outcome, results: dict[str, Result]) -> list[Image]:
+    async def _registered(
+        self, build: Build, outcome: Outcome, results: dict[str, Result], options: ImageOptions
+    ) -> list[Image]:
         made = []
         for name, result in results.items():
-            config = self._config_of(outcome.vertices[name], build.session) or _config_of(outcome, name, result)
-            await self._caches.embed(build, outcome.vertices[name], config)
+            vertex = outcome.vertices[name]
+            config = self._config_of(vertex, build.session) or _config_of(outcome, name, result)
+            target, time_ns = build.session.options.get("targets", {}).get(vertex) or (None, None)
+            epoch_ns = time_ns if options.epoch_ns is None else options.epoch_ns
+            if options.rewrite and epoch_ns is not None:
+                base = build.session.tasks.get(target.chain()[0].base_root) if target is not None else None
+                count = len(base.result().layers) if base is not None else 0
+                config = await asyncio.to_thread(
+                    rewritten, self._engine.image_store, self._cache, config, count, epoch_ns
+                )
+            await self._caches.embed(build, vertex, config)
             made.append((config_bytes(config), ""))
         ids = await asyncio.to_thread(self._cache.flush, made)
         return [self._engine.image_store.resolve(one) for one in ids]
@@ -164,48 +210,66 @@ class EngineExporters:
     async def _archive(
         self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str], number: int, kind: str
     ) -> dict[str, str]:
-        _check(attributes, _ARCHIVE_OPTIONS, kind)
-        names = _names(attributes.get("name", ""))
+        options = image_options(attributes, kind)
         store = self._engine.image_store
         title = "exporting to docker image format" if kind == "docker" else "exporting to oci image format"
         with build.report.work(title) as step:
+            known = {image.id for image in store.images()}
             with step.part("exporting layers"):
-                known = {image.id for image in store.images()}
-                images = await self._registered(build, outcome, results)
-            image = _foremost(images)
-            response = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
-            if names:
-                response["image.name"] = ",".join(str(name) for name in names)
-            chosen = saving.Selected()
-            for one in images:
-                chosen.add(one, names)
+                images = await self._registered(build, outcome, results, options)
             try:
-                with step.part("sending tarball"):
-                    await send_stream(build.need_client(), stream_of(lambda: saving.save(store, chosen)), number, response)
+                if options.chosen:
+                    found = await self._written(build, images, options, step, (number, kind))
+                else:
+                    found = await self._saved(build, images, options, step, number)
             finally:
-                # The archive is the client's; the store keeps what it had, and the cache its layers.
-                for one in images:
-                    if one.id not in known and not store.resolve(one.id).names:
-                        await asyncio.to_thread(store.delete, one.id)
-        return response
+                await asyncio.to_thread(self._drop, images, known)
+        return found.response(_foremost(images), options.names)
+
+    async def _saved(
+        self, build: Build, images: list[Image], options: ImageOptions, step: Step, number: int
+    ) -> image_forms.Formed:
+        """Send images as `docker save` does."""
+        store = self._engine.image_store
+        raw = manifest_of(store, _foremost(images))
+        found = image_forms.Formed(raw, media.OCI_MANIFEST, {})
+        chosen = saving.Selected()
+        for one in images:
+            chosen.add(one, options.names)
+        with step.part("sending tarball"):
+            await send_stream(build.need_client(), stream_of(lambda: saving.save(store, chosen)), number, {})
+        return found
+
+    async def _written(
+        self, build: Build, images: list[Image], options: ImageOptions, step: Step, what: tuple[int, str]
+    ) -> image_forms.Formed:
+        """Send images in the form that the client wants."""
+        content, client = self._engine.image_store.content, build.need_client()
+        if not options.tar:
+            with step.part("copying to client directory"):
+                return await image_forms.into_folder(ClientStore(client, "export"), content, images, options)
+        number, kind = what
+        made: list[image_forms.Formed] = []
+        with step.part("sending tarball"):
+            chunks = image_forms.archive(content, images, options, docker=kind == "docker", told=made.append)
+            await send_stream(client, chunks, number, {})
+        return made[0]
 
     async def _local(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
         _check(attributes, _FILES_OPTIONS, "local")
         with build.report.work("exporting to client directory") as step, step.part("copying files"), ExitStack() as stack:
             trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
-            client = build.need_client()
-            if set(trees) == {""} and not _true(attributes.get("platform-split", "")):
-                await send_tree(client, trees[""], number)
-            else:
-                split = {_folder(name): tree for name, tree in trees.items()}
-                await send_tree(client, next(iter(trees.values())), number, split)
+            entries = split(_by_folder(trees, build)) if _is_split(trees, attributes) else joined(trees)
+            await send_tree(build.need_client(), entries, number)
 
     async def _tar(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
         _check(attributes, _FILES_OPTIONS, "tar")
         with build.report.work("exporting to client tarball") as step, step.part("sending tarball"), ExitStack() as stack:
             trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
-            single = set(trees) == {""}
-            chunks = _tar_of({"" if single else _folder(name): tree for name, tree in trees.items()})
+            is_split = _is_split(trees, attributes)
+            if not is_split:
+                joined(trees)
+            chunks = _tar_of(list(_by_folder(trees, build).items()) if is_split else [("", tree) for tree in trees.values()])
             await send_stream(build.need_client(), chunks, number, {})
 
 
@@ -227,19 +291,21 @@ def _true(text: str) -> bool:
     return text.lower() in ("1", "t", "true")
 
 
-def _names(text: str) -> list[Reference]:
-    return [parse(one.strip()).with_default_tag() for one in text.split(",") if one.strip()]
-
-
 def _foremost(images: list[Image]) -> Image:
     """Return the image of this machine's platform, else the first."""
     here = platforms.host()
     return next((one for one in images if platforms.fits(platforms.of_config(one.config), here)), images[0])
 
 
-def _folder(name: str) -> str:
-    text = name or str(platforms.host())
-    return text.replace("/", "_")
+def _is_split(trees: dict[str, Tree], attributes: dict[str, str]) -> bool:
+    """Tell whether each platform's files go into a folder of their own: where there are several, or by the option."""
+    return true_of(attributes, "platform-split", default=set(trees) != {""})
+
+
+def _by_folder(trees: dict[str, Tree], build: Build) -> dict[str, Tree]:
+    wanted = build.options.get("platform", "") if "" in trees else ""
+    only = str(platforms.usual(platforms.parse(wanted) if wanted else platforms.host()))
+    return {(name or only).replace("/", "_"): tree for name, tree in sorted(trees.items())}
 
 
 def _config_of(outcome: Outcome, name: str, result: Result) -> Json:
@@ -276,8 +342,8 @@ def _descriptor(digest: str, size: int) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-async def _tar_of(trees: dict[str, Tree]) -> AsyncIterator[bytes]:
-    for prefix, tree in sorted(trees.items()):
+async def _tar_of(trees: list[tuple[str, Tree]]) -> AsyncIterator[bytes]:
+    for prefix, tree in trees:
         # Nothing at all has no folder on disk.
         if not isinstance(tree, FolderTree):
             continue

@@ -135,13 +135,13 @@ class _Run:
             vertex = target.vertex
             # What the image config is made of once all is solved.
             self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
-            key = str(platforms.parse(text_of) if text_of else platforms.host()) if multiple else ""
+            key = str(platforms.usual(platforms.parse(text_of) if text_of else platforms.host())) if multiple else ""
             outcome.vertices[key] = vertex
             config = {"architecture": target.state.platform.get("architecture"), "os": target.state.platform.get("os"),
                       "config": target.state.config}  # fmt: skip
             outcome.metadata[f"{_CONFIG}/{key}" if key else _CONFIG] = json.dumps(config).encode()
             if key:
-                found = platforms.parse(key)
+                found = platforms.usual(platforms.parse(key))
                 listed.append({"ID": key, "Platform": {"architecture": found.architecture, "os": found.os, **({"variant": found.variant} if found.variant else {})}})
         if listed:
             outcome.metadata["refs.platforms"] = json.dumps({"Platforms": listed}).encode()

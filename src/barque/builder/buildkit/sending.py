@@ -1,6 +1,6 @@
 """Our files go over to a client: the sending half of the file synchronisation, and streams of bytes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -15,6 +15,8 @@ FILE_SEND = "moby.filesync.v1.FileSend/DiffCopy"
 _CHUNK = 32 << 10
 _STREAM_CHUNK = 3 << 20
 _EXPORTER_ID = "buildkit-attachable-exporter-id"
+Sent = tuple[str, Node, Tree, str]
+"""A file that goes to a client: its path there, what it is, the tree that has it and its path in the tree."""
 _KINDS = {FILE: 0, FOLDER: 1 << 31, LINK: 1 << 27, FIFO: 1 << 25, BLOCK: 1 << 26, CHAR: 1 << 26 | 1 << 21}
 
 
@@ -52,14 +54,13 @@ def _need(session: ClientSession) -> None:
         raise InvalidInputError(f"method /{FILE_SEND} not supported by the client")
 
 
-async def send_tree(session: ClientSession, tree: Tree, exporter: int, prefixes: dict[str, Tree] | None = None) -> None:
-    """Write a tree's files into the folder that the client chose.
+async def send_tree(session: ClientSession, entries: Iterable[Sent], exporter: int) -> None:
+    """Write files into the folder that the client chose.
 
     Args:
         session: the client.
-        tree: the files; ignored with `prefixes`.
+        entries: the files, each folder before what is in it, names in order.
         exporter: the number of the export in the client's request.
-        prefixes: trees that each go into a folder of their own, by its name.
 
     Raises:
         BarqueError: the client refused.
@@ -72,7 +73,7 @@ async def send_tree(session: ClientSession, tree: Tree, exporter: int, prefixes:
         async with session.client.stream(
             FILE_SEND, metadata={_EXPORTER_ID: str(exporter)}, request=kinds, answer=kinds
         ) as stream:
-            for shown, found, source, inner in _entries(tree, prefixes):
+            for shown, found, source, inner in entries:
                 files.append((source, inner))
                 await stream.send_message(kinds(type=kinds.PACKET_STAT, stat=_stat(shown, found)))
             await stream.send_message(kinds(type=kinds.PACKET_STAT))
@@ -92,16 +93,32 @@ async def send_tree(session: ClientSession, tree: Tree, exporter: int, prefixes:
         raise UnavailableError(f"the client went away while files were sent to it: {error}") from None
 
 
-def _entries(tree: Tree, prefixes: dict[str, Tree] | None) -> Iterator[tuple[str, Node, Tree, str]]:
-    if prefixes is None:
-        for path, node in walked(tree):
-            yield path, node, tree, path
-        return
-    for prefix, one in sorted(prefixes.items()):
+def split(trees: dict[str, Tree]) -> Iterator[Sent]:
+    """Yield the files of trees that each go into a folder of their own, by its name."""
+    for prefix, one in sorted(trees.items()):
         root = one.lstat("")
         yield prefix, root or Node(FOLDER, 0o755, 0, 0, 0, 0), one, ""
         for path, node in walked(one):
             yield f"{prefix}/{path}", node, one, path
+
+
+def joined(trees: dict[str, Tree]) -> list[Sent]:
+    """Return the files of trees that all go into one folder.
+
+    Raises:
+        InvalidInputError: two of them have the same file.
+    """
+    found: dict[str, tuple[str, Sent]] = {}
+    for name, one in trees.items():
+        for path, node in walked(one):
+            before = found.get(path)
+            if before is None:
+                found[path] = name, (path, node, one, path)
+            elif node.kind != FOLDER or before[1][1].kind != FOLDER:
+                raise InvalidInputError(
+                    f"cannot overwrite {path} from {before[0]} with {name} when split option is disabled"
+                )
+    return [found[path][1] for path in sorted(found, key=lambda path: path.split("/"))]
 
 
 def _stat(path: str, node: Node) -> Any:

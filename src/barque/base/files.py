@@ -36,6 +36,22 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = T
         fsync_folder(folder)
 
 
+def write_in_place(path: str, data: bytes, *, mode: int = 0o644) -> None:
+    """Write data into the file itself, which is made where it is missing: others may have it mounted or open.
+
+    Raises:
+        OSError: the folder is missing or read-only, or the disk is full.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
 def fsync_folder(path: str) -> None:
     """Make renames and unlinks in the folder durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,6 +1,7 @@
 """Making a container: checks, the writable layer, its volumes, its row."""
 
 import asyncio
+import functools
 import os
 import resource
 import shutil
@@ -102,11 +103,16 @@ def _check_platform(image: Image) -> list[str]:
     return [f"{text} and no specific platform was requested"]
 
 
+@functools.cache
+def _effective() -> int:
+    """Return the daemon's capabilities, which stay what they are."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
 def privilege_warnings(host: Json) -> list[str]:
     """Return what the kernel will not grant for want of CAP_SYS_RESOURCE: it is cut to what is allowed."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
-    if effective >> CAP_SYS_RESOURCE & 1:
+    if _effective() >> CAP_SYS_RESOURCE & 1:
         return []
     warnings = []
     for item in host.get("Ulimits") or []:

@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from barque.base.files import write_in_place
 from barque.engine import endpoints, links
 from barque.engine.container import Container
 from barque.network import files
@@ -73,9 +74,7 @@ def tell_parents(engine: "Engine", container: Container) -> None:
 
 def _write(path: str, text: str) -> None:
     # In place: what is mounted into the container is this very file.
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o644)
+    write_in_place(path, text.encode())
 
 
 def _read(path: str) -> str:

@@ -1,6 +1,7 @@
 """Further processes in running containers."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -127,15 +128,22 @@ class Execs:
         size = console_size or tuple(config.get("ConsoleSize") or ()) or None
         tty = bool(config.get("Tty"))
         sock = None
+        attaching: asyncio.Task[socket.socket] | None = None
         try:
             if not detach:
-                sock = await keeper.attach(
+                attaching = asyncio.ensure_future(keeper.attach(
                     made.container.id, made.id, stdin=bool(config.get("AttachStdin")),
                     stdout=bool(config.get("AttachStdout")), stderr=bool(config.get("AttachStderr")),
-                )  # fmt: skip
+                ))  # fmt: skip
+                # It is asked now, and answers while we find out what to start.
+                await asyncio.sleep(0)
+            try:
+                process = self._process(made, tty=tty)
+            finally:
+                sock = await attaching if attaching is not None else None
             self._publish(made, f"exec_start: {made.command}")
             started = await keeper.exec(
-                made.container.id, made.id, process=self._process(made, tty=tty), tty=tty,
+                made.container.id, made.id, process=process, tty=tty,
                 open_stdin=bool(config.get("AttachStdin")) and not detach,
                 seccomp=None if config.get("Privileged") else self._engine.seccomp_program(
                     made.container.host, external=False),

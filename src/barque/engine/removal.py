@@ -99,15 +99,16 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
 
 
 def _clear(folder: str) -> None:
-    # What is still mounted inside would lose its files.
-    km.unmount_below(folder)
     try:
-        for name in os.listdir(folder):
-            path = f"{folder}/{name}"
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # A folder that is empty and no place of a mount goes; else it is looked at more closely.
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.path)
+                else:
+                    os.unlink(entry.path)
         os.rmdir(folder)
     except OSError:
+        # What is still mounted inside would lose its files.
+        km.unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)

@@ -90,7 +90,10 @@ def _text(place: int) -> str | None:
             return None
         if found.st_size > _LARGEST:
             raise InvalidInputError("the container's passwd or group file is too large")
-        with open(f"/proc/self/fd/{place}", "rb") as file:
-            return file.read(_LARGEST).decode(errors="replace")
+        fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, found.st_size).decode(errors="replace")
+        finally:
+            os.close(fd)
     finally:
         os.close(place)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
+from barque.base.files import write_in_place
 from barque.engine import (
     container_mounts,
     device_requests,
@@ -134,9 +135,8 @@ async def _launch(
     late_hooks.keep(container, {} if runtime else made)
     bundle = engine.bundle(container.id)
     os.makedirs(f"{bundle}/rootfs", mode=0o710, exist_ok=True)
-    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
-        # dumps encodes in C, dump in Python.
-        file.write(json.dumps(made, separators=(",", ":")))
+    # dumps encodes in C, dump in Python.
+    write_in_place(f"{bundle}/config.json", json.dumps(made, separators=(",", ":")).encode())
     size = host.get("ConsoleSize") or [0, 0]
     container.exited.clear()
     engine.early_exits.pop(container.id, None)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from barque.runtime.cgroups import Cgroup
 
 _RESTART_TRIES = 20
+_PIECE = 1 << 16
 # A pipe takes this much at once whether anybody reads or not.
 _MESSAGE_LIMIT = 4096
 _RESTART_PAUSE_S = 0.001
@@ -63,8 +64,7 @@ class RuntimeStarter:
         from barque.runtime.launch import LaunchRequest, launch
 
         bundle = _text(request, "bundle")
-        with open(f"{bundle}/config.json", "rb") as file:
-            spec = json.loads(file.read())
+        spec = json.loads(read_file(f"{bundle}/config.json"))
         namespaces = dict(zip(request["namespaces"], fds, strict=True))
         settings = prepare(task, request)
         warnings: list[str] = []
@@ -107,8 +107,7 @@ class RuntimeStarter:
         task.stdin_once = True
         set_console_size(request["process"], request)
         keep_file_limit(request["process"], server.nofile)
-        with open(f"{task.folder}/config.json", "rb") as file:
-            spec = json.loads(file.read())
+        spec = json.loads(read_file(f"{task.folder}/config.json"))
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
             stdio.give_to(host_uid(spec, request["process"]))
@@ -371,7 +370,22 @@ def _text(request: dict[str, Any], name: str) -> str:
 def _start_time(pid: int) -> int:
     """Return the start time in clock ticks, 0 where the process has been reaped already."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
     except (OSError, IndexError):
         return 0
+
+
+def read_file(path: str) -> bytes:
+    """Return a small file's bytes with no more system calls than that takes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _PIECE):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)

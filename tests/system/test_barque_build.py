@@ -162,6 +162,10 @@ def test_dockerfiles_come_on_standard_input_and_from_elsewhere(barque: Run, fold
     assert "piped" in said
     said = barque("build", "-t", "alone", "-", input="FROM busybox\nRUN echo alone\n").stderr
     assert "alone" in said
+    write(folder, {"Here": "FROM busybox\nCOPY a.txt /\nRUN echo packed && cat /a.txt\n"})
+    archive = subprocess.run(["tar", "cz", "-C", str(folder), "."], capture_output=True, check=True).stdout
+    said = barque("build", "-f", "Here", "-", input=archive, text=False).stderr.decode()
+    assert "packed" in said and "of the folder" in said
     for words, message in (
         (("build", "absent"), 'path "absent" not found'),
         (("build", "."), "open Dockerfile: no such file or directory"),
@@ -178,6 +182,7 @@ def test_what_fails_is_shown_with_its_last_output(barque: Run, folder: Path) -> 
     write(folder, {"Dockerfile": "FROM busybox\nRUN echo before && exit 3\n"})
     said = barque("build", "--no-cache", ".", code=1).stderr
     assert re.search(r"------\n > \[2/2\] RUN echo before && exit 3:\n\d\.\d+ before\n------\n", said), said
+    assert re.search(r"^Dockerfile:2\n-{20}\n +1 \|     FROM busybox\n +2 \| >>> RUN echo before && exit 3\n", said, re.MULTILINE), said
     assert said.endswith(
         'ERROR: failed to solve: process "/bin/sh -c echo before && exit 3" did not complete successfully: exit code: 3\n'
     )

@@ -19,9 +19,13 @@ import os
 
 
 class BarqueError(Exception):
-    """Something went wrong that the user is told about; str() is the message."""
+    """Something went wrong that the user is told about; str() is the message.
+
+    `details` are for clients of gRPC: names of types, and bytes.
+    """
 
     http_status = 500
+    details: "list[tuple[str, bytes]] | tuple[()]" = ()
 
 
 class InvalidInputError(BarqueError):

@@ -39,6 +39,8 @@ class Options:
     network: str = graph.DEFAULT_NETWORK
     cache_namespace: str = ""
     time_ns: int | None = None
+    places: dict[graph.Vertex, tuple[int, int]] = field(default_factory=dict)
+    """Filled: the lines that vertices come from, first and last."""
 
 
 class Base(NamedTuple):
@@ -237,6 +239,7 @@ class _Conversion:
             except InvalidInputError as error:
                 raise DockerfileError(str(error), instruction.line, instruction.end) from None
             if step.vertex is not None:
+                self._options.places[step.vertex] = (instruction.line, instruction.end)
                 position += 1
                 label = f"{name} {position}/{count}" if name else f"{position}/{count}"
                 object.__setattr__(step.vertex, "name", f"[{label}] {shown(instruction)}")

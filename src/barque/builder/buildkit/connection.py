@@ -17,6 +17,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
+from barque.builder.buildkit.details import DetailsCodec
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _guarded(serve: Serve) -> Serve:
         try:
             await serve(stream)
         except BarqueError as error:
-            raise GRPCError(_status_of(error), str(error)) from None
+            raise GRPCError(_status_of(error), str(error), error.details or None) from None
         except OSError as error:
             log.warning("%s: %s", getattr(serve, "__name__", "call"), error)
             raise GRPCError(Status.INTERNAL, str(error)) from None
@@ -87,7 +88,7 @@ class GrpcServer:
         table: dict[str, Handler] = {}
         for service in services:
             table |= routes(service)
-        self._server = Server([_Table(table)], config=_CONFIG)
+        self._server = Server([_Table(table)], status_details_codec=DetailsCodec(), config=_CONFIG)
 
     def protocol(self) -> asyncio.Protocol:
         """Return the protocol for one new connection."""
@@ -177,7 +178,7 @@ class _GivenChannel(Channel):
     """A channel whose connection is not made but given."""
 
     def __init__(self) -> None:
-        super().__init__("localhost", config=_CONFIG)
+        super().__init__("localhost", status_details_codec=DetailsCodec(), config=_CONFIG)
         self.given = H2Protocol(ClientHandler(), self._config, self._h2_config)
         self._protocol = self.given
 

@@ -5,7 +5,7 @@ import time
 from typing import Any, Protocol
 
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
-from barque.builder.buildkit import worker
+from barque.builder.buildkit import places, worker
 from barque.builder.buildkit.builds import Build, Builds, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.history import History
@@ -98,7 +98,9 @@ class Control:
             await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
         except BarqueError as error:
             build.error = told(error)
-            raise BarqueError(build.error) from None
+            failed = BarqueError(build.error)
+            failed.details = error.details or places.of_failure(build.session)
+            raise failed from None
         except asyncio.CancelledError:
             build.error = "context canceled"
             raise

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
+from barque.builder.buildkit import places, remote
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
+from barque.builder.buildkit.option_values import network_mode, number, ulimit
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
 from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config
 from barque.builder.graph import Source, Vertex
@@ -121,7 +123,7 @@ class _Run:
         try:
             parsed = dockerfiles.parse(text)
         except DockerfileError as error:
-            raise InvalidInputError(str(error)) from None
+            raise self._placed(error, text) from None
         self._host_options()
         request = self._options.get("requestid", "")
         wanted = [one for one in self._options.get("platform", "").split(",") if one]
@@ -131,7 +133,7 @@ class _Run:
         outcome = Outcome()
         listed = []
         for text_of in wanted or [""]:
-            target, time_ns = await self._convert(parsed, context, text_of)
+            target, time_ns = await self._convert(parsed, context, text_of, text)
             vertex = target.vertex
             # What the image config is made of once all is solved.
             self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
@@ -153,9 +155,9 @@ class _Run:
         if self._options.get("add-hosts"):
             host["ExtraHosts"] = [pair.replace("=", ":", 1) for pair in self._options["add-hosts"].split(",") if pair]
         if self._options.get("shm-size"):
-            host["ShmSize"] = _number("shm-size", self._options["shm-size"])
+            host["ShmSize"] = number("shm-size", self._options["shm-size"])
         if self._options.get("ulimit"):
-            host["Ulimits"] = [_ulimit(text) for text in self._options["ulimit"].split(",") if text]
+            host["Ulimits"] = [ulimit(text) for text in self._options["ulimit"].split(",") if text]
         if self._options.get("cgroup-parent"):
             host["CgroupParent"] = self._options["cgroup-parent"]
         self._session.options["host"] = host
@@ -182,7 +184,9 @@ class _Run:
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             self._owner.take_cache(self._build, str(kind), texts)
 
-    async def _convert(self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str) -> tuple[Target, int | None]:
+    async def _convert(
+        self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str, text: str
+    ) -> tuple[Target, int | None]:
         given = self._options
         arguments = {key.removeprefix("build-arg:"): value for key, value in given.items() if key.startswith("build-arg:")}
         none: frozenset[str] | None = None
@@ -195,15 +199,27 @@ class _Run:
             labels={key.removeprefix("label:"): value for key, value in given.items() if key.startswith("label:")},
             platform=platform,
             no_cache_stages=none,
-            network=_network(given.get("force-network-mode", ""), self._build.entitlements),
+            network=network_mode(given.get("force-network-mode", ""), self._build.entitlements),
             cache_namespace=self._argument("BUILDKIT_CACHE_MOUNT_NS"),
-            time_ns=_number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
+            time_ns=number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
         )
         try:
             target = await convert(parsed, options, Surroundings(context, self._image, self._named))
-            return target, options.time_ns
         except DockerfileError as error:
-            raise InvalidInputError(str(error)) from None
+            raise self._placed(error, text) from None
+        places.remember(self._session, options.places, self._file_name, text)
+        return target, options.time_ns
+
+    @property
+    def _file_name(self) -> str:
+        return self._options.get("filename") or "Dockerfile"
+
+    def _placed(self, error: DockerfileError, text: str) -> InvalidInputError:
+        """Return an error of the client's, with its place in the Dockerfile."""
+        made = InvalidInputError(str(error))
+        if error.line:
+            made.details = places.details_of((self._file_name, text, error.line, error.end))
+        return made
 
     async def source(self, name: str, platform: str) -> Result:
         """Return what a --from names that is no stage: a named context, or an image."""
@@ -277,19 +293,15 @@ class _Run:
 
     async def _read(self) -> tuple[Vertex, str]:
         """Return the context and the Dockerfile's text."""
-        file_name = self._options.get("filename") or "Dockerfile"
-        remote = self._options.get("context", "")
-        if remote and (is_git(remote) or is_url(remote)):
-            return await self._read_remote(remote, file_name)
+        file_name = self._file_name
+        elsewhere = self._options.get("context", "")
+        if elsewhere and (is_git(elsewhere) or is_url(elsewhere)):
+            return await self._read_remote(elsewhere, file_name)
         if "context" in self._inputs or "dockerfile" in self._inputs:
             context = self._inputs.get("context") or graph.Scratch()
             dockerfile = self._inputs.get("dockerfile") or context
             return context, await self._text_of(dockerfile, file_name)
-        place = self._options.get("dockerfilekey", "dockerfile")
-        with self._build.report.work(f"[internal] load build definition from {file_name}") as step:
-            found = await self._local(place, include=[file_name, f"{file_name}.dockerignore", file_name.lower()])
-            step.transferred("transferring dockerfile:", self._session.options.get("transferred", {}).get(place, 0))
-            text = await self._text_in(found, file_name)
+        found, text = await self._read_local(file_name)
         excludes = await self._ignored(found, file_name)
         key = self._options.get("contextkey", "context")
         attributes = [("local.sharedkeyhint", key)]
@@ -336,13 +348,26 @@ class _Run:
                 raise InvalidInputError(f"{path} is larger than {_LARGEST_DOCKERFILE >> 20} MiB")
             return b"".join(bytes(chunk) for chunk in tree.read(real)).decode("utf-8", "replace")
 
-    async def _read_remote(self, remote: str, file_name: str) -> tuple[Vertex, str]:
-        if is_git(remote):
+    async def _read_local(self, file_name: str) -> tuple[Result, str]:
+        """Return the folder that the client has the Dockerfile in, and the Dockerfile's text."""
+        place = self._options.get("dockerfilekey", "dockerfile")
+        with self._build.report.work(f"[internal] load build definition from {file_name}") as step:
+            found = await self._local(place, include=[file_name, f"{file_name}.dockerignore", file_name.lower()])
+            step.transferred("transferring dockerfile:", self._session.options.get("transferred", {}).get(place, 0))
+            text = await self._text_in(found, file_name)
+        return found, text
+
+    async def _read_remote(self, url: str, file_name: str) -> tuple[Vertex, str]:
+        alone: str | None = None
+        if is_git(url):
             keep = (("keep_git", "true"),) if _true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
-            context: Vertex = Source(f"git://{remote}", keep, name=f"[internal] load git source {remote}")
+            context: Vertex = Source(f"git://{url}", keep, name=f"[internal] load git source {url}")
         else:
-            raise UnsupportedError(f"the context {remote}: contexts that are archives on the web need the classic builder")
-        return context, await self._text_of(context, file_name)
+            content = self._owner._engine.image_store.content
+            context, alone = await remote.context_of(url, self._build, self._owner._sources, content)
+        if "dockerfilekey" in self._options:
+            return context, (await self._read_local(file_name))[1]
+        return context, alone if alone is not None else await self._text_of(context, file_name)
 
 
 def _check(options: dict[str, str]) -> None:
@@ -370,28 +395,3 @@ def _need_built_in(image: str) -> None:
 
 def _true(text: str) -> bool:
     return text.lower() in ("1", "t", "true")
-
-
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidInputError(f"invalid {name}: {text}")
-    return int(text)
-
-
-def _ulimit(text: str) -> Json:
-    name, equals, value = text.partition("=")
-    soft, _, hard = value.partition(":")
-    if not equals or not soft.lstrip("-").isdigit() or (hard and not hard.lstrip("-").isdigit()):
-        raise InvalidInputError(f"invalid ulimit: {text}")
-    return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
-
-
-def _network(text: str, entitlements: frozenset[str]) -> str:
-    if text in ("", "sandbox", "default"):
-        return graph.DEFAULT_NETWORK
-    if text == "host" and "network.host" not in entitlements:
-        raise InvalidInputError("network.host is not allowed")
-    if text not in ("host", "none"):
-        raise InvalidInputError(f"unsupported network mode {text!r}")
-    return text
-

@@ -81,6 +81,7 @@ def inputs_of(context: str, file: str, stdin: Stdin, temporary: str, *, prefix: 
     elif is_remote(context):
         made.options["context"] = context
         if file == "-":
+            made.options["dockerfilekey"] = keys["dockerfile"]
             _write_dockerfile(made, stdin.take("dockerfile").read(_LARGEST_DOCKERFILE + 1), temporary, keys)
         elif file:
             made.options["filename"] = file

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 _SOURCE = "errdefs.Source"
-_AROUND = 3
 _RULE = "--------------------"
 
 
-def excerpt(details: list[tuple[str, bytes]], dockerfile: str) -> list[str]:
+def excerpt(details: Sequence[tuple[str, bytes]], dockerfile: str) -> list[str]:
     """Return the lines around the place that an error's details name; nothing where they name none.
 
     Args:
@@ -22,12 +23,9 @@ def excerpt(details: list[tuple[str, bytes]], dockerfile: str) -> list[str]:
             continue
         try:
             found = json.loads(raw)
-            info, ranges = found["info"], found["ranges"]
-            import base64
-
-            text = base64.b64decode(info.get("data") or "").decode("utf-8", "replace")
-            places = [(int(r["start"]["line"]), int(r.get("end", r["start"])["line"])) for r in ranges]
-            return source_lines(info.get("filename") or dockerfile or "Dockerfile", text, places)
+            text = base64.b64decode(found["info"].get("data") or "").decode("utf-8", "replace")
+            places = [(int(r["start"]["line"]), int(r.get("end", r["start"])["line"])) for r in found["ranges"]]
+            return source_lines(found["info"].get("filename") or dockerfile or "Dockerfile", text, places)
         except (ValueError, KeyError, TypeError, AttributeError):
             return []
     return []
@@ -37,13 +35,12 @@ def source_lines(name: str, text: str, places: list[tuple[int, int]]) -> list[st
     """Return a file's lines around places (first and last line, counted from 1), those marked."""
     if not places or not text:
         return []
-    lines = text.rstrip("\n").split("\n")
+    lines = text.split("\n")
     first, last = places[0]
-    last = max(first, last)
     if not 1 <= first <= len(lines):
         return []
-    last = min(last, len(lines))
-    start, end = max(1, first - _around(first, last)), min(len(lines), last + _around(first, last))
+    last = min(max(first, last), len(lines))
+    start, end = _widened(first, last, len(lines))
     made = [f"{name}:{first}", _RULE]
     for number in range(start, end + 1):
         marked = any(low <= number <= max(low, high) for low, high in places)
@@ -51,11 +48,17 @@ def source_lines(name: str, text: str, places: list[tuple[int, int]]) -> list[st
     return [*made, _RULE]
 
 
-def _around(first: int, last: int) -> int:
-    pad = 0
-    while pad < _AROUND and (last - first + 1) + 2 * pad < 5 + _AROUND - 1:
-        pad += 1
-    return pad
+def _widened(start: int, end: int, count: int) -> tuple[int, int]:
+    """Return the lines that are shown around a place: more around a single one."""
+    wanted = 4 if start == end else 2
+    added = 0
+    while added < wanted:
+        if start > 1:
+            start, added = start - 1, added + 1
+        if end < count:
+            end, added = end + 1, added + 1
+        added += 1
+    return start, end
 
 
 def place_of(one: Any) -> tuple[int, int]:

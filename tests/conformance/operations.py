@@ -167,7 +167,7 @@ HEALTH = {
         "inspect -f '{{json .Config.Healthcheck}}' h", "stop -t 0 h", f"inspect -f {_HEALTH} h", "rm h",
     ],
     "exit codes and output": [
-        "run -d --name h --health-cmd 'echo out; echo err >&2; exit 3' --health-interval 100ms --health-retries 100 busybox sleep 100",
+        "run -d --name h --health-cmd 'echo out; sleep 0.3; echo err >&2; exit 3' --health-interval 100ms --health-retries 100 busybox sleep 100",
         "until 3 = inspect -f '{{with .State.Health.Log}}{{(index . 0).ExitCode}}{{end}}' h",
         "inspect -f '{{(index .State.Health.Log 0).Output}}' h", f"inspect -f {_HEALTH} h", "rm -f h",
     ],

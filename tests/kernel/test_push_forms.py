@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+import zstandard
 
 from barque.distribution.credentials import Credentials
 from barque.distribution.errors import RegistryError, TransportError
@@ -126,6 +127,61 @@ def test_a_layer_that_the_registry_has_lost_is_sent_again(store, registry):
     registry.blobs.clear()
     pushed(store, registry)
     assert gone not in store.packed(digest_of(PLAIN))
+
+
+@pytest.fixture
+def elsewhere():
+    with serving(FakeRegistry()) as made:
+        yield made
+
+
+def pulled_and_named_for(store, registry, elsewhere, *layers, **more):
+    """Pull an image that is compressed as nobody here compresses, name it for another registry; return its digest."""
+    digest = registry.add_image("1", *layers, **more)
+    reference = parse(f"{registry.host}/x:1")
+    puller = Puller(store, Settings(retry_delay_s=0.01), Turns(), lambda message: None, Calls())
+    puller.pull(reference, Credentials(), wanted=None, all_tags=False)
+    store.tag(store.resolve(str(reference)).id, f"{elsewhere.host}/x", "1")
+    return digest
+
+
+@pytest.mark.parametrize("pack", [lambda data: gzip.compress(data, 9, mtime=7), zstandard.compress], ids=["gzip", "zstd"])
+def test_a_pulled_image_keeps_its_digest_at_any_registry(store, registry, elsewhere, tmp_path, pack):
+    layers = pack(PLAIN), pack(tar_of({"other": b"x" * 5000}))
+    digest = pulled_and_named_for(store, registry, elsewhere, *layers, plain=[PLAIN, tar_of({"other": b"x" * 5000})])
+    # Nothing asks the first registry, which may be away by then; and the next daemon knows it too.
+    registry.behaviours["/"] = lambda handler, data: send(handler, 503, b"")
+    store.close()
+    store = ImageStore(str(tmp_path), store.content, store.snapshots)
+    messages = pushed(store, elsewhere)
+    assert messages[-1]["aux"]["Digest"] == digest
+    assert elsewhere.manifests["1"] == registry.manifests["1"]
+    assert set(layers) <= set(elsewhere.blobs.values())
+    for name in list(store.names()):
+        image = store.resolve(name)
+        store.untag(name)
+    store.delete(image.id)
+    assert list(store.content.walk()) == []
+    store.close()
+
+
+def test_what_was_damaged_of_a_kept_layer_is_compressed_anew(store, registry, elsewhere):
+    packed = gzip.compress(PLAIN, 9, mtime=7)
+    for number, damage in enumerate((packed[:-1], packed[:-1] + b"x", None)):
+        store.content.ingest([packed])
+        pulled_and_named_for(store, registry, elsewhere, packed)
+        path = store.content.path(digest_of(packed))
+        os.unlink(path)
+        if damage is not None:
+            with open(path, "wb") as file:
+                file.write(damage)
+        elsewhere.blobs.clear()
+        pushed(store, elsewhere)
+        data, _ = layer_of(elsewhere)
+        assert gzip.decompress(data) == PLAIN, number
+        assert store.kept_forms([digest_of(PLAIN)]) == set()
+        store.sweep()
+        assert not store.content.has(digest_of(packed))
 
 
 def test_the_manifest_comes_last(store, registry):

@@ -22,6 +22,7 @@ from barque.oci import digest as digests, manifest as manifests, media, platform
 from barque.oci.manifest import Descriptor
 from barque.oci.reference import Reference
 from barque.storage.compression import plain
+from barque.storage.content import CHUNK
 
 _NESTING_MAX = 3
 T = TypeVar("T")
@@ -201,6 +202,8 @@ class Puller:
             lease.hold_blob(digests.of(raw))
             for held in diff_ids:
                 lease.hold_blob(held)
+            for layer in manifest.layers:
+                lease.hold_blob(layer.digest)
             for chain in digests.chain_ids(diff_ids):
                 lease.hold_chain(chain)
             came = _Layers(self, lease, repository, list(zip(manifest.layers, diff_ids, strict=True))).fetch()
@@ -220,6 +223,8 @@ class Puller:
             if content.has(diff_id):
                 self._progress.step(shown, "Download complete")
                 return
+            if content.has(layer.digest) and self._from_kept(layer, diff_id):
+                return
             for again in (False, True):
                 download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
                 tar = bounded(plain(download.chunks()), layer.size, self._settings, content.folder)
@@ -231,7 +236,24 @@ class Puller:
                     # What was kept of an earlier pull may have been broken; what comes now is the registry's own.
                     if again or not download.was_continued:
                         raise
-            content.drop_partial(layer.digest)
+            if layer.digest == diff_id:
+                content.drop_partial(layer.digest)
+            else:
+                # A push to any registry gives these very bytes.
+                content.keep_partial(layer.digest)
+
+    def _from_kept(self, layer: Descriptor, diff_id: str) -> bool:
+        """Make a layer's tar of the compressed layer that is here; False if that is damaged."""
+        with self._store.content.open(layer.digest) as file:
+            tar = bounded(
+                plain(iter(lambda: file.read(CHUNK), b"")), layer.size, self._settings, self._store.content.folder
+            )
+            try:
+                self._store.content.ingest(tar, diff_id, durable=False)
+            except InvalidInputError:
+                return False
+        self._progress.step(short(layer.digest), "Download complete")
+        return True
 
     def unpack(self, lease: Lease, parent: str, layer: Descriptor, diff_id: str) -> None:
         """Unpack one layer on its parent."""
@@ -280,7 +302,9 @@ class _Layers:
             with ThreadPoolExecutor(self._puller.side_by_side, "layer") as pool:
                 self._run(pool, chain, missing)
         for layer, diff_id in self._layers:
-            store.add_packed(diff_id, [PackedLayer(layer.digest, layer.size, layer.media_type, self._repository.name)])
+            there = PackedLayer(layer.digest, layer.size, layer.media_type, self._repository.name)
+            is_kept = layer.digest != diff_id and store.content.has(layer.digest)
+            store.add_packed(diff_id, [there._replace(repository=""), there] if is_kept else [there])
         return any(missing)
 
     def _run(self, pool: ThreadPoolExecutor, chain: list[str], missing: list[bool]) -> None:

@@ -1,8 +1,8 @@
-"""One layer to a registry: found there, mounted from a neighbour, or compressed and sent in one pass."""
+"""One layer to a registry: found there, mounted from a neighbour, or sent: as it was pulled, else compressed on the way."""
 
 from collections.abc import Callable, Iterator
 
-from barque.base.errors import BarqueError
+from barque.base.errors import BarqueError, NotFoundError
 from barque.base.ids import short
 from barque.distribution.errors import RegistryError, TransportError
 from barque.distribution.progress import Progress
@@ -18,6 +18,10 @@ from barque.storage.content import CHUNK, Hasher
 _LOOKED_FOR_MAX = 5
 _CHUNK_BYTES = 16 << 20
 _STREAMS_REFUSED = (400, 405, 411, 413, 416, 501)
+
+
+class _DamagedError(Exception):
+    """What was kept of a layer is not what its digest says."""
 
 
 class LayerUpload:
@@ -53,15 +57,12 @@ class LayerUpload:
         Raises:
             BarqueError: the registry refuses, or breaks off too often.
         """
-        return self._found() or self._mounted() or self._sent()
+        return self._found() or self._mounted() or self._kept_sent() or self._sent(None)
 
     def _forms(self, *, here: bool) -> list[PackedLayer]:
         """Return known compressed forms, of the repository itself or of its neighbours, likeliest first."""
         name, domain = self._repository.name, self._repository.name.partition("/")[0]
-        known = self._store.packed(self._diff_id)
-        if self._form.force:
-            # Which level a known form was compressed with is not known.
-            known = [f for f in known if self._form.level is None and media.layer_kind(f.media_type) == self._form.kind]
+        known = self._known()
         if here:
             own = [f for f in known if f.repository == name]
             others = [f for f in known if f.repository != name]
@@ -70,6 +71,13 @@ class LayerUpload:
             near = [f for f in known if f.repository != name and f.repository.partition("/")[0] == domain]
             forms = sorted(near, key=self._rank)
         return forms
+
+    def _known(self) -> list[PackedLayer]:
+        known = self._store.packed(self._diff_id)
+        if self._form.force:
+            # Which level a known form was compressed with is not known.
+            known = [f for f in known if self._form.level is None and media.layer_kind(f.media_type) == self._form.kind]
+        return known
 
     def _rank(self, form: PackedLayer) -> bool:
         return form.digest not in self._preferred
@@ -105,12 +113,21 @@ class LayerUpload:
         self._store.add_packed(self._diff_id, [kept])
         return Descriptor(kept.media_type, kept.digest, kept.size)
 
-    def _sent(self) -> Descriptor:
+    def _kept_sent(self) -> Descriptor | None:
+        """Send the layer in the very form in which it was pulled, where that is kept and whole."""
+        for kept in sorted((form for form in self._known() if not form.repository), key=self._rank):
+            try:
+                return self._sent(kept)
+            except _DamagedError:
+                self._store.forget_packed(kept.digest, "")
+        return None
+
+    def _sent(self, kept: PackedLayer | None) -> Descriptor:
         attempt, streamed = 0, True
         while True:
             attempt += 1
             try:
-                digest, size = self._send(streamed=streamed)
+                digest, size = self._send(kept, streamed=streamed)
                 break
             except RegistryError as error:
                 if streamed and error.status in _STREAMS_REFUSED and error.code not in ("UNAUTHORIZED", "DENIED"):
@@ -124,20 +141,23 @@ class LayerUpload:
                     raise
             self._wait(self._settings.retry_delay_s * 2 ** (attempt - 1))
         self._progress.step(self._shown, "Pushed")
-        return self._remember(PackedLayer(digest, size, media.layer_type(self._form.kind, oci=False), self._repository.name))
+        made = PackedLayer(digest, size, media.layer_type(self._form.kind, oci=False), self._repository.name)
+        return self._remember(kept or made)
 
     def _wait(self, seconds: float) -> None:
         shown = max(1, round(seconds))
         self._progress.step(self._shown, f"Retrying in {shown} second{'s' if shown != 1 else ''}")
         self._calls.wait(seconds)
 
-    def _send(self, *, streamed: bool) -> tuple[str, int]:
+    def _send(self, kept: PackedLayer | None, *, streamed: bool) -> tuple[str, int]:
+        if kept and not self._is_kept(kept):
+            raise _DamagedError
         upload = self._repository.start_upload()
         hasher = Hasher()
         sizes: list[int] = []
 
         def hashed() -> Iterator[bytes]:
-            for data in self._form.packed(self._plain()):
+            for data in self._blob(kept.digest) if kept else self._form.packed(self._blob(self._diff_id)):
                 hasher.update(data)
                 sizes.append(len(data))
                 yield bytes(data)
@@ -148,6 +168,8 @@ class LayerUpload:
             else:
                 _send_chunks(upload, hashed())
             digest = "sha256:" + hasher.finish()
+            if kept and kept.digest != digest:
+                raise _DamagedError
             upload.finish(digest)
         except BaseException:
             _cancel(upload, self._calls.check)
@@ -156,9 +178,15 @@ class LayerUpload:
             hasher.stop()
         return digest, sum(sizes)
 
-    def _plain(self) -> Iterator[bytes]:
-        total, done = self._store.content.size(self._diff_id), 0
-        with self._store.content.open(self._diff_id) as file:
+    def _is_kept(self, form: PackedLayer) -> bool:
+        try:
+            return self._store.content.size(form.digest) == form.size
+        except NotFoundError:
+            return False
+
+    def _blob(self, digest: str) -> Iterator[bytes]:
+        total, done = self._store.content.size(digest), 0
+        with self._store.content.open(digest) as file:
             while data := file.read(CHUNK):
                 self._calls.check()
                 done += len(data)

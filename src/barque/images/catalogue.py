@@ -30,7 +30,7 @@ class Catalogue:
     """Images by id and name; blocking, safe to use from several threads.
 
     A name means one image, and perhaps the manifest or the index that it was pulled by: its target.
-    `packed` keeps in which compressed forms layers came from, or went to, which repositories.
+    `packed` keeps in which compressed forms layers came from, or went to, which repositories, and which are kept here.
     """
 
     def __init__(self, data_root: str) -> None:
@@ -41,6 +41,7 @@ class Catalogue:
         self._targets: dict[str, str] = {}
         self._manifests: dict[str, str] = {}
         self._held: dict[str, str] = {}
+        self._kept: dict[str, set[str]] = {}
         if os.statvfs(data_root).f_flag & os.ST_RDONLY:
             raise BarqueError(f"data root {data_root} is on a read-only file system")
         self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
@@ -181,11 +182,20 @@ class Catalogue:
         with self.lock, self._transaction() as database:
             for form in forms:
                 database.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?, ?, ?)", (diff_id, *form))
+                if not form.repository:
+                    self._kept.setdefault(diff_id, set()).add(form.digest)
+
+    def kept_forms(self, diff_ids: Iterable[str]) -> set[str]:
+        """Return the digests of the compressed forms of layers that are kept in this store."""
+        with self.lock:
+            return {digest for diff_id in diff_ids for digest in self._kept.get(diff_id, ())}
 
     def forget_packed(self, digest: str, repository: str) -> None:
-        """Forget that a repository has a compressed layer."""
+        """Forget that a repository has a compressed layer, or this store (""), whose blob goes with the next sweep."""
         with self.lock, self._transaction() as database:
             database.execute("DELETE FROM packed WHERE digest = ? AND repository = ?", (digest, repository))
+            for kept in self._kept.values() if not repository else ():
+                kept.discard(digest)
 
     def _remove_name(self, full_name: str) -> str:
         with self.lock:
@@ -232,19 +242,21 @@ class Catalogue:
             self._held |= dict(rows)
 
     def _forget(self, image: Image) -> list[str]:
-        """Remove an image's row; return the digests of manifests that went with it."""
+        """Remove an image's row; return the digests of the manifests and compressed layers that went with it."""
         with self.lock:
             gone = self.manifests_of(image.id)
+            packed: list[str] = []
             with self._transaction() as database:
                 database.execute("DELETE FROM manifest WHERE image = ?", (image.id,))
                 database.execute("DELETE FROM image WHERE id = ?", (image.id,))
                 kept = {d for i in self._images.values() if i.id != image.id for d in i.diff_ids}
                 for diff_id in set(image.diff_ids) - kept:
                     database.execute("DELETE FROM packed WHERE diff_id = ?", (diff_id,))
+                    packed += self._kept.pop(diff_id, ())
             del self._images[image.id]
             for digest in gone:
                 del self._manifests[digest]
-            return gone
+            return [*gone, *packed]
 
     def _forget_manifests(self, gone: Iterable[str]) -> None:
         with self.lock:
@@ -293,6 +305,8 @@ class Catalogue:
         for ref, image_id in self._database.execute("SELECT ref, image FROM name"):
             self._names[ref] = image_id
         self._held = dict(self._database.execute("SELECT chain, blob FROM held"))
+        for diff_id, digest in self._database.execute("SELECT diff_id, digest FROM packed WHERE repository = ''"):
+            self._kept.setdefault(diff_id, set()).add(digest)
         return self._database.execute("SELECT id, parent, size, tagged_ns FROM image").fetchall()
 
 

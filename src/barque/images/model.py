@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class PackedLayer(NamedTuple):
-    """A compressed form of a layer and a repository (`domain/path`) that has it."""
+    """A compressed form of a layer and a repository (`domain/path`) that has it: "" where it is kept in this store."""
 
     digest: str
     size: int

@@ -3,24 +3,21 @@
 import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.base.times import format_ns
 from barque.images.changes import apply_changes
-from barque.images.indexes import IndexedCatalogue
-from barque.images.layers import Layers
+from barque.images.held import LeasedCatalogue
 from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
 from barque.oci import digest as digests, platform
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import layer_tar
 from barque.storage.content import ContentStore
-from barque.storage.snapshots import Snapshotter, init_layer_name
+from barque.storage.snapshots import Snapshotter
 from barque.storage.trees import tree_usage
 
 log = logging.getLogger(__name__)
@@ -31,29 +28,15 @@ Publish = Callable[[str, str, str], None]
 """Told (action, image id, name) of every change."""
 
 
-class ImageStore(IndexedCatalogue):
+class ImageStore(LeasedCatalogue):
     """Images of one data root; blocking, safe to use from several threads."""
 
     def __init__(self, data_root: str, content: ContentStore, snapshots: Snapshotter) -> None:
-        super().__init__(data_root, content)
-        self.layers = Layers(content, snapshots)
-        self.snapshots = snapshots
+        super().__init__(data_root, content, snapshots)
         self.publish: Publish = lambda action, image, name: None
-        # `changing` orders those who add or remove images; it is taken before `lock`. What an action
-        # brings in before it has an image to belong to is kept by a lease.
-        self.changing = threading.RLock()
-        self._leases: list[Lease] = []
-        self._sizes: dict[str, int] = {}
         self.damaged: dict[str, str] = {}
         """Ids of images whose rows are here, but not their configs, and why."""
         self._read()
-
-    def layer_size(self, chain_id: str) -> int:
-        """Return the bytes of a layer's own files."""
-        size = self._sizes.get(chain_id)
-        if size is None:
-            size = self._sizes[chain_id] = self.snapshots.usage(chain_id).size
-        return size
 
     def tag(self, image_id: str, repo: str, tag: str, target: str = "") -> str:
         """Name the image; a name that another image had moves. Returns the familiar name.
@@ -289,88 +272,11 @@ class ImageStore(IndexedCatalogue):
             self.tag(image.id, reference.name, reference.tag)
         return self.resolve(image.id)
 
-    @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """Hold what arrives; what did not become an image's is removed at the end."""
-        with self.content.lease() as inner:
-            lease = Lease(self.lock, inner)
-            with self.lock:
-                self._leases.append(lease)
-            try:
-                yield lease
-            finally:
-                with self.changing, self.lock:
-                    self._leases.remove(lease)
-                    self._drop_unused(lease)
-
-    def _drop_unused(self, lease: Lease) -> None:
-        used = self.used_chains()
-        for chain in self._deepest_first(lease.chains - used):
-            try:
-                self.snapshots.remove(chain)
-                self._sizes.pop(chain, None)
-            except (ConflictError, NotFoundError):
-                continue
-        for digest in lease.blobs - self.used_blobs():
-            self.content.remove(digest)
-
-    def _deepest_first(self, chains: set[str]) -> list[str]:
-        depths: dict[str, int] = {}
-        for chain in chains:
-            depth, at = 0, chain
-            while at:
-                try:
-                    at = self.snapshots.stat(at).parent
-                except NotFoundError:
-                    break
-                depth += 1
-            depths[chain] = depth
-        return sorted(chains, key=lambda c: -depths[c])
-
-    def used_chains(self) -> set[str]:
-        """Return the chain ids of all layers that images and actions under way need."""
-        used = {c for i in self._images.values() for c in i.chain}.union(self._held)
-        return used.union(*(lease.chains for lease in self._leases))
-
-    def used_blobs(self) -> set[str]:
-        """Return the digests of all blobs that images and actions under way need."""
-        used = {d for i in self._images.values() for d in (i.id, *i.diff_ids)}.union(self._held.values())
-        return used.union(self._manifests, *(lease.blobs for lease in self._leases))
-
-    def sweep(self) -> None:
-        """Remove layers and blobs that belong to no image and no lease."""
-        with self.changing, self.lock:
-            self.layers.keep_only(self.used_chains(), self.used_blobs())
-
     def layers_size(self) -> int:
         """Return the bytes that all images' layers take together, shared ones once."""
         with self.lock:
             chains = {c for i in self._images.values() for c in i.chain}
         return sum(self.layer_size(c) for c in chains)
-
-    def _delete_layers(self, image: Image) -> list[str]:
-        kept = self.used_chains()
-        gone = []
-        for chain in reversed(image.chain):
-            if chain in kept:
-                break
-            try:
-                self._remove_init_layer(chain)
-                self.snapshots.remove(chain)
-            except ConflictError:
-                # A container still stands on it: it goes when the store opens next.
-                break
-            except NotFoundError:
-                continue
-            self._sizes.pop(chain, None)
-            gone.append(chain)
-        return gone
-
-    def _remove_init_layer(self, chain: str) -> None:
-        try:
-            self.snapshots.remove(init_layer_name(chain))
-        except NotFoundError:
-            return
 
     def discard(self, image_id: str) -> None:
         """Remove an image of which something is lost, its names and the images made from it, but no layers."""

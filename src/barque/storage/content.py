@@ -224,6 +224,16 @@ class ContentStore:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         return os.fdopen(fd, "r+b", buffering=0)
 
+    def keep_partial(self, digest: str) -> None:
+        """Make the beginning that was kept a blob: its caller has seen all of it, and the digest was right.
+
+        It is on disk when the file system is written out.
+        """
+        digest = digests.check(digest)
+        name = f"{self._ingest}/{KEPT}{_PULLED}{digest[7:]}"
+        os.chmod(name, 0o444)
+        self._appear(name, digest, durable=False)
+
     def drop_partial(self, digest: str) -> None:
         """Forget the kept beginning of a blob."""
         self.forget_unfinished(f"{_PULLED}{digests.check(digest)[7:]}")

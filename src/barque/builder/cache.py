@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS record (
     key TEXT PRIMARY KEY, chain TEXT NOT NULL, diff TEXT NOT NULL, parent TEXT NOT NULL, kind TEXT NOT NULL,
     description TEXT NOT NULL, created_ns INTEGER NOT NULL, used_ns INTEGER NOT NULL, uses INTEGER NOT NULL,
     size INTEGER NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS folder (
+    name TEXT PRIMARY KEY, description TEXT NOT NULL, uses INTEGER NOT NULL, created_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS digest (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _DIGESTS_KEPT = 50_000
@@ -56,6 +58,8 @@ class BuildCache:
         self._fresh: dict[str, Record] = {}
         self._fresh_digests: dict[str, str] = {}
         self._touched: set[str] = set()
+        self._folders: dict[str, tuple[str, int, int]] = {}
+        self._fresh_folders: set[str] = set()
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -87,9 +91,29 @@ class BuildCache:
     def add(self, record: Record) -> None:
         """Take a new record."""
         with self._lock:
-            record.used_ns = record.used_ns or record.created_ns
+            record.used_ns = record.used_ns or time.time_ns()
+            record.uses = record.uses or 1
             self._records[record.key] = record
             self._fresh[record.key] = record
+
+    def folder(self, name: str) -> tuple[str, int, int]:
+        """Return what a folder of the cache is for, how often it was used, and when it was made (nanoseconds)."""
+        with self._lock:
+            return self._folders.get(name, ("", 0, 0))
+
+    def note_folder(self, name: str, description: str) -> None:
+        """Note a use of a folder."""
+        with self._lock:
+            _, uses, created_ns = self._folders.get(name, ("", 0, 0))
+            self._folders[name] = description, uses + 1, created_ns or time.time_ns()
+            self._fresh_folders.add(name)
+
+    def forget_folder(self, name: str) -> None:
+        """Forget a folder that is gone."""
+        with self._flushing, self._lock:
+            self._folders.pop(name, None)
+            self._fresh_folders.discard(name)
+            self._execute("DELETE FROM folder WHERE name = ?", [(name,)])
 
     def records(self) -> list[Record]:
         """Return all records, the oldest first."""
@@ -128,10 +152,13 @@ class BuildCache:
                 digests, self._fresh_digests = self._fresh_digests, {}
                 touched, self._touched = self._touched, set()
                 rows = [self._row(self._records[key]) for key in {*fresh, *touched} if key in self._records]
+                folders = [(name, *self._folders[name]) for name in self._fresh_folders if name in self._folders]
+                self._fresh_folders = set()
             layers = [(r.chain, r.diff) for r in fresh.values() if r.diff]
             try:
                 made = self._store.register_all(list(images), layers)
                 self._write(rows, digests)
+                self._execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?, ?)", folders)
             except BaseException:
                 with self._lock:
                     self._fresh = {**fresh, **self._fresh}
@@ -173,6 +200,7 @@ class BuildCache:
             values = (*row[:10], json.loads(row[10]))
             record = Record(*values)
             self._records[record.key] = record
+        self._folders = {row[0]: (row[1], row[2], row[3]) for row in self._database.execute("SELECT * FROM folder")}
         count = self._database.execute("SELECT count(*) FROM digest").fetchone()[0]
         if count > _DIGESTS_KEPT:
             self._database.execute("DELETE FROM digest")

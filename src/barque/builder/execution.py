@@ -13,6 +13,7 @@ from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.base.ids import SHORT_LENGTH
 from barque.builder.copying import Copier, CopyOptions
 from barque.builder.folder_tree import FolderTree
+from barque.builder.folders import KeptFolders
 from barque.builder.graph import Exec, Mount
 from barque.builder.results import Result, opened
 from barque.builder.solver import Emit, Session
@@ -120,15 +121,15 @@ class CacheMounts:
     `private` lies where the engine keeps what does not outlive the machine: in memory, as a rule.
     """
 
-    def __init__(self, root: str, private: str) -> None:
-        self.root = root
+    def __init__(self, kept: KeptFolders, private: str) -> None:
+        self._kept = kept
+        self.root = root = kept.root
         self.private = private
         shutil.rmtree(private, ignore_errors=True)
         os.makedirs(private, mode=0o700)
         shutil.rmtree(f"{root}/tmp", ignore_errors=True)
         os.makedirs(f"{root}/tmp", mode=0o700, exist_ok=True)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._users: defaultdict[str, int] = defaultdict(int)
 
     @asynccontextmanager
     async def points(
@@ -149,7 +150,7 @@ class CacheMounts:
             for number, mount in enumerate(step.mounts):
                 place = f"{scratch}/{number}"
                 if mount.type == "cache":
-                    await self._cache(mount, points, inputs, snapshots, stack)
+                    await self._cache(mount, step, points, inputs, snapshots, stack)
                 elif mount.type == "tmpfs":
                     points.tmpfs(mount.target, f"exec,mode=1777{f',size={mount.size}' if mount.size else ''}")
                 elif mount.type == "bind":
@@ -163,35 +164,26 @@ class CacheMounts:
             yield points
 
     async def _cache(
-        self, mount: Mount, points: Points, inputs: list[Result], snapshots: Snapshotter, stack: AsyncExitStack
-    ) -> None:
+        self, mount: Mount, step: Exec, points: Points, inputs: list[Result], snapshots: Snapshotter,
+        stack: AsyncExitStack,
+    ) -> None:  # fmt: skip
         name = hashlib.sha256((mount.id or mount.target).encode("utf-8", "surrogateescape")).hexdigest()
         if mount.sharing == "locked":
             lock = self._locks[name]
             await stack.enter_async_context(lock)
         elif mount.sharing == "private":
             base, number = name, 0
-            while self._users[name]:
+            while self._kept.in_use(name):
                 number += 1
                 name = f"{base}-{number}"
-        self._users[name] += 1
-        stack.callback(self._release, name)
+        shown = f' with id "{mount.id}"' if mount.id and mount.id != mount.target else ""
+        self._kept.take(name, f"cached mount {mount.target} from exec {' '.join(step.args)}{shown}")
+        stack.callback(self._kept.release, name)
         folder = f"{self.root}/{name}"
         if not os.path.isdir(folder):
             await asyncio.to_thread(_fill_cache, mount, folder, inputs, snapshots)
         os.utime(folder)
         points.bind(folder, mount.target, readonly=mount.readonly)
-
-    def _release(self, name: str) -> None:
-        self._users[name] -= 1
-
-    def folders(self) -> dict[str, bool]:
-        """Return the caches' folders, and whether each is in use."""
-        return {name: bool(self._users[name]) for name in os.listdir(self.root) if name != "tmp"}
-
-    def remove(self, name: str) -> None:
-        """Remove a cache's files."""
-        shutil.rmtree(f"{self.root}/{name}", ignore_errors=True)
 
 
 def _fill_cache(mount: Mount, folder: str, inputs: list[Result], snapshots: Snapshotter) -> None:

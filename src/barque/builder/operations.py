@@ -12,6 +12,7 @@ from barque.builder import execution, keys
 from barque.builder.cache import BuildCache, Record
 from barque.builder.caches.imports import Imports
 from barque.builder.file_actions import carry_out
+from barque.builder.folders import KeptFolders
 from barque.builder.graph import Diff, Exec, Files, Layers, Merge, Scratch, Source, Vertex
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
@@ -32,14 +33,8 @@ class EngineOperations:
         self._cache = cache
         self._sources = sources
         self._digests = keys.Digests(cache)
-        self._mounts = execution.CacheMounts(
-            f"{engine.config.data_root}/builder/mounts", f"{engine.config.exec_root}/builder"
-        )
-
-    @property
-    def cache_mounts(self) -> "execution.CacheMounts":
-        """Return the folders behind cache mounts."""
-        return self._mounts
+        self.cache_mounts = KeptFolders(f"{engine.config.data_root}/builder/mounts", cache, "exec.cachemount")
+        self._mounts = execution.CacheMounts(self.cache_mounts, f"{engine.config.exec_root}/builder")
 
     async def key(self, vertex: Vertex, inputs: list[Result], session: Session) -> str:
         """Return a step's key (see Operations)."""

@@ -1,6 +1,7 @@
 """The builder as the API sees it: builds, the cache's size, pruning, cancelling."""
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -11,8 +12,10 @@ from barque.base.errors import BarqueError, ConflictError, InvalidInputError, No
 from barque.builder import context as contexts
 from barque.builder.cache import BuildCache
 from barque.builder.classic import ClassicBuild, tags_of
+from barque.builder.collecting import Collector, disk_of, policies_of
+from barque.builder.folders import KeptFolders
 from barque.builder.operations import EngineOperations, parallel_steps
-from barque.builder.pruning import PruneOptions, Pruner
+from barque.builder.pruning import Folders, PruneOptions, Pruner
 from barque.builder.request import BuildRequest
 from barque.builder.solver import Solver
 from barque.builder.sources import Sources
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 ReadChunk = Callable[[], Awaitable[bytes]]
 _WAITING = 256
+log = logging.getLogger(__name__)
 
 
 class Builder:
@@ -39,7 +43,10 @@ class Builder:
         self.sources = Sources(engine, f"{folder}/sources")
         self.operations = EngineOperations(engine, self.cache, self.sources)
         self.solver = Solver(self.operations, parallel=parallel_steps())
-        self._pruner = Pruner(self.cache, self.operations.cache_mounts, engine.image_store)
+        self.contexts = KeptFolders(f"{folder}/contexts", self.cache, "source.local")
+        kept: list[Folders] = [self.operations.cache_mounts, self.contexts]
+        self._pruner = Pruner(self.cache, engine.image_store, kept)
+        self._collector = Collector(self._policies, self._collect)
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._buildkit: BuildKit | None = None
@@ -63,6 +70,7 @@ class Builder:
     async def close(self) -> None:
         """End all builds and close the cache."""
         await self.cancel_all()
+        await self._collector.close()
         await asyncio.to_thread(self.cache.close)
 
     async def build(self, options: Json, read: ReadChunk) -> AsyncIterator[Json]:
@@ -83,6 +91,7 @@ class Builder:
         task.add_done_callback(lambda _: said.end())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self.built())
         if request.build_id:
             self._running[request.build_id] = task
         try:
@@ -139,14 +148,36 @@ class Builder:
         await asyncio.wait([task])
 
     async def prune(self, **options: Any) -> Json:
-        """Remove unused records of the cache; see PruneOptions."""
-        removed, size = await asyncio.to_thread(self._pruner.prune, PruneOptions(**options))
+        """Remove unused parts of the cache; see PruneOptions."""
+        rows, size = await self.pruned(**options)
+        return {"CachesDeleted": [row["ID"] for row in rows] or None, "SpaceReclaimed": size}
+
+    async def pruned(self, **options: Any) -> tuple[list[Json], int]:
+        """Remove unused parts of the cache; return their rows and the bytes won."""
+        rows, size = await asyncio.to_thread(self._pruner.prune, PruneOptions(**options), self.solver.in_use())
         self._engine.events.publish("builder", "prune", "", {"reclaimed": str(size)})
-        return {"CachesDeleted": removed or None, "SpaceReclaimed": size}
+        return rows, size
 
     async def disk_usage(self) -> list[Json]:
         """Return the cache's records as `system df` lists them."""
-        return await asyncio.to_thread(self._pruner.usage)
+        return await asyncio.to_thread(self._pruner.usage, self.solver.in_use())
+
+    def built(self) -> None:
+        """Say that a build has ended: the cache may be too large now."""
+        self._collector.wake()
+
+    def _policies(self) -> list[PruneOptions]:
+        config = self._engine.config
+        return policies_of(config.builder, disk_of(config.data_root))
+
+    async def _collect(self, policy: PruneOptions) -> None:
+        try:
+            rows, size = await asyncio.to_thread(self._pruner.prune, policy, self.solver.in_use())
+        except (BarqueError, OSError) as error:
+            log.warning("the build cache could not be made smaller: %s", error)
+            return
+        if rows:
+            log.info("build cache: %d parts of %d bytes were collected", len(rows), size)
 
 
 class _Messages:

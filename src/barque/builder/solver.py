@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -68,6 +69,7 @@ class Session:
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.progress = progress
+        self.closed = False
         self.tasks: dict[Vertex, asyncio.Task[Result]] = {}
         self.trees: dict[str, Result] = {}
         """Results of `local://` sources by name."""
@@ -83,6 +85,7 @@ class Session:
 
     async def close(self) -> None:
         """Cancel what runs and wait until it has ended."""
+        self.closed = True
         running = [task for task in self.tasks.values() if not task.done()]
         for task in running:
             task.cancel()
@@ -125,6 +128,16 @@ class Solver:
         self._operations = operations
         self._jobs: dict[str, _Job] = {}
         self._room = asyncio.Semaphore(parallel)
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    def in_use(self) -> set[str]:
+        """Return the chain ids of the layers that builds under way stand on."""
+        found: set[str] = set()
+        for session in [*self._sessions]:
+            for task in [*session.tasks.values()] if not session.closed else ():
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    found.update(chain for chain, _ in task.result().layers)
+        return found
 
     async def solve(self, vertex: Vertex, session: Session) -> Result:
         """Return a vertex's result; its inputs are solved first, side by side.
@@ -132,6 +145,7 @@ class Solver:
         Raises:
             BarqueError: a step failed.
         """
+        self._sessions.add(session)
         wanted = order(vertex)
         skipped = await self._foreseen(wanted, session)
         for item in wanted:

@@ -10,7 +10,7 @@ from barque.network.model import NetworkOptions
 
 RELOADED = ("labels", "live_restore", "shutdown_timeout_s", "registry_mirrors", "insecure_registries", "default_runtime",
             "runtimes", "debug", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts",
-            "cdi_spec_dirs")  # fmt: skip
+            "cdi_spec_dirs", "builder")  # fmt: skip
 
 
 def network_options(options: Options) -> NetworkOptions:
@@ -85,6 +85,7 @@ def engine_config(options: Options) -> EngineConfig:
         no_new_privileges=options["no-new-privileges"],
         host_gateway_ip=options["host-gateway-ip"],
         experimental=options["experimental"],
+        builder=options["builder"],
         debug=options["debug"] or options["log-level"] == "debug",
         daemon_argv=[sys.executable, "-m", "barque", "daemon", *options.argv],
         # A service manager that started us starts us again.

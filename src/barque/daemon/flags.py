@@ -121,7 +121,6 @@ UNSUPPORTED = frozenset(
         "api-cors-header",
         "authorization-plugin",
         "authorization-plugins",
-        "builder",
         "containerd",
         "containerd-namespace",
         "containerd-plugins-namespace",

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.builder.collecting import policies_of
 from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, checked_pool, parse_argv, size_bytes
 from barque.distribution.settings import mirrors_of
 
@@ -15,6 +16,8 @@ _FILE_TYPES: dict[str, tuple[type, str]] = {
     "map": (dict, "map[string]string"), "ulimits": (dict, "map"), "runtimes": (dict, "map"), "pools": (list, "[]"),
     "driver-opts": (dict, "map[string]map[string]string"),
 }  # fmt: skip
+_FILE_ONLY: dict[str, Any] = {"builder": {}}
+"""What daemon.json sets and the command line does not, and its defaults."""
 _STORAGE_DRIVERS = ("erofs", "overlay2", "overlayfs")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -30,7 +33,7 @@ class Options:
         """
         self.argv = argv
         self.flags = parse_argv(argv)
-        self.values: dict[str, Any] = {flag.name: flag.default for flag in FLAGS}
+        self.values: dict[str, Any] = {**_FILE_ONLY, **{flag.name: flag.default for flag in FLAGS}}
         self.values.update(self.flags)
         self.given = set(self.flags)
         self.load_file()
@@ -52,7 +55,7 @@ class Options:
         try:
             found = read_file(self.config_file)
             self._refuse_conflicts(found)
-            values = {**{flag.name: flag.default for flag in FLAGS}, **found, **self.flags}
+            values = {**_FILE_ONLY, **{flag.name: flag.default for flag in FLAGS}, **found, **self.flags}
             check(values)
         except DaemonError as error:
             raise DaemonError(
@@ -115,13 +118,24 @@ def read_file(path: str) -> dict[str, Any]:
 
 def _known(content: Json) -> dict[str, Any]:
     content = {**content, **_proxies(content.pop("proxies", {}))}
+    only_here = {key: _checked_builder(content.pop(key)) for key in _FILE_ONLY if key in content}
     unknown = [key for key in content if key not in BY_KEY and key not in UNSUPPORTED]
     if unknown:
         raise DaemonError("the following directives don't match any configuration option: " + ", ".join(unknown))
     refused = [key for key in content if key in UNSUPPORTED]
     if refused:
         raise DaemonError("the following directives are not supported by this engine: " + ", ".join(refused))
-    return {BY_KEY[key].name: _file_value(BY_KEY[key], key, value) for key, value in content.items()}
+    return only_here | {BY_KEY[key].name: _file_value(BY_KEY[key], key, value) for key, value in content.items()}
+
+
+def _checked_builder(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise DaemonError("builder: wants an object")
+    try:
+        policies_of(value, 1)
+    except InvalidInputError as error:
+        raise DaemonError(str(error)) from None
+    return value
 
 
 def _proxies(value: Any) -> Json:

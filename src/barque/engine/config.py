@@ -53,6 +53,8 @@ class EngineConfig:
     no_new_privileges: bool = False
     host_gateway_ip: str = ""
     experimental: bool = False
+    builder: Json = field(default_factory=dict)
+    """`builder` of daemon.json."""
     debug: bool = False
     daemon_argv: list[str] = field(default_factory=list)
     restart_daemon: bool = False

@@ -11,6 +11,7 @@ from barque.base.errors import InvalidInputError
 from barque.builder.buildkit.receiving import receive
 from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.folder_tree import FolderTree
+from barque.builder.folders import KeptFolders
 from barque.builder.results import Result
 from barque.builder.solver import Session
 
@@ -22,12 +23,10 @@ _LISTS = {
 
 
 class ContextFolders:
-    """Folders below `root`: one for each client, name and choice of files; the longest unused are removed."""
+    """Kept folders: one for each client, name and choice of files; the longest unused are removed."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        os.makedirs(root, mode=0o700, exist_ok=True)
-        self._used: set[str] = set()
+    def __init__(self, kept: KeptFolders) -> None:
+        self._kept = kept
 
     async def bring(self, client: ClientSession, name: str, options: dict[str, list[str]], session: Session) -> Result:
         """Return a folder of the client as it is now; it stays as it is until the session ends.
@@ -44,11 +43,11 @@ class ContextFolders:
         shared = json.dumps([client.shared_key, name, options], sort_keys=True)
         key = hashlib.sha256(shared.encode("utf-8", "surrogateescape")).hexdigest()
         # A folder that another build reads now must not change under it.
-        if not client.shared_key or key in self._used:
+        if not client.shared_key or self._kept.in_use(key):
             key = f"tmp-{os.urandom(8).hex()}"
-        self._used.add(key)
+        self._kept.take(key, f"local source for {name}")
         session.options.setdefault("ends", []).append(lambda: self._release(key))
-        path = f"{self._root}/{key}"
+        path = self._kept.path(key)
         os.makedirs(path, mode=0o700, exist_ok=True)
         transferred = await receive(client, path, {"dir-name": [name], **options})
         os.utime(path)
@@ -58,14 +57,12 @@ class ContextFolders:
         return Result(tree=FolderTree(fd, path), identity=f"local:{os.urandom(8).hex()}", created_ns=time.time_ns())
 
     def _release(self, key: str) -> None:
-        self._used.discard(key)
+        self._kept.release(key)
         if key.startswith("tmp-"):
-            shutil.rmtree(f"{self._root}/{key}", ignore_errors=True)
-        free = sorted(
-            (entry.stat().st_mtime, entry.path) for entry in os.scandir(self._root) if entry.name not in self._used
-        )
-        for _, path in free[: max(0, len(free) - _KEPT)]:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(self._kept.path(key), ignore_errors=True)
+        free = sorted((one for one in self._kept.listed() if not one.in_use), key=lambda one: one.used_ns)
+        for one in free[: max(0, len(free) - _KEPT)]:
+            self._kept.remove(one.name)
 
 
 def local_options(attributes: dict[str, str]) -> dict[str, list[str]]:

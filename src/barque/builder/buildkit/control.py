@@ -15,6 +15,7 @@ from barque.builder.buildkit.progress import timestamp, told
 from barque.builder.buildkit.sessions import Sessions, session_of
 from barque.builder.buildkit.tunnel import Tunnel
 from barque.builder.caches.exports import Wish, wish_of
+from barque.builder.filters import passes
 from barque.builder.graph import Vertex
 
 Json = dict[str, Any]
@@ -53,9 +54,12 @@ class CacheKeeper(Protocol):
         """Return a row for each record, in the API's form."""
         ...
 
-    async def prune(self, *, all: bool, filters: dict[str, list[str]], reserved_space: int, max_used_space: int,
-                    min_free_space: int) -> list[Json]:  # fmt: skip
-        """Remove records and return their rows."""
+    def built(self) -> None:
+        """Say that a build has ended."""
+        ...
+
+    async def prune(self, **options: Any) -> list[Json]:
+        """Remove parts of it (see pruning.PruneOptions) and return their rows."""
         ...
 
 class Control:
@@ -110,6 +114,7 @@ class Control:
             build.report.close()
             self._history.completed(build)
             self._builds.remove_later(build)
+            self._cache.built()
 
     async def _outcome(self, build: Build, request: Any) -> Outcome:
         translator = Translator(self._builds.references)
@@ -148,21 +153,17 @@ class Control:
     async def disk_usage(self, stream: Any) -> None:
         """Say what the cache holds."""
         request = await stream.recv_message()
-        rows = [row for row in await self._cache.usage() if _passes(row, list(request.filter))]
+        fits = passes(list(request.filter))
+        rows = [row for row in await self._cache.usage() if fits(row)]
         await stream.send_message(control_pb2.DiskUsageResponse(record=[_record(row) for row in rows]))
 
     async def prune(self, stream: Any) -> None:
         """Make the cache smaller, and say what went."""
         request = await stream.recv_message()
-        filters: dict[str, list[str]] = {}
-        for text in filter(None, request.filter):
-            key, _, value = text.partition("==" if "==" in text else "=")
-            filters.setdefault(key, []).append(value)
-        if request.keepDuration:
-            filters["until"] = [f"{request.keepDuration // 1_000_000_000}s"]
         removed = await self._cache.prune(
-            all=request.all, filters=filters, reserved_space=request.reservedSpace,
-            max_used_space=request.maxUsedSpace, min_free_space=request.minFreeSpace,
+            all=request.all, matching=list(request.filter), unused_ns=request.keepDuration,
+            reserved_space=request.reservedSpace, max_used_space=request.maxUsedSpace,
+            min_free_space=request.minFreeSpace,
         )  # fmt: skip
         for row in removed:
             await stream.send_message(_record(row))
@@ -218,25 +219,12 @@ def _refuse_unknown(request: Any) -> None:
         raise UnsupportedError("the proxy network is not supported")
 
 
-def _passes(row: Json, filters: list[str]) -> bool:
-    for text in filter(None, filters):
-        key, equals, value = text.partition("==" if "==" in text else "=")
-        field = {"id": "ID", "type": "Type", "description": "Description", "inuse": "InUse", "shared": "Shared"}.get(key)
-        if field is None:
-            raise InvalidInputError(f"unknown filter {key!r}")
-        if not equals:
-            if not row[field]:
-                return False
-        elif value not in str(row[field]):
-            return False
-    return True
-
 def _record(row: Json) -> Any:
     from barque.base.times import parse_ns
 
     used = row.get("LastUsedAt")
     return control_pb2.UsageRecord(
-        ID=row["ID"], Mutable=row["Type"] == "exec.cachemount", InUse=row["InUse"], Size=row["Size"],
+        ID=row["ID"], Mutable=row["Type"] in ("exec.cachemount", "source.local"), InUse=row["InUse"], Size=row["Size"],
         CreatedAt=timestamp(parse_ns(row["CreatedAt"])), LastUsedAt=timestamp(parse_ns(used)) if used else None,
         UsageCount=row["UsageCount"], Description=row["Description"], RecordType=row["Type"], Shared=row["Shared"],
         Parents=row["Parents"] or [],

@@ -31,7 +31,7 @@ class BuildKit:
         identity = worker.Identity(engine.engine_id, "", worker.platforms_here())
         self.sessions = Sessions()
         self.builds = Builds()
-        folders = ContextFolders(f"{engine.config.data_root}/builder/contexts")
+        folders = ContextFolders(builder.contexts)
         caches = Caches(engine, builder)
         frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders, caches)
         exporters = EngineExporters(engine, builder.solver, builder.cache, frontends.finished_config, caches)
@@ -63,7 +63,9 @@ class _Cache:
     async def usage(self) -> list[Json]:
         return await self._builder.disk_usage()
 
+    def built(self) -> None:
+        self._builder.built()
+
     async def prune(self, **options: Any) -> list[Json]:
-        before = {row["ID"]: row for row in await self._builder.disk_usage()}
-        pruned = await self._builder.prune(**options)
-        return [before[name] for name in pruned["CachesDeleted"] or [] if name in before]
+        rows, _ = await self._builder.pruned(**options)
+        return rows

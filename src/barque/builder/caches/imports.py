@@ -241,6 +241,8 @@ class Imports:
             key, chain, diff if grown else "", parent, type(step).__name__.lower(), step.name, result.created_ns,
             size=store.layer_size(chain) if grown else 0, facts=self._session.facts.get(step, {}),
         ))  # fmt: skip
+        # The layer has a better record now than the one that it came with.
+        self._cache.remove([keys.key_of({"kind": "import", "chain": chain})])
 
     def _base_of(self, step: Vertex, result: Result) -> int:
         """Return how many of a result's layers lie below the step's own."""

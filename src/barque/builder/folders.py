@@ -1,0 +1,59 @@
+"""Folders of the cache beside its layers: kept between builds, counted, removed when nobody uses them."""
+
+import os
+import shutil
+from collections import Counter
+
+from barque.builder.cache import BuildCache
+from barque.builder.pruning import Folder
+
+
+class KeptFolders:
+    """Folders below `root`, by name; a name that begins with `tmp` is not kept and not listed."""
+
+    def __init__(self, root: str, cache: BuildCache, kind: str) -> None:
+        self.root = root
+        self._cache = cache
+        self._kind = kind
+        self._users: Counter[str] = Counter()
+        os.makedirs(root, mode=0o700, exist_ok=True)
+
+    def path(self, name: str) -> str:
+        """Return a folder's path."""
+        return f"{self.root}/{name}"
+
+    def in_use(self, name: str) -> bool:
+        """Tell whether a build uses a folder."""
+        return self._users[name] > 0
+
+    def take(self, name: str, description: str) -> None:
+        """Let a build use a folder, which need not be there yet, until it is released."""
+        self._users[name] += 1
+        self._cache.note_folder(name, description)
+
+    def release(self, name: str) -> None:
+        """Let a build use a folder no longer."""
+        self._users[name] -= 1
+
+    def listed(self) -> list[Folder]:
+        """Return all folders that are kept."""
+        found = []
+        for name in sorted(os.listdir(self.root)):
+            if name.startswith("tmp"):
+                continue
+            try:
+                stat = os.stat(self.path(name))
+            except FileNotFoundError:
+                continue
+            description, uses, created_ns = self._cache.folder(name)
+            found.append(Folder(
+                name, self.path(name), self._kind, description or f"{self._kind} {name[:12]}", self.in_use(name), uses,
+                created_ns or stat.st_mtime_ns, stat.st_mtime_ns,
+            ))  # fmt: skip
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a folder unless a build uses it."""
+        if not self.in_use(name):
+            shutil.rmtree(self.path(name), ignore_errors=True)
+            self._cache.forget_folder(name)

@@ -243,6 +243,12 @@ def test_a_legacy_link_is_a_name_and_variables_and_follows_a_restart(made: Engin
     assert made.docker("inspect", "-f", "{{.HostConfig.Links}}", "app") == "[]"
 
 
+def _believed(engine: EngineUnderTest, name: str, ip: str) -> str:
+    """Return the MAC address that a container takes for that of an address."""
+    table = engine.docker("exec", name, "cat", "/proc/net/arp").splitlines()
+    return next(line.split()[3] for line in table if line.split()[0] == ip)
+
+
 def test_a_container_cannot_speak_for_another_where_that_is_forbidden(made: EngineUnderTest) -> None:
     made.docker("network", "create", "-o", "barque.network.anti_spoof=true", "--subnet", "10.204.0.0/24", "honest")
     made.docker("network", "create", "--subnet", "10.205.0.0/24", "loose")
@@ -252,6 +258,14 @@ def test_a_container_cannot_speak_for_another_where_that_is_forbidden(made: Engi
             made.docker("run", "-d", "--name", f"{name}-{network}", "--network", network, "--cap-add", "NET_ADMIN",
                         "busybox", "sleep", "1000")  # fmt: skip
         assert pings(made, f"liar-{network}", f"{base}.4"), "its own address is fine"
+        assert pings(made, f"other-{network}", f"{base}.3")
+        victim = made.docker("inspect", "-f", f"{{{{.NetworkSettings.Networks.{network}.MacAddress}}}}", f"victim-{network}")
+        assert _believed(made, f"other-{network}", f"{base}.3") == victim
+        # It has the victim's address too, and tells everybody.
+        made.docker("exec", f"liar-{network}", "ip", "addr", "add", f"{base}.3/24", "dev", "eth0")
+        made.docker("exec", f"liar-{network}", "busybox", "arping", "-U", "-c", "3", "-I", "eth0", f"{base}.3", check=False)
+        assert (_believed(made, f"other-{network}", f"{base}.3") != victim) is works
+        made.docker("exec", f"liar-{network}", "ip", "addr", "del", f"{base}.3/24", "dev", "eth0")
         made.docker("exec", f"liar-{network}", "ip", "addr", "add", f"{base}.99/24", "dev", "eth0")
         assert pings(made, f"other-{network}", f"{base}.99") is works
         made.docker("exec", f"liar-{network}", "ip", "link", "set", "eth0", "down")
@@ -284,9 +298,13 @@ def test_a_crash_loop_leaves_nothing_behind(made: EngineUnderTest) -> None:
 
     until(lambda: state() == state(), "the pool of namespaces is full")
     before = state()
-    made.docker("run", "-d", "--name", "crash", "--restart", "always", "--network", "loop", "-p", "8087:80", "busybox", "false")
-    until(lambda: int(made.docker("inspect", "-f", "{{.RestartCount}}", "crash")) >= 4, "it restarts")
-    made.docker("rm", "-f", "crash")
+    # Six containers at once begin anew more often than one does in a minute: the pauses between its restarts double.
+    names = [f"crash{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        made.docker("run", "-d", "--name", name, "--restart", "always", "--network", "loop", "-p", f"{8100 + number}:80",
+                    "busybox", "false")  # fmt: skip
+    until(lambda: sum(map(int, made.docker("inspect", "-f", "{{.RestartCount}}", *names).split())) >= 20, "they restart")
+    made.docker("rm", "-f", *names)
     until(lambda: state() == before, "all is as before")
 
 

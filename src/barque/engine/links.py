@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine.container import Container
+from barque.network.linking import LinkTarget
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -68,6 +69,7 @@ def remove(engine: "Engine", ref: str) -> None:
     parent.row["links"] = kept
     engine.changed(parent)
     engine.save(parent)
+    open_ways(engine, parent)
 
 
 def children(engine: "Engine", container: Container) -> list[tuple[Container, str]]:
@@ -96,6 +98,24 @@ def parents(engine: "Engine", container: Container) -> list[tuple[Container, str
         for other in engine.containers_by_id.values()
         for child_id, alias in other.row.get("links") or () if child_id == container.id
     ]  # fmt: skip
+
+
+def open_ways(engine: "Engine", container: Container) -> None:
+    """Let a running container reach the exposed ports of those it is linked to."""
+    targets = []
+    for child_id, _ in container.row.get("links") or ():
+        child = engine.containers_by_id.get(child_id)
+        if child is not None:
+            specs = {*(child.config.get("ExposedPorts") or ()), *(child.host.get("PortBindings") or ())}
+            ports = sorted({(protocol, port) for spec in specs for protocol, port in _numbers(spec)})
+            targets.append(LinkTarget(child.id, tuple(ports)))
+    engine.network.link(container.id, tuple(targets))
+
+
+def _numbers(spec: str) -> list[tuple[str, int]]:
+    span, _, protocol = spec.partition("/")
+    first, _, last = span.partition("-")
+    return [((protocol or "tcp").lower(), port) for port in range(int(first), int(last or first) + 1)]
 
 
 def hosts_entries(engine: "Engine", container: Container) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import endpoints, etc_files, health, removal, start_order
+from barque.engine import endpoints, etc_files, health, links, removal, start_order
 from barque.engine.container import Container
 from barque.keeper.client import Keeper, KeeperError
 from barque.kernel import mount as km
@@ -37,6 +37,8 @@ async def reconcile(engine: "Engine") -> None:
     for task_id, task in tasks.items():
         await _end_stranger(engine.keeper, task_id, running="exit" not in task)
     running = {c.id: c.pid for c in engine.containers_by_id.values() if c.is_running}
+    for container_id in running:
+        links.open_ways(engine, engine.containers_by_id[container_id])
     for container_id, sandbox in engine.network.restore(running).items():
         engine.containers_by_id[container_id].sandbox = sandbox
         endpoints.settle(engine, engine.containers_by_id[container_id])

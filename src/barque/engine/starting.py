@@ -200,6 +200,8 @@ def _connect(engine: "Engine", container: Container) -> tuple[int | None, str]:
         )
     except BarqueError as error:
         raise type(error)(f"failed to set up container networking: {error}") from error
+    if container.row.get("links"):
+        links.open_ways(engine, container)
     return container.sandbox.netns_fd, ""
 
 

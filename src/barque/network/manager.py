@@ -20,6 +20,7 @@ from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
 from barque.network.firewall import BridgeRules, Firewall
 from barque.network.guard import Guard
+from barque.network.linking import Links, LinkTarget
 from barque.network.model import (
     Endpoint,
     EndpointRequest,
@@ -69,6 +70,7 @@ class NetworkManager:
         self._sandboxes = Sandboxes(
             self.catalog, self._publisher, self._pool, self._connection, self._folder, self._guard
         )  # fmt: skip
+        self._links = Links(self.catalog, self._sandboxes.uses)
 
     @property
     def bridge(self) -> Bridge | None:
@@ -167,19 +169,32 @@ class NetworkManager:
             InvalidInputError: an address, option or port cannot be.
             BarqueError: a port is taken, no address is free, or the kernel refused.
         """
-        return self._sandboxes.allocate(request)
+        made = self._sandboxes.allocate(request)
+        self._links.refresh(self._firewall)
+        return made
 
     def release(self, container_id: str) -> None:
         """Take back what allocate() gave; unknown ids are fine."""
         self._sandboxes.release(container_id)
+        self._links.set(container_id, ())
+        self._links.refresh(self._firewall)
+
+    def link(self, container_id: str, targets: tuple[LinkTarget, ...]) -> None:
+        """Let a container reach what others expose, where containers of the default bridge may not talk otherwise."""
+        self._links.set(container_id, targets)
+        self._links.refresh(self._firewall)
 
     def connect(self, container_id: str, request: EndpointRequest) -> Sandbox:
         """Add a network to a running container."""
-        return self._sandboxes.connect(container_id, request)
+        made = self._sandboxes.connect(container_id, request)
+        self._links.refresh(self._firewall)
+        return made
 
     def disconnect(self, container_id: str, network_id: str) -> Sandbox:
         """Take a running container off a network."""
-        return self._sandboxes.disconnect(container_id, network_id)
+        made = self._sandboxes.disconnect(container_id, network_id)
+        self._links.refresh(self._firewall)
+        return made
 
     def republish(self, container_id: str, ports: tuple[PortRequest, ...]) -> Sandbox:
         """Publish other ports of a running container, or leave all as it was and say why."""
@@ -294,7 +309,7 @@ class NetworkManager:
         assert self._firewall is not None
         rules = [item for item in map(self._rules, self.catalog.standing()) if item is not None]
         forwards = [item for use in self._uses.values() for item in use.publication.forwards]
-        self._firewall.rebuild(rules, forwards)
+        self._firewall.rebuild(rules, forwards, self._links.rebuilt())
 
     def close(self) -> None:
         """Drain the pool; remove our table and bridges unless containers still use them."""

@@ -146,6 +146,7 @@ class BridgeDriver:
             unprotected=(modes[0] == "nat-unprotected", modes[1] == "nat-unprotected"),
             routed=(modes[0] == "routed", modes[1] == "routed"),
             trusted=options.trusted,
+            addresses=tuple(filter(None, (live.bridge.address, live.bridge.address6))),
         )
 
     def _name(self, network: Network, options: BridgeOptions) -> str:

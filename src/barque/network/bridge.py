@@ -1,6 +1,7 @@
 """Bridges: the name and subnet of the default one; addresses, and the switches of the kernel they need."""
 
 import errno
+import hashlib
 import ipaddress
 import logging
 import os
@@ -94,6 +95,11 @@ def _network4(text: str) -> ipaddress.IPv4Network | None:
     return network if isinstance(network, ipaddress.IPv4Network) else None
 
 
+def group_of(alias: str) -> int:
+    """Return the group of interfaces that a bridge is in until it bears the alias."""
+    return int.from_bytes(hashlib.sha256(alias.encode()).digest()[:4], "big") >> 1 | 1
+
+
 def set_up(
     connection: Connection, name: str, addresses: Iterable[str], *, mtu: int, alias: str, mac: str = ""
 ) -> Bridge:
@@ -110,10 +116,10 @@ def set_up(
     if found is None:
         mac = mac or "02:" + os.urandom(5).hex(":")
         size = mtu or _DEFAULT_MTU
-        connection.run([route.add_bridge(name, mtu=size, mac=mac)])
+        connection.run([route.add_bridge(name, mtu=size, mac=mac, group=group_of(alias))])
         found = route.link(connection, name)
         assert found is not None
-        # A new link takes no alias, one that exists does.
+        # A new link takes no alias, one that exists does. Until then its group tells whose it is, if we die here.
         connection.run([route.bring_up(found.ifindex, alias=alias)])
         found = found._replace(alias=alias)
     v6 = any(item.version == 6 for item in listed)

@@ -83,9 +83,10 @@ class Catalog:
     def _sweep(self) -> None:
         """Remove our bridges that no network knows: one was being made or removed when the daemon was killed."""
         known = {live.bridge.ifindex for live in self._all_bridges()}
+        group = bridges.group_of(self._alias)
         for link in route.links(self._connection):
-            if link.kind == "bridge" and link.alias == self._alias and link.ifindex not in known \
-                    and not link.name.startswith("dm-"):  # fmt: skip
+            ours = link.alias == self._alias or (not link.alias and link.group == group)
+            if link.kind == "bridge" and ours and link.ifindex not in known and not link.name.startswith("dm-"):
                 self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
 
     # Looking up.

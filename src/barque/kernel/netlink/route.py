@@ -25,7 +25,7 @@ _CREATE = codec.NLM_F_CREATE | codec.NLM_F_EXCL
 _AF_BRIDGE = 7
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_AF_SPEC = 1, 3, 4, 5, 10, 26
-_IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 12, 18, 20, 23, 28
+_IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 18, 20, 23, 27, 28
 _IPV4_ARP_NOTIFY = 22
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 
@@ -42,6 +42,7 @@ class Link(NamedTuple):
     mac: str
     kind: str
     parent: int = 0
+    group: int = 0
 
 
 class Counters(NamedTuple):
@@ -73,11 +74,11 @@ def mac_bytes(mac: str) -> bytes:
     return data
 
 
-def add_bridge(name: str, *, mtu: int, mac: str) -> Request:
-    """Make a bridge without spanning tree, up."""
+def add_bridge(name: str, *, mtu: int, mac: str, group: int = 0) -> Request:
+    """Make a bridge without spanning tree, up, in a group of interfaces."""
     body = _info(flags=IFF_UP, change=IFF_UP)
     body += codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
-    body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
+    body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac)) + codec.u32(_IFLA_GROUP, group)
     body += codec.nested(_IFLA_LINKINFO, codec.text(1, "bridge"))
     return Request(_NEWLINK, _CREATE, body)
 
@@ -164,14 +165,14 @@ def set_master(index: int, master: int) -> Request:
 def bring_up(
     index: int, *, mac: str = "", mtu: int = 0, alias: str | None = None, announce: bool = False
 ) -> Request:
-    """Set an interface up, with another MAC address or MTU where given; announce: tell neighbours its addresses."""
+    """Set an interface up, with what is given; an alias takes it out of its group; announce: tell neighbours its addresses."""
     body = _info(index, IFF_UP, IFF_UP)
     if mac:
         body += codec.attribute(_IFLA_ADDRESS, mac_bytes(mac))
     if mtu:
         body += codec.u32(_IFLA_MTU, mtu)
     if alias is not None:
-        body += codec.text(_IFLA_IFALIAS, alias)
+        body += codec.text(_IFLA_IFALIAS, alias) + codec.u32(_IFLA_GROUP, 0)
     if announce:
         conf = codec.nested(1, codec.u32(_IPV4_ARP_NOTIFY, 1))
         body += codec.nested(_IFLA_AF_SPEC, codec.nested(socket.AF_INET, conf))
@@ -336,4 +337,5 @@ def _link(payload: bytes) -> Link:
         mac=table.get(_IFLA_ADDRESS, b"").hex(":"),
         kind=info.get(1, b"").rstrip(b"\0").decode(),
         parent=int.from_bytes(table.get(_IFLA_LINK, b""), "little"),
+        group=int.from_bytes(table.get(_IFLA_GROUP, b""), "little"),
     )

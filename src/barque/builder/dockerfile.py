@@ -41,6 +41,10 @@ class Options:
     time_ns: int | None = None
     places: dict[graph.Vertex, tuple[int, int]] = field(default_factory=dict)
     """Filled: the lines that vertices come from, first and last."""
+    all_stages: bool = False
+    """Looks at all stages, as checks do, not only at those that the target needs."""
+    stages: "dict[int, Base]" = field(default_factory=dict)
+    """Filled: the stages that were looked at, and what each starts from; nothing where that is another stage."""
 
 
 class Base(NamedTuple):
@@ -120,11 +124,13 @@ class _Conversion:
             self._from[number] = self._expanded_base(stage)
             if stage.name:
                 self._names.setdefault(stage.name, number)
-        order = self._order(self._wanted())
+        wanted = self._wanted()
+        order = self._order(range(len(stages)) if self._options.all_stages else [wanted])
         await self._load_bases(order)
+        self._options.stages |= {number: self._bases.get(number, Base(graph.Scratch())) for number in order}
         for number in order:
             self._targets[number] = self._convert(number)
-        target = self._targets[order[-1]]
+        target = self._targets[wanted]
         labels = self._options.labels
         if labels:
             target.state.config["Labels"] = {**(target.state.config.get("Labels") or {}), **labels}
@@ -173,11 +179,11 @@ class _Conversion:
                 found += [self._stage_of(mount.source_stage) for mount in made.mounts if mount.source_stage]
         return [index for index in found if index >= 0]
 
-    def _order(self, wanted: int) -> list[int]:
-        """Return the stages that the wanted one needs, each after what it needs itself."""
+    def _order(self, wanted: Iterable[int]) -> list[int]:
+        """Return the wanted stages and those that they need, each after what it needs itself."""
         done: dict[int, None] = {}
         open_: set[int] = set()
-        stack: list[tuple[int, bool]] = [(wanted, False)]
+        stack: list[tuple[int, bool]] = [(number, False) for number in reversed([*wanted])]
         while stack:
             number, seen = stack.pop()
             if seen:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
-from barque.builder.buildkit import places, remote
+from barque.builder.buildkit import checks, places, remote, requests
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
-from barque.builder.buildkit.option_values import network_mode, number, ulimit
+from barque.builder.buildkit.option_values import check_options, is_true, need_built_in, network_mode, number, ulimit
+from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
-from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config
+from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config, platform_values
 from barque.builder.graph import Source, Vertex
 from barque.builder.results import Result, opened
 from barque.builder.solver import Session, Solver
@@ -22,7 +23,9 @@ from barque.builder.trees import resolve
 from barque.dockerfile import stages as dockerfiles
 from barque.dockerfile.directives import syntax
 from barque.dockerfile.errors import DockerfileError
+from barque.dockerfile.lint import Finding
 from barque.dockerfile.patterns import read_ignore
+from barque.dockerfile.scope import Scope
 from barque.images.model import Image
 from barque.oci import platform as platforms
 from barque.oci.reference import parse
@@ -33,13 +36,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 _NAMES = ("dockerfile.v0", "gateway.v0")
 _CONFIG = "containerimage.config"
-_PLAIN = {
-    "target", "filename", "context", "contextkey", "dockerfilekey", "no-cache", "platform", "add-hosts",
-    "force-network-mode", "cgroup-parent", "shm-size", "ulimit", "hostname", "image-resolve-mode", "multi-platform",
-    "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps",
-}  # fmt: skip
-_PREFIXES = ("build-arg:", "label:", "context:", "input:", "input-metadata:", "attest:", "local-sessionid:", "vcs:")
-_BUILT_IN = ("docker/dockerfile", "docker/dockerfile-upstream")
 _LARGEST_DOCKERFILE = 100 << 20
 
 
@@ -64,8 +60,8 @@ class DockerfileFrontends:
         if name not in _NAMES:
             raise UnsupportedError(f"frontend {name} could not be found")
         if name == "gateway.v0":
-            _need_built_in(options.get("source", ""))
-        _check(options)
+            need_built_in(options.get("source", ""))
+        check_options(options)
         self._prepare(build)
         run = _Run(self, build, options, inputs)
         build.session.options["from"] = run.source
@@ -113,38 +109,46 @@ class _Run:
         self._options = options
         self._inputs = inputs
         self._session = build.session
+        self._definition: Step | None = None
+        self._ignores: list[str] = []
 
     async def outcome(self) -> Outcome:
         context, text = await self._read()
-        wished = self._argument("BUILDKIT_SYNTAX")
-        line = syntax(text)
-        if wished or line is not None:
-            _need_built_in(wished or (line.value if line is not None else ""))
+        request = self._options.get("requestid", "")
+        if request == requests.DESCRIBE:
+            return requests.describe()
+        if wished := self._argument("BUILDKIT_SYNTAX"):
+            need_built_in(wished)
+        elif (line := syntax(text)) is not None:
+            need_built_in(line.value)
         try:
             parsed = dockerfiles.parse(text)
         except DockerfileError as error:
             raise self._placed(error, text) from None
-        self._host_options()
-        request = self._options.get("requestid", "")
-        wanted = [one for one in self._options.get("platform", "").split(",") if one]
+        of = checks.checked(self._file_name, text, parsed, self._argument("BUILDKIT_DOCKERFILE_CHECK"))
         if request:
-            raise UnsupportedError(f"unsupported request {request!r} to the Dockerfile frontend")
-        multiple = len(wanted) > 1 or _true(self._options.get("multi-platform") or self._argument("BUILDKIT_MULTI_PLATFORM"))
+            return await self._answer(request, of, context)
+        self._host_options()
+        wanted = [one for one in self._options.get("platform", "").split(",") if one]
+        multiple = len(wanted) > 1 or is_true(self._options.get("multi-platform") or self._argument("BUILDKIT_MULTI_PLATFORM"))
         outcome = Outcome()
         listed = []
         for text_of in wanted or [""]:
-            target, time_ns = await self._convert(parsed, context, text_of, text)
+            options = self._convert_options(text_of)
+            target, time_ns = await self._convert(parsed, context, options, text)
+            if not outcome.vertices:
+                checks.warn(of, self._findings(of, options), self._build.report, self._definition)
             vertex = target.vertex
             # What the image config is made of once all is solved.
             self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
             key = str(platforms.usual(platforms.parse(text_of) if text_of else platforms.host())) if multiple else ""
             outcome.vertices[key] = vertex
-            config = {"architecture": target.state.platform.get("architecture"), "os": target.state.platform.get("os"),
-                      "config": target.state.config}  # fmt: skip
+            shown = target.state.platform
+            config = {"architecture": shown.get("architecture"), "os": shown.get("os"), "config": target.state.config}
             outcome.metadata[f"{_CONFIG}/{key}" if key else _CONFIG] = json.dumps(config).encode()
             if key:
-                found = platforms.usual(platforms.parse(key))
-                listed.append({"ID": key, "Platform": {"architecture": found.architecture, "os": found.os, **({"variant": found.variant} if found.variant else {})}})
+                found = platforms.parse(key)
+                listed.append({"ID": key, "Platform": {k: v for k, v in found._asdict().items() if v}})
         if listed:
             outcome.metadata["refs.platforms"] = json.dumps({"Platforms": listed}).encode()
         return outcome
@@ -172,7 +176,7 @@ class _Run:
         """Let the build use the caches that the client names for the frontend."""
         for ref in filter(None, self._options.get("cache-from", "").split(",")):
             self._owner.take_cache(self._build, "registry", {"ref": ref})
-        if _true(self._argument("BUILDKIT_INLINE_CACHE")):
+        if is_true(self._argument("BUILDKIT_INLINE_CACHE")):
             self._build.inline = True
         if not self._options.get("cache-imports"):
             return
@@ -184,16 +188,39 @@ class _Run:
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             self._owner.take_cache(self._build, str(kind), texts)
 
-    async def _convert(
-        self, parsed: dockerfiles.Dockerfile, context: Vertex, platform: str, text: str
-    ) -> tuple[Target, int | None]:
+    async def _answer(self, request: str, of: checks.Checked, context: Vertex) -> Outcome:
+        """Answer a client that asks something of the Dockerfile instead of building it."""
+        if request == requests.TARGETS:
+            return requests.targets(of.parsed, of.text)
+        if request not in (requests.LINT, requests.OUTLINE):
+            raise UnsupportedError(f"unsupported request {request}")
+        options = self._convert_options(self._options.get("platform", "").partition(",")[0])
+        options.all_stages = request == requests.LINT and not options.target
+        failed: InvalidInputError | None = None
+        try:
+            await convert(of.parsed, options, Surroundings(context, self._image, self._named))
+        except InvalidInputError as error:
+            failed = error
+        if request == requests.OUTLINE:
+            if failed is not None:
+                raise failed
+            numbers = list(options.stages)
+            scope = Scope(options.build_args, platform_values(options.platform, options.target))
+            return requests.outline(of.parsed, of.text, numbers, numbers[-1], scope)
+        return checks.answer(of, self._findings(of, options), failed)
+
+    def _findings(self, of: checks.Checked, options: Options) -> list[Finding]:
+        arguments = {name: value for name, value in options.build_args.items() if value is not None}
+        return checks.findings(of, arguments, options.platform, options.stages, self._ignores, options.target)
+
+    def _convert_options(self, platform: str) -> Options:
         given = self._options
         arguments = {key.removeprefix("build-arg:"): value for key, value in given.items() if key.startswith("build-arg:")}
         none: frozenset[str] | None = None
         if "no-cache" in given:
             none = frozenset(one.lower() for one in given["no-cache"].split(",") if one)
         epoch = arguments.get("SOURCE_DATE_EPOCH", "")
-        options = Options(
+        return Options(
             target=given.get("target", ""),
             build_args=dict(arguments),
             labels={key.removeprefix("label:"): value for key, value in given.items() if key.startswith("label:")},
@@ -203,6 +230,10 @@ class _Run:
             cache_namespace=self._argument("BUILDKIT_CACHE_MOUNT_NS"),
             time_ns=number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
         )
+
+    async def _convert(
+        self, parsed: dockerfiles.Dockerfile, context: Vertex, options: Options, text: str
+    ) -> tuple[Target, int | None]:
         try:
             target = await convert(parsed, options, Surroundings(context, self._image, self._named))
         except DockerfileError as error:
@@ -231,8 +262,7 @@ class _Run:
 
     async def _image(self, name: str, platform: str) -> Image:
         known = self._session.options.setdefault("images", {})
-        key = (name, platform)
-        if key not in known:
+        if (key := (name, platform)) not in known:
             known[key] = asyncio.create_task(self._metadata(name, platform))
         found: Image = await asyncio.shield(known[key])
         return found
@@ -299,10 +329,9 @@ class _Run:
             return await self._read_remote(elsewhere, file_name)
         if "context" in self._inputs or "dockerfile" in self._inputs:
             context = self._inputs.get("context") or graph.Scratch()
-            dockerfile = self._inputs.get("dockerfile") or context
-            return context, await self._text_of(dockerfile, file_name)
+            return context, await self._text_of(self._inputs.get("dockerfile") or context, file_name)
         found, text = await self._read_local(file_name)
-        excludes = await self._ignored(found, file_name)
+        excludes = self._ignores = await self._ignored(found, file_name)
         key = self._options.get("contextkey", "context")
         attributes = [("local.sharedkeyhint", key)]
         if excludes:
@@ -352,6 +381,7 @@ class _Run:
         """Return the folder that the client has the Dockerfile in, and the Dockerfile's text."""
         place = self._options.get("dockerfilekey", "dockerfile")
         with self._build.report.work(f"[internal] load build definition from {file_name}") as step:
+            self._definition = step
             found = await self._local(place, include=[file_name, f"{file_name}.dockerignore", file_name.lower()])
             step.transferred("transferring dockerfile:", self._session.options.get("transferred", {}).get(place, 0))
             text = await self._text_in(found, file_name)
@@ -360,7 +390,7 @@ class _Run:
     async def _read_remote(self, url: str, file_name: str) -> tuple[Vertex, str]:
         alone: str | None = None
         if is_git(url):
-            keep = (("keep_git", "true"),) if _true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
+            keep = (("keep_git", "true"),) if is_true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
             context: Vertex = Source(f"git://{url}", keep, name=f"[internal] load git source {url}")
         else:
             content = self._owner._engine.image_store.content
@@ -368,30 +398,3 @@ class _Run:
         if "dockerfilekey" in self._options:
             return context, (await self._read_local(file_name))[1]
         return context, alone if alone is not None else await self._text_of(context, file_name)
-
-
-def _check(options: dict[str, str]) -> None:
-    for key, value in options.items():
-        if key in _PLAIN or key.startswith(_PREFIXES):
-            continue
-        raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
-    for key, value in options.items():
-        # The default of clients asks for provenance only where an index can hold it.
-        if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:
-            raise UnsupportedError(f"{key.removeprefix('attest:')} attestations are not supported; build with --{key.removeprefix('attest:')}=false")
-
-
-def _need_built_in(image: str) -> None:
-    """Refuse a frontend that only an image has.
-
-    Raises:
-        UnsupportedError: it is another than Docker's.
-    """
-    # The directive may have a command line behind the name.
-    reference = parse((image.split() or [""])[0])
-    if reference.familiar_name not in _BUILT_IN:
-        raise UnsupportedError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
-
-
-def _true(text: str) -> bool:
-    return text.lower() in ("1", "t", "true")

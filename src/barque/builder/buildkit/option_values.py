@@ -2,10 +2,18 @@
 
 from typing import Any
 
-from barque.base.errors import InvalidInputError
+from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.builder import graph
+from barque.oci.reference import parse
 
 Json = dict[str, Any]
+_PLAIN = {
+    "target", "filename", "context", "contextkey", "dockerfilekey", "no-cache", "platform", "add-hosts",
+    "force-network-mode", "cgroup-parent", "shm-size", "ulimit", "hostname", "image-resolve-mode", "multi-platform",
+    "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps",
+}  # fmt: skip
+_PREFIXES = ("build-arg:", "label:", "context:", "input:", "input-metadata:", "attest:", "local-sessionid:", "vcs:")
+_BUILT_IN = ("docker/dockerfile", "docker/dockerfile-upstream")
 
 
 def number(name: str, text: str) -> int:
@@ -45,3 +53,36 @@ def network_mode(text: str, entitlements: frozenset[str]) -> str:
     if text not in ("host", "none"):
         raise InvalidInputError(f"unsupported network mode {text!r}")
     return text
+
+
+def check_options(options: dict[str, str]) -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+        UnsupportedError: an option is unknown or not supported.
+    """
+    for key, value in options.items():
+        if key in _PLAIN or key.startswith(_PREFIXES):
+            continue
+        raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
+    for key, value in options.items():
+        # The default of clients asks for provenance only where an index can hold it.
+        if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:
+            raise UnsupportedError(f"{key.removeprefix('attest:')} attestations are not supported; build with --{key.removeprefix('attest:')}=false")
+
+
+def need_built_in(image: str) -> None:
+    """Refuse a frontend that only an image has.
+
+    Raises:
+        UnsupportedError: it is another than Docker's.
+    """
+    # The directive may have a command line behind the name.
+    reference = parse((image.split() or [""])[0])
+    if reference.familiar_name not in _BUILT_IN:
+        raise UnsupportedError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
+
+
+def is_true(text: str) -> bool:
+    """Tell whether an option's value means yes."""
+    return text.lower() in ("1", "t", "true")

@@ -72,13 +72,13 @@ def stats(call: Invocation) -> int:
 
 def _open(call: Invocation, *, stream: bool) -> list[Meter]:
     names = call.words or [c["Id"] for c in call.api.get("/containers/json", all=call.options["all"] or None)]
-    meters = []
+    parameters = {"stream": "1" if stream else "0"}
+    begun = []
+    # All are asked before the first is waited for: each takes its time.
     for name in names:
-        api = call.api.beside()
-        parameters = {"stream": "1" if stream else "0"}
-        response = api.send("GET", f"/containers/{quote(name)}/stats", parameters=parameters)
-        meters.append(Meter(name, response))
-    return meters
+        api, path = call.api.beside(), f"/containers/{quote(name)}/stats"
+        begun.append((name, api, path, api.begin("GET", path, parameters=parameters)))
+    return [Meter(name, api.complete(response, "GET", path)) for name, api, path, response in begun]
 
 
 def _live(call: Invocation, meters: list[Meter]) -> int:

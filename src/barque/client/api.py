@@ -85,24 +85,57 @@ class Api:
             ApiError: the engine answered with an error status.
             UnavailableError: the engine is not reachable.
         """
+        reused = self._idle is not None
+        try:
+            response = self.begin(method, path, parameters=parameters, body=body, headers=headers)
+            return self.complete(response, method, self.prefix + path + query(parameters))
+        except OSError as error:
+            if reused:
+                return self.send(method, path, parameters=parameters, body=body, headers=headers)
+            raise ApiConnectionError(f"error during connect: {error.strerror or error}") from error
+
+    def begin(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: dict[str, Any] | None = None,
+        body: Body = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request and return the response to come, of which nothing is read: complete() waits for it.
+
+        Raises:
+            OSError: the connection broke.
+            UnavailableError: the engine is not reachable.
+        """
         host = "localhost" if self.endpoint.kind == "unix" else f"{self.endpoint.host}:{self.endpoint.port}"
         head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
         target = self.prefix + path + query(parameters)
         if self.trace is not None:
             self.trace(f"{method} {target}")
-        reused = self._idle is not None
         sock = self._socket()
         try:
             send_request(sock, method, target, head, body)
-            response = Response(sock)
-            response.read_head(method)
-        except OSError as error:
+        except OSError:
             sock.close()
-            if reused:
-                return self.send(method, path, parameters=parameters, body=body, headers=headers)
-            raise ApiConnectionError(f"error during connect: {error.strerror or error}") from error
+            raise
+        return Response(sock)
+
+    def complete(self, response: Response, method: str, path: str) -> Response:
+        """Wait for the head of a response that begin() gave; return it with the body unread.
+
+        Raises:
+            ApiError: the engine answered with an error status.
+            OSError: the connection broke.
+        """
+        try:
+            response.read_head(method)
+        except OSError:
+            response.close()
+            raise
         if self.trace is not None:
-            self.trace(f"{response.status} {method} {target}")
+            self.trace(f"{response.status} {method} {path}")
         if response.status >= 400:
             raise self._error(response)
         return response

@@ -1,12 +1,20 @@
 """A container as the engine knows it: the row that is kept, and what lives only while the daemon does."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 from barque.base.times import ZERO, format_ns
 from barque.network.model import Sandbox
 
 Json = dict[str, Any]
+
+
+class CpuReading(NamedTuple):
+    """What processors had done for a container: seconds of the monotonic clock, the time in words, the counters."""
+
+    at_s: float
+    read: str
+    stats: Json
 
 
 class Container:
@@ -18,7 +26,7 @@ class Container:
     stopped_by_user, started_before.
     """
 
-    __slots__ = ("__weakref__", "auto_removing", "back_off", "exec_ids", "exited", "health",
+    __slots__ = ("__weakref__", "auto_removing", "back_off", "cpu_reading", "exec_ids", "exited", "health",
                  "health_task", "lock", "own_addresses", "removed", "resolv_conf", "restart_task", "row", "sandbox",
                  "started", "summary", "waiters")  # fmt: skip
 
@@ -38,6 +46,7 @@ class Container:
         self.restart_task: asyncio.Task[None] | None = None
         self.back_off = 0.1
         self.auto_removing = False
+        self.cpu_reading: CpuReading | None = None
         self.summary: Json | None = None
 
     @property

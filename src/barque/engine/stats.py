@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from barque.base.times import ZERO, format_ns
-from barque.engine.container import Container
+from barque.engine.container import Container, CpuReading
 from barque.runtime.cgroups import open_manager
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
+_MOMENT_S = 0.1
+_YOUNGEST_S, _OLDEST_S = 0.5, 10.0
+"""A kept reading of this age stands for the one of a moment ago: whoever asks every few seconds gets means."""
 
 
 def system_cpu() -> tuple[int, int]:
@@ -35,9 +38,8 @@ def memory_total() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _cpu(raw: Json) -> Json:
+def _cpu(cpu: Json) -> Json:
     system, online = system_cpu()
-    cpu = raw["cpu"]
     return {
         "cpu_usage": {
             "total_usage": cpu["total_ns"],
@@ -100,7 +102,7 @@ def sample(engine: "Engine", container: Container, before: Json | None) -> Json:
     shown.update(
         read=format_ns(time.time_ns()),
         pids_stats={"current": raw["pids"]["current"], **({"limit": limit} if limit else {})},
-        blkio_stats=_block(raw, None if engine.cgroups_v2 else []), cpu_stats=_cpu(raw), memory_stats=_memory(raw),
+        blkio_stats=_block(raw, None if engine.cgroups_v2 else []), cpu_stats=_cpu(raw["cpu"]), memory_stats=_memory(raw),
         networks=engine.network.statistics(container.id),
     )  # fmt: skip
     if before is not None:
@@ -111,23 +113,53 @@ def sample(engine: "Engine", container: Container, before: Json | None) -> Json:
 
 
 async def stream(engine: "Engine", container: Container, *, live: bool, one_shot: bool) -> AsyncIterator[Json]:
-    """Yield readings, one a second, or a single one (over a second unless one_shot)."""
+    """Yield readings, one a second, or a single one (with the processors' work of the last moment unless one_shot)."""
     import asyncio
 
     if not container.is_running:
         yield sample(engine, container, None)
         if not live:
             return
-    before: Json | None = None
-    if not one_shot:
-        before = sample(engine, container, None)
-        if live:
-            yield before
-        await asyncio.sleep(1)
+    if not live:
+        yield await _single(engine, container, one_shot=one_shot)
+        return
+    before: Json | None = sample(engine, container, None)
+    if before is not None:
+        yield before
+    await asyncio.sleep(1)
     while not container.removed.is_set():
         reading = sample(engine, container, before if before and before["read"] != ZERO else None)
         yield reading
-        if not live:
-            return
         before = reading
         await asyncio.sleep(1)
+
+
+async def _single(engine: "Engine", container: Container, *, one_shot: bool) -> Json:
+    """Return one reading, beside what the processors had done at the last one, or a moment ago."""
+    import asyncio
+
+    if one_shot:
+        return sample(engine, container, None)
+    kept = container.cpu_reading
+    if kept is None or not _YOUNGEST_S <= time.monotonic() - kept.at_s <= _OLDEST_S:
+        kept = _read_cpu(engine, container)
+        if kept is not None:
+            await asyncio.sleep(_MOMENT_S)
+    now_s = time.monotonic()
+    reading = sample(engine, container, None)
+    if kept is None or reading["read"] == ZERO:
+        return reading
+    # The system's counters tick ten times too seldom for a moment: all its processors' time has passed.
+    cpu = reading["cpu_stats"]
+    cpu["system_cpu_usage"] = kept.stats["system_cpu_usage"] + int((now_s - kept.at_s) * 1e9) * cpu["online_cpus"]
+    reading["preread"], reading["precpu_stats"] = kept.read, kept.stats
+    container.cpu_reading = CpuReading(now_s, reading["read"], cpu)
+    return reading
+
+
+def _read_cpu(engine: "Engine", container: Container) -> CpuReading | None:
+    try:
+        raw = open_manager(engine.cgroup_path(container)).cpu_stats()
+    except OSError:
+        return None
+    return CpuReading(time.monotonic(), format_ns(time.time_ns()), _cpu(raw))

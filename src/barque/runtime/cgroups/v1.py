@@ -323,10 +323,9 @@ class CgroupV1:
         folder = self.folder("memory")
         return read_pairs(f"{folder}/memory.oom_control").get("oom_kill", 0) if folder else 0
 
-    def stats(self) -> dict[str, Any]:
-        """Return raw counters: cpu in ns, memory and block I/O in bytes, pids."""
+    def cpu_stats(self) -> dict[str, Any]:
+        """Return raw counters of processors, in ns."""
         cpuacct = self.folder("cpuacct") or ""
-        memory = self.folder("memory") or ""
         throttled = read_pairs(f"{self.folder('cpu')}/cpu.stat")
         ticks = read_pairs(f"{cpuacct}/cpuacct.stat")
         tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -334,17 +333,22 @@ class CgroupV1:
             per_cpu = [int(value) for value in read(f"{cpuacct}/cpuacct.usage_percpu").split()]
         except OSError:
             per_cpu = []
+        return {
+            "total_ns": read_int(f"{cpuacct}/cpuacct.usage"),
+            "per_cpu_ns": per_cpu,
+            "user_ns": ticks.get("user", 0) * tick_ns,
+            "system_ns": ticks.get("system", 0) * tick_ns,
+            "periods": throttled.get("nr_periods", 0),
+            "throttled_periods": throttled.get("nr_throttled", 0),
+            "throttled_ns": throttled.get("throttled_time", 0),
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return raw counters: cpu in ns, memory and block I/O in bytes, pids."""
+        memory = self.folder("memory") or ""
         pids = self.folder("pids") or ""
         return {
-            "cpu": {
-                "total_ns": read_int(f"{cpuacct}/cpuacct.usage"),
-                "per_cpu_ns": per_cpu,
-                "user_ns": ticks.get("user", 0) * tick_ns,
-                "system_ns": ticks.get("system", 0) * tick_ns,
-                "periods": throttled.get("nr_periods", 0),
-                "throttled_periods": throttled.get("nr_throttled", 0),
-                "throttled_ns": throttled.get("throttled_time", 0),
-            },
+            "cpu": self.cpu_stats(),
             "memory": {
                 "usage": read_int(f"{memory}/memory.usage_in_bytes"),
                 "max_usage": read_int(f"{memory}/memory.max_usage_in_bytes"),

@@ -311,20 +311,24 @@ class CgroupV2:
         """Return how many processes the kernel killed for want of memory."""
         return read_pairs(f"{self._folder}/memory.events").get("oom_kill", 0)
 
+    def cpu_stats(self) -> dict[str, Any]:
+        """Return raw counters of processors, in ns."""
+        cpu = read_pairs(f"{self._folder}/cpu.stat")
+        return {
+            "total_ns": cpu.get("usage_usec", 0) * 1000,
+            "per_cpu_ns": [],
+            "user_ns": cpu.get("user_usec", 0) * 1000,
+            "system_ns": cpu.get("system_usec", 0) * 1000,
+            "periods": cpu.get("nr_periods", 0),
+            "throttled_periods": cpu.get("nr_throttled", 0),
+            "throttled_ns": cpu.get("throttled_usec", 0) * 1000,
+        }
+
     def stats(self) -> dict[str, Any]:
         """Return raw counters: cpu in ns, memory and block I/O in bytes, pids."""
         folder = self._folder
-        cpu = read_pairs(f"{folder}/cpu.stat")
         return {
-            "cpu": {
-                "total_ns": cpu.get("usage_usec", 0) * 1000,
-                "per_cpu_ns": [],
-                "user_ns": cpu.get("user_usec", 0) * 1000,
-                "system_ns": cpu.get("system_usec", 0) * 1000,
-                "periods": cpu.get("nr_periods", 0),
-                "throttled_periods": cpu.get("nr_throttled", 0),
-                "throttled_ns": cpu.get("throttled_usec", 0) * 1000,
-            },
+            "cpu": self.cpu_stats(),
             "memory": {
                 "usage": read_int(f"{folder}/memory.current"),
                 "max_usage": read_int(f"{folder}/memory.peak"),

@@ -3,6 +3,7 @@
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -124,8 +125,16 @@ def barque_peers(root: Path, *flags: str) -> list[Peer]:
     script = Path(sys.executable).with_name("barque")
     if script.exists():
         own.words = [str(script)]
-    own.end = own.stop = engine.stop
-    own.start = engine.launch
+    own.stop, own.start = engine.stop, engine.launch
+
+    def end() -> None:
+        keeper = int((root / "exec" / "keeper.pid").read_text().split()[0])
+        engine.stop()
+        if "--live-restore" in flags:
+            # It goes on without a daemon.
+            os.kill(keeper, signal.SIGKILL)
+
+    own.end = end
     own.socket = str(engine.socket)
     own.pids = lambda: [
         engine.pid, int((root / "exec" / "keeper.pid").read_text().split()[0]),

@@ -2,11 +2,13 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import signal
 import sys
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import barque
 from barque.base.errors import BarqueError
@@ -14,6 +16,9 @@ from barque.daemon import flags, listeners, log as daemon_log, ownership
 from barque.daemon.flags import DaemonError
 from barque.daemon.options import Options
 from barque.kernel.limits import raise_open_files
+
+if TYPE_CHECKING:
+    from barque.daemon.service import Service
 
 log = logging.getLogger("barque.daemon")
 
@@ -68,11 +73,27 @@ def _run(options: Options) -> int:
         os.close(lock)
 
 
+def _import_service() -> "type[Service]":
+    """Import all that serves, without what would only cost time: nothing that is imported becomes garbage."""
+    # The HTTP library's client, which the daemon does not use, would read all of the machine's certificates.
+    given = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    gc.disable()
+    try:
+        from barque.daemon.service import Service
+    finally:
+        gc.freeze()
+        gc.enable()
+        del os.environ["SSL_CERT_FILE"]
+        if given is not None:
+            os.environ["SSL_CERT_FILE"] = given
+    return Service
+
+
 def _serve(options: Options, opened: list[listeners.Listener]) -> int:
     import uvloop
 
-    from barque.daemon.service import Service
-
+    Service = _import_service()  # noqa: N806 - a class
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Service(options, opened).run())
     return 0

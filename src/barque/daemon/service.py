@@ -1,18 +1,19 @@
 """The running daemon: the engine behind the API, and what signals do to both."""
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import socket
 import ssl
 import types
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 import barque
 from barque.api.app import make_app
-from barque.builder.service import Builder
 from barque.daemon import config as configs, log as daemon_log
 from barque.daemon.flags import DaemonError
 from barque.daemon.listeners import Listener
@@ -21,7 +22,11 @@ from barque.daemon.options import Options
 from barque.daemon.tls import Secured
 from barque.engine.engine import Engine
 
+if TYPE_CHECKING:
+    from barque.builder.service import Builder
+
 log = logging.getLogger("barque.daemon")
+_BUILDER_AFTER_S = 0.3
 
 _FORCED_AFTER = 3
 
@@ -65,16 +70,19 @@ class Service:
         loop.add_signal_handler(signal.SIGUSR2, _tell_tasks)
         engine = Engine(self._config)
         await engine.open()
-        builder = engine.builds = Builder(engine)
+        builds: list[Builder] = []
+        engine.make_builds = lambda: _builder(engine, builds)
         try:
-            await self._serve(engine, builder)
+            await self._serve(engine, builds)
         finally:
             notify("STOPPING=1")
-            await builder.close()
+            engine.make_builds = None
+            for builder in builds:
+                await builder.close()
             await engine.close(stop_containers=not self._config.live_restore)
         log.info("daemon ended")
 
-    async def _serve(self, engine: Engine, builder: Builder) -> None:
+    async def _serve(self, engine: Engine, builds: "list[Builder]") -> None:
         server = make_app(engine, experimental=self._config.experimental)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
@@ -91,6 +99,7 @@ class Service:
                 metrics.append(await _serve_metrics(engine, self._options["metrics-addr"]))
             log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
             notify(f"READY=1\nMAINPID={os.getpid()}")
+            engine.spawn(_prepare_builds(engine))
             await self._ended.wait()
         finally:
             for front in secured:
@@ -98,7 +107,8 @@ class Service:
             for page in metrics:
                 await page.cleanup()
             # Their clients' connections end with them: nothing waits for a build to come to its own end.
-            await builder.cancel_all()
+            for builder in builds:
+                await builder.cancel_all()
             await runner.cleanup()
 
     def _end(self) -> None:
@@ -123,6 +133,22 @@ class Service:
         except DaemonError as error:
             log.error("the configuration stays as it was: %s", error)
         notify("READY=1")
+
+
+def _builder(engine: Engine, made: "list[Builder]") -> "Builder":
+    """Make the builder; its code is a good part of all, which no other request should wait for."""
+    from barque.builder.service import Builder
+
+    made.append(Builder(engine))
+    return made[-1]
+
+
+async def _prepare_builds(engine: Engine) -> None:
+    """Have the builder ready before somebody builds; the requests that come first are answered first."""
+    await asyncio.sleep(_BUILDER_AFTER_S)
+    await asyncio.to_thread(importlib.import_module, "barque.builder.service")
+    # Also sweeps what builds left that a killed daemon did not end.
+    log.debug("the builder is ready: %s", engine.builds is not None)
 
 
 async def _serve_metrics(engine: Engine, address: str) -> web.ServerRunner:

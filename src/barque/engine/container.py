@@ -26,7 +26,7 @@ class Container:
     stopped_by_user, started_before.
     """
 
-    __slots__ = ("__weakref__", "auto_removing", "back_off", "cpu_reading", "exec_ids", "exited", "health",
+    __slots__ = ("__weakref__", "auto_removing", "back_off", "began_ns", "cpu_reading", "exec_ids", "exited", "health",
                  "health_task", "lock", "own_addresses", "removed", "resolv_conf", "restart_task", "row", "sandbox",
                  "started", "summary", "waiters")  # fmt: skip
 
@@ -45,6 +45,8 @@ class Container:
         self.health_task: asyncio.Task[None] | None = None
         self.restart_task: asyncio.Task[None] | None = None
         self.back_off = 0.1
+        self.began_ns = 0
+        """When its process began, on the clock of `uptime`."""
         self.auto_removing = False
         self.cpu_reading: CpuReading | None = None
         self.summary: Json | None = None

@@ -36,7 +36,8 @@ async def make(engine: "Engine", container_id: str, points: list[Json]) -> None:
     for point in points:
         guard_root(point, engine.config.data_root)
         if point["Type"] == "bind":
-            make_source(point)
+            # In a thread: a file system whose server is gone answers when it likes.
+            await asyncio.to_thread(make_source, point)
             point["Propagation"] = point["Propagation"] or "rprivate"
         elif point["Type"] == "image":
             image = engine.image_store.resolve(point["Name"])
@@ -119,7 +120,7 @@ async def prepare(engine: "Engine", container: Container) -> list[Json]:
     for number, point in enumerate(container.row["mounts"]):
         path = point["Source"]
         if point["Type"] == "bind":
-            make_source(point)
+            await asyncio.to_thread(make_source, point)
         elif point["Type"] == "volume":
             path = await mount_volume(engine, container, point)
         elif point["Type"] == "image":

@@ -66,8 +66,9 @@ class Engine:
         self.by_name: dict[str, str] = {}
         self.early_exits: dict[str, Json] = {}
         self.step_exits: dict[str, Callable[[Json], None]] = {}
-        # Set by whoever composes the daemon: it builds images with the engine's help.
-        self.builds: Any = None
+        # Set by whoever composes the daemon: makes what builds images with the engine's help, when it is first needed.
+        self.make_builds: Callable[[], Any] | None = None
+        self._builds: Any = None
         self.closing = False
         self.keeper_was_replaced = False
         self.cgroups_v2 = cgroups.is_v2()
@@ -187,6 +188,13 @@ class Engine:
         self.network.close()
         self.image_store.close()
         await asyncio.to_thread(self.database.close)
+
+    @property
+    def builds(self) -> Any:
+        """Return what builds images, None where nothing does."""
+        if self._builds is None and self.make_builds is not None:
+            self._builds = self.make_builds()
+        return self._builds
 
     # The index.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.times import format_ns
+from barque.engine import uptime
 from barque.engine.container import Container
 
 if TYPE_CHECKING:
@@ -58,17 +59,17 @@ async def _watch(engine: "Engine", container: Container) -> None:
     interval = (config.get("Interval") or 30 * _SECOND_NS) / _SECOND_NS
     start_interval = (config.get("StartInterval") or 5 * _SECOND_NS) / _SECOND_NS
     grace_ns = config.get("StartPeriod") or 0
-    began_ns = container.state["started_ns"]
+    began_ns = container.began_ns
     while container.health is not None:
-        young = container.health["Status"] == "starting" and time.time_ns() - began_ns < grace_ns
+        young = container.health["Status"] == "starting" and uptime.now_ns() - began_ns < grace_ns
         await asyncio.sleep(start_interval if young else interval)
         if container.status != "running":
             # A frozen container is not asked.
             continue
-        check_ns = time.time_ns()
+        check_ns, age_ns = time.time_ns(), uptime.now_ns() - began_ns
         engine.metrics.checks += 1
         code, output = await _checked(engine, container, config.get("Timeout") or 30 * _SECOND_NS)
-        _note(engine, container, code, output, check_ns)
+        _note(engine, container, code, output, check_ns, age_ns)
 
 
 async def _checked(engine: "Engine", container: Container, timeout_ns: int) -> tuple[int, str]:
@@ -98,14 +99,14 @@ def go_duration(time_ns: int) -> str:
     return f"{hours}h{minutes}m{seconds}" if hours else f"{minutes}m{seconds}" if minutes else seconds
 
 
-def _note(engine: "Engine", container: Container, code: int, output: str, check_ns: int) -> None:
+def _note(engine: "Engine", container: Container, code: int, output: str, check_ns: int, age_ns: int) -> None:
     health, config = container.health, container.config["Healthcheck"]
     if health is None:
         return
     entry = {"Start": format_ns(check_ns), "End": format_ns(time.time_ns()), "ExitCode": code, "Output": output}
     health["Log"] = [*health["Log"], entry][-_KEPT:]
     before = health["Status"]
-    young = before == "starting" and check_ns - container.state["started_ns"] < (config.get("StartPeriod") or 0)
+    young = before == "starting" and age_ns < (config.get("StartPeriod") or 0)
     if code == 0:
         health["FailingStreak"] = 0
         health["Status"] = "healthy"

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, NotModifiedError
-from barque.engine import container_mounts, endpoints, health, late_hooks, pausing, removal, starting, waiting
+from barque.engine import container_mounts, endpoints, health, late_hooks, pausing, removal, starting, uptime, waiting
 from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
@@ -79,7 +79,7 @@ class Lifecycle:
         if container.pid == 0:
             return
         engine = self._engine
-        ran_ns = event["at_ns"] - state["started_ns"]
+        ran_ns = uptime.now_ns() - container.began_ns
         oom = bool(event.get("oom_killed"))
         state.update(pid=0, exit_code=event["exit_code"], finished_ns=event["at_ns"], oom_killed=oom, error="")
         state["status"] = "exited"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
-from barque.engine import endpoints, etc_files, health, links, removal, start_order
+from barque.engine import endpoints, etc_files, health, links, removal, start_order, uptime
 from barque.engine.container import Container
 from barque.keeper.client import Keeper, KeeperError
 from barque.kernel import mount as km
@@ -46,6 +46,7 @@ async def reconcile(engine: "Engine") -> None:
     for container in engine.containers_by_id.values():
         if container.is_running:
             container.started.set()
+            container.began_ns = uptime.began_ns(container.pid)
             health.start(engine, container)
             engine.time_limits.begin(container)
     await engine.volumes.restore_users(

@@ -19,6 +19,7 @@ from barque.engine import (
     resources,
     secrets,
     spec,
+    uptime,
 )
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
@@ -75,6 +76,7 @@ async def start(engine: "Engine", container: Container) -> None:
     state = container.state
     state.update(status="running", pid=started["pid"], exit_code=0, error="", started_ns=time.time_ns(),
                  finished_ns=state["finished_ns"], oom_killed=False, started_before=True)  # fmt: skip
+    container.began_ns = uptime.now_ns()
     engine.changed(container)
     engine.save(container)
     container.started.set()

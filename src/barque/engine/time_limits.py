@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from barque.base.errors import BarqueError
+from barque.engine import uptime
 from barque.engine.container import Container
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TimeLimits:
             task.cancel()
 
     async def _wait(self, container: Container, limit_ns: int) -> None:
-        left_ns = container.state["started_ns"] + limit_ns - time.time_ns()
+        left_ns = container.began_ns + limit_ns - uptime.now_ns()
         await asyncio.sleep(max(left_ns, 0) / 1e9)
         self._tasks.pop(container.id, None)
         log.info("container %s has run for as long as it may: it is stopped", container.name)

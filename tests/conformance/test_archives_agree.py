@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,52 @@ def test_skopeo_copies_ours_and_we_load_its_copies(
     config = json.loads(run("skopeo", "inspect", "--config", f"docker-archive:{archive}"))
     assert loaded(engine, copy, image) == before
     assert config == json.loads(run("skopeo", "inspect", "--config", f"docker-archive:{saved(engine, tmp_path / 'b', image)}"))
+
+
+def test_an_archive_goes_round_all_engines_and_comes_back(
+    engine: EngineUnderTest, image: str, podman: Podman, dockerd: Any, tmp_path: Path
+) -> None:
+    before = identity(engine, image)
+    config = engine.docker("inspect", "-f", "{{json .Config}}", image)
+    full = f"docker.io/library/{image}"
+    archive = saved(engine, tmp_path / "ours.tar", image)
+    assert f"Loaded image: {image}" in dockerd.docker("load", "-i", str(archive))
+    try:
+        assert dockerd.docker("inspect", "-f", "{{.Id}}", image) == before
+        dockers = tmp_path / "docker.tar"
+        dockerd.docker("save", "-o", str(dockers), image)
+        assert loaded(engine, dockers, image) == before
+        podman("load", "-q", "-i", str(dockers))
+        # Podman takes a bare name for one of its own.
+        podman("tag", before.removeprefix("sha256:"), full)
+        podmans, skopeos = tmp_path / "podman.tar", tmp_path / "skopeo.tar"
+        podman("save", "-q", "-o", str(podmans), full)
+        run("skopeo", "copy", "-q", f"docker-archive:{podmans}", f"docker-archive:{skopeos}:{image}")
+        dockerd.docker("rmi", image)
+        for path in (podmans, skopeos):
+            assert loaded(engine, path, image) == before
+            dockerd.docker("load", "-i", str(path))
+            assert dockerd.docker("inspect", "-f", "{{.Id}}", image) == before
+    finally:
+        dockerd.docker("rmi", image)
+    assert engine.docker("inspect", "-f", "{{json .Config}}", image) == config
+    assert engine.docker("run", "--rm", image) == "it works"
+
+
+def test_several_images_of_one_archive_are_the_same_to_docker(
+    engine: EngineUnderTest, image: str, dockerd: Any, tmp_path: Path
+) -> None:
+    names = (image, "middle:1")
+    before = [identity(engine, name) for name in names]
+    dockerd.docker("load", "-i", str(saved(engine, tmp_path / "ours.tar", *names)))
+    try:
+        assert [dockerd.docker("inspect", "-f", "{{.Id}}", name) for name in names] == before
+        dockerd.docker("save", "-o", f"{tmp_path}/docker.tar", *names)
+    finally:
+        dockerd.docker("rmi", *names)
+    engine.docker("rmi", "-f", *names)
+    assert engine.docker("load", "-i", f"{tmp_path}/docker.tar").count("Loaded image: ") == 2
+    assert [identity(engine, name) for name in names] == before
 
 
 def test_the_archive_is_an_oci_layout_too(engine: EngineUnderTest, image: str, tmp_path: Path) -> None:

@@ -1,30 +1,74 @@
-"""The engine and the registry server of our own, with TLS and users: pushed, pulled, searched, broken off and gone on."""
+"""The engine and registries with TLS and users, ours and Debian's: pushed, pulled, searched, broken off and gone on."""
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import registries
 from fake_registry import FakeRegistry, digest_of, serving
 from registry_process import PASSWORD, USER, certificate, htpasswd, registry
 from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
+CLIENT = Path(__file__).resolve().parent.parent / "registry_client.py"
 
 
-@pytest.fixture(scope="module")
-def server(engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Give a registry of our own with TLS and users, with the engine's client logged in."""
-    folder = tmp_path_factory.mktemp("own")
-    cert, key = certificate(folder / "certs")
-    flags = ["--tls-cert", str(cert), "--tls-key", str(key), "--htpasswd", str(htpasswd(folder / "users"))]
-    with registry(folder, *flags) as made:
-        engine.docker("login", "-u", USER, "--password-stdin", made.address, input=PASSWORD)
-        yield made
-        engine.docker("logout", made.address)
+@pytest.fixture(scope="module", params=["own", "debian"])
+def server(engine: EngineUnderTest, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give a registry with TLS and users, ours and Debian's, with the engine's client logged in."""
+    folder = tmp_path_factory.mktemp("registry")
+    with ExitStack() as stack:
+        if request.param == "own":
+            cert, key = certificate(folder / "certs")
+            flags = ["--tls-cert", str(cert), "--tls-key", str(key), "--htpasswd", str(htpasswd(folder / "users"))]
+            made: Any = stack.enter_context(registry(folder, *flags))
+            address, user, password = made.address, USER, PASSWORD
+        else:
+            made = registries.RegistryUnderTest(folder, passwords=True, tls=True)
+            made.start()
+            stack.callback(made.stop)
+            address, user, password = made.host, registries.USER, registries.PASSWORD
+        engine.docker("login", "-u", user, "--password-stdin", address, input=password)
+        stack.callback(engine.docker, "logout", address)
+        yield SimpleNamespace(address=address, ca=cert if request.param == "own" else folder / "ca.crt",
+                              user=f"{user}:{password}")  # fmt: skip
+
+
+def client(server: Any, verb: str, *names: str) -> str:
+    """Run the client of the bare specification."""
+    words = [sys.executable, str(CLIENT), "--ca", str(server.ca), "--user", server.user, verb]
+    done = subprocess.run([*words, *(n if n[0] == "/" else f"{server.address}/{n}" for n in names)],
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_another_client_has_the_same_digests_and_copies_lists_and_deletes(
+    engine: EngineUnderTest, server: Any, tmp_path: Path
+) -> None:
+    name = f"{server.address}/agreed/one:1"
+    engine.docker("tag", "busybox", name)
+    digest = engine.docker("push", name).splitlines()[-1].split()[2]
+    assert client(server, "digest", "agreed/one:1") == digest
+    assert client(server, "copy", "agreed/one:1", "agreed/copy:2") == digest
+    assert client(server, "pull", "agreed/copy:2", f"{tmp_path}/layout") == digest
+    assert client(server, "push", "agreed/back:3", f"{tmp_path}/layout") == digest
+    engine.docker("rmi", name)
+    back = f"{server.address}/agreed/back:3"
+    assert f"Digest: {digest}" in engine.docker("pull", back)
+    assert digest in engine.docker("inspect", "-f", "{{.RepoDigests}}", back)
+    assert client(server, "ls", "agreed/back") == "3"
+    assert client(server, "delete", "agreed/back:3") == digest
+    assert "manifest unknown" in engine.docker_result("pull", back).stderr
+    engine.docker("rmi", back)
 
 
 def test_an_image_goes_there_and_comes_back(engine: EngineUnderTest, server: Any) -> None:

@@ -19,9 +19,6 @@ from barque.distribution.transport import PIECE_BYTES, Answer
 from barque.oci.manifest import Descriptor
 from barque.storage.content import ContentStore, Hasher
 
-_RATIO_FROM_BYTES = 64 << 20
-_DISK_LOOKED_AT_BYTES = 32 << 20
-
 
 class Download:
     """The verified bytes of one blob; made and read in one thread.
@@ -157,41 +154,6 @@ class Download:
                 f"unexpected size of {self._blob.digest}: the registry sends {length} bytes, the manifest says {wanted}"
             )
         return start if answer.status == 200 else 0
-
-
-def bounded(
-    chunks: Iterator[bytes | memoryview], packed_size: int, settings: Settings, folder: str
-) -> Iterator[bytes | memoryview]:
-    """Yield a layer's plain bytes as long as they are in proportion to what was sent and fit the disk.
-
-    Args:
-        chunks: the plain bytes.
-        packed_size: bytes that they were inflated from.
-        settings: the limits.
-        folder: on the disk they go to.
-
-    Raises:
-        InvalidInputError: the layer expands beyond every measure.
-        BarqueError: it would fill the disk.
-    """
-    total, looked = 0, 0
-    limit = max(_RATIO_FROM_BYTES, packed_size * settings.plain_ratio_max)
-    for chunk in chunks:
-        total += len(chunk)
-        if total > limit:
-            raise InvalidInputError(
-                f"decompression bomb: a layer of {packed_size} bytes expands to more than {limit} bytes "
-                f"({settings.plain_ratio_max} times its size)"
-            )
-        if total - looked >= _DISK_LOOKED_AT_BYTES:
-            looked = total
-            found = os.statvfs(folder)
-            if found.f_bavail * found.f_frsize < settings.plain_free_min:
-                raise BarqueError(
-                    f"no space left on device: a layer expands to more than {total} bytes and would leave less "
-                    f"than {settings.plain_free_min} bytes free"
-                )
-        yield chunk
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

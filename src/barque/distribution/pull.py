@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.distribution.credentials import Credentials
-from barque.distribution.download import Download, bounded
+from barque.distribution.download import Download
 from barque.distribution.errors import CancelledError, RegistryError, TransportError, of_pull
 from barque.distribution.progress import Emit, Progress
 from barque.distribution.registry import Fetched, Registry, Repository, connect
@@ -21,6 +21,7 @@ from barque.images.store import ImageStore
 from barque.oci import digest as digests, manifest as manifests, media, platform as platforms
 from barque.oci.manifest import Descriptor
 from barque.oci.reference import Reference
+from barque.storage.bounds import bounded
 from barque.storage.compression import plain
 from barque.storage.content import CHUNK
 
@@ -227,7 +228,7 @@ class Puller:
                 return
             for again in (False, True):
                 download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
-                tar = bounded(plain(download.chunks()), layer.size, self._settings, content.folder)
+                tar = self._inflated(download.chunks(), layer)
                 try:
                     content.ingest(tar, diff_id, durable=False)
                     break
@@ -242,12 +243,17 @@ class Puller:
                 # A push to any registry gives these very bytes.
                 content.keep_partial(layer.digest)
 
+    def _inflated(self, chunks: Iterator[bytes], layer: Descriptor) -> Iterator[bytes | memoryview]:
+        settings = self._settings
+        return bounded(
+            plain(chunks), layer.size, self._store.content.folder,
+            ratio_max=settings.plain_ratio_max, free_min=settings.plain_free_min,
+        )  # fmt: skip
+
     def _from_kept(self, layer: Descriptor, diff_id: str) -> bool:
         """Make a layer's tar of the compressed layer that is here; False if that is damaged."""
         with self._store.content.open(layer.digest) as file:
-            tar = bounded(
-                plain(iter(lambda: file.read(CHUNK), b"")), layer.size, self._settings, self._store.content.folder
-            )
+            tar = self._inflated(iter(lambda: file.read(CHUNK), b""), layer)
             try:
                 self._store.content.ingest(tar, diff_id, durable=False)
             except InvalidInputError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from barque.base.errors import InvalidInputError
+from barque.storage import bounds
 
 HUB = "docker.io"
 HUB_REGISTRY = "registry-1.docker.io"
@@ -48,8 +49,8 @@ class Settings:
     retry_delay_s: float = 1.0
     connect_timeout_s: float = 30.0
     stall_timeout_s: float = 60.0
-    plain_ratio_max: int = 1200
-    plain_free_min: int = 256 << 20
+    plain_ratio_max: int = bounds.RATIO_MAX
+    plain_free_min: int = bounds.FREE_MIN
 
 
 def mirrors_of(options: list[str]) -> dict[str, list[str]]:

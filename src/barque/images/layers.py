@@ -8,7 +8,7 @@ from barque.base.errors import NotFoundError
 from barque.images.leases import Lease
 from barque.oci import digest as digests
 from barque.storage.archive import layer_tar
-from barque.storage.compression import plain
+from barque.storage.bounds import inflated
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import COMMITTED, EXTRACT, Snapshotter
 
@@ -56,7 +56,7 @@ class Layers:
             InvalidInputError: broken archive or another digest.
             OSError: full or read-only disk; nothing is left behind.
         """
-        blob = self.content.ingest(plain(chunks), expected)
+        blob = self.content.ingest(inflated(chunks, self.content.folder), expected)
         lease.hold_blob(blob.digest)
         return blob.digest, self.unpack(lease, parent, blob.digest)
 

@@ -19,6 +19,7 @@ from barque.oci.manifest import LAYERS_MAX
 from barque.oci.reference import Reference, parse
 from barque.storage.archive import tar
 from barque.storage.archive.stream import Member, TarStream
+from barque.storage.bounds import bounded, inflated
 from barque.storage.compression import is_compressed, plain
 
 Told = Callable[[str, str, int, int], None]
@@ -52,7 +53,7 @@ def load(
     wanted = [platform.parse(p) for p in platforms]
     with store.lease() as lease:
         files = _Files(store, lease, told)
-        files.read(TarStream(plain(chunks)))
+        files.read(TarStream(inflated(chunks, store.content.folder)))
         return _Loader(store, lease, files, wanted, told).run()
 
 
@@ -83,6 +84,8 @@ class _Files:
                 self._links[name] = posixpath.normpath(link)
 
     def _file(self, name: str, member: Member, data: Iterator[bytes | memoryview]) -> None:
+        # A file in the place of a link is the file.
+        self._links.pop(name, None)
         first = next(data, b"")
         head = bytes(first[:16]).lstrip()
         if member.size <= _JSON_MAX and (head[:1] in (b"{", b"[", b"") or member.size < tar.BLOCK):
@@ -104,7 +107,10 @@ class _Files:
         if named and is_compressed(first):
             counted = _verified(counted, named)
             named = ""
-        blob = self._content.ingest(plain(counted), named, durable=False)
+        tar = plain(counted)
+        if is_compressed(first):
+            tar = bounded(tar, member.size, self._content.folder)
+        blob = self._content.ingest(tar, named, durable=False)
         self._lease.hold_blob(blob.digest)
         return blob.digest
 

@@ -15,11 +15,10 @@ from barque.builder.buildkit.pb import content_pb2
 from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.caches import format as forms
 from barque.builder.caches.format import Known
-from barque.distribution.download import bounded
-from barque.distribution.settings import Settings
 from barque.engine.pumps import chunks_of
 from barque.oci import digest as digests, media
 from barque.oci.manifest import Descriptor
+from barque.storage.bounds import bounded
 from barque.storage.compression import UNCOMPRESSED, Form, plain
 from barque.storage.content import CHUNK, ContentStore
 
@@ -167,7 +166,7 @@ class ClientCache:
             return b""
 
         def work(given: Iterable[bytes]) -> None:
-            tar = bounded(plain(given), layer.size, Settings(), self._content.folder)
+            tar = bounded(plain(given), layer.size, self._content.folder)
             self._content.ingest(tar, diff_id, durable=False)
 
         await chunks_of(read, work)

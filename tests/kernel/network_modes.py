@@ -108,31 +108,6 @@ def direct(folder: str) -> None:
     assert_clean(folder)
 
 
-def respect(folder: str) -> None:
-    """Published ports obey the host's own rules for incoming packets, and nothing else changes."""
-    far = outside()
-    sh("nft 'table inet theirs { chain input { type filter hook input priority 0; policy drop; ct state established accept;"
-       " iif lo accept; iifname \"barque*\" accept; tcp dport 8081 accept; };"
-       " chain forward { type filter hook forward priority 0; policy drop; }; }'")  # fmt: skip
-    before = sh("nft list table inet theirs")
-    machine = Machine(folder, NetworkOptions(firewall="respect-host"))
-    machine.open()
-    web = machine.run("web", {"80/tcp": [*published(8080), *published(8081)], "53/udp": published(5353)})
-    served = Container(web)
-    assert not fetch("tcp", "198.51.100.1", 8080, far), "the host does not let it in"
-    assert not fetch("udp", "198.51.100.1", 5353, far)
-    assert fetch("tcp", "198.51.100.1", 8081, far), "the host lets it in, whatever others forward"
-    assert fetch("tcp", "127.0.0.1", 8080) and fetch("tcp", "::1", 8080) and fetch("udp", "127.0.0.1", 5353)
-    machine.manager.republish("web" * 8, ())
-    assert not fetch("tcp", "127.0.0.1", 8081)
-    served.kill()
-    machine.manager.release("web" * 8)
-    machine.manager.close()
-    assert sh("nft list table inet theirs") == before
-    sh("nft delete table inet theirs")
-    assert_clean(folder)
-
-
 def coexist(folder: str) -> None:
     """Another engine's DROP policy is told of and its rules are left alone."""
     import logging

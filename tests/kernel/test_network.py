@@ -12,6 +12,7 @@ pytestmark = [
 
 _PROGRAM = Path(__file__).with_name("network_scenarios.py")
 _MODES = Path(__file__).with_name("network_modes.py")
+_HOST_RULES = Path(__file__).with_name("network_host_rules.py")
 _SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -67,7 +68,11 @@ def test_direct_routing_marks_and_trusted_interfaces_open_the_way() -> None:
 
 
 def test_published_ports_obey_the_hosts_rules_where_that_is_asked_for() -> None:
-    _run("respect", _MODES)
+    _run("respect", _HOST_RULES)
+
+
+def test_containers_see_who_asks_where_the_hosts_rules_hold() -> None:
+    _run("source", _HOST_RULES)
 
 
 def test_others_tables_that_drop_are_told_of_and_left_alone() -> None:

@@ -2,7 +2,8 @@
 
 That is IPv6 clients ([::] and ::1) of a container that has IPv4 only, and everything where the
 firewall is switched off or the host's own rules are to hold. It serves the sockets that reserve the
-ports; their owner closes them, right after stop().
+ports; their owner closes them, right after stop(). Where the host's own rules hold, its sockets towards
+containers speak as the client (`network/transparency.py`), so that containers see who asks.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ _DATAGRAM_BYTES = 65535
 _AT_ONCE = 64
 _UDP_IDLE_S = 90.0
 _MAX_UDP_CLIENTS = 4096
+_IP_TRANSPARENT, _IP_BIND_ADDRESS_NO_PORT, _IPV6_TRANSPARENT = 19, 24, 75
 
 
 class PortProxy:
@@ -66,7 +68,7 @@ class _Streams:
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                client, _ = self._item.reservation.sock.accept()
+                client, peer = self._item.reservation.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -74,7 +76,7 @@ class _Streams:
                 self._loop.remove_reader(self._fd)
                 self._again = self._loop.call_later(0.1, self._loop.add_reader, self._fd, self._accept)
                 return
-            task = self._loop.create_task(_carry(client, (self._item.address, self._item.port)))
+            task = self._loop.create_task(_carry(client, str(peer[0]), self._item))
             self._carried.add(task)
             task.add_done_callback(self._carried.discard)
 
@@ -86,13 +88,26 @@ class _Streams:
             task.cancel()
 
 
-async def _carry(client: socket.socket, target: tuple[str, int]) -> None:
+def _speak_as(sock: socket.socket, client: str, item: Proxied) -> None:
+    """Let the container see the client's own address, where its answers come back to us."""
+    if not item.keeps(client):
+        return
+    level, option = (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT) if ":" in client else (socket.IPPROTO_IP, _IP_TRANSPARENT)
+    sock.setsockopt(level, option, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, item.mark)
+    if sock.type == socket.SOCK_STREAM:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((client, 0))
+
+
+async def _carry(client: socket.socket, peer: str, item: Proxied) -> None:
     loop = asyncio.get_running_loop()
-    with client, socket.socket(_family(target[0]), socket.SOCK_STREAM) as inner:
+    with client, socket.socket(_family(item.address), socket.SOCK_STREAM) as inner:
         client.setblocking(False)
         inner.setblocking(False)
         try:
-            await loop.sock_connect(inner, target)
+            _speak_as(inner, peer, item)
+            await loop.sock_connect(inner, (item.address, item.port))
             await asyncio.gather(_pump(client, inner), _pump(inner, client))
         except OSError:
             # Closing the client's socket tells it; there is nobody else to tell.
@@ -143,6 +158,7 @@ class _Datagrams:
             return None
         back.setblocking(False)
         with contextlib.suppress(OSError):
+            _speak_as(back, str(client[0]), self._item)
             back.connect((self._item.address, self._item.port))
         self._relays[client] = (back, self._loop.time())
         self._loop.add_reader(back.fileno(), self._from_container, back, client)

@@ -189,6 +189,16 @@ def meta(key: int, register: int) -> bytes:
     return _expression("meta", codec.be32(1, register), codec.be32(2, key))
 
 
+def set_mark(register: int) -> bytes:
+    """Give a packet the mark that a register holds."""
+    return _expression("meta", codec.be32(2, META_MARK), codec.be32(3, register))
+
+
+def socket_mark(register: int) -> bytes:
+    """Load the mark of the socket of this machine that a packet is for; without one the rule ends."""
+    return _expression("socket", codec.be32(1, 1), codec.be32(2, register))
+
+
 def payload(base: int, offset: int, size: int, register: int) -> bytes:
     """Load bytes of the link (base 0), network (base 1) or transport (base 2) header."""
     return _expression(

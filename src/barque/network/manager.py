@@ -33,6 +33,7 @@ from barque.network.model import (
 )
 from barque.network.publishing import Publisher
 from barque.network.sandboxes import Sandboxes
+from barque.network.transparency import Transparency
 from barque.network.use import Use
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class NetworkManager:
         self._sandboxes = Sandboxes(
             self.catalog, self._publisher, self._pool, self._connection, self._folder, self._guard
         )  # fmt: skip
+        self._transparency = Transparency(self._table_name(), self._connection)
         self._links = Links(self.catalog, self._sandboxes.uses)
 
     @property
@@ -90,6 +92,8 @@ class NetworkManager:
 
         Those of others are removed, and the firewall's table is built anew in one step.
         """
+        if self.options.iptables and publish.carried_by_proxy(self.options) and self._transparency.open():
+            self._publisher.mark = self._transparency.mark
         adoption = Adoption(self._sandboxes, self.catalog, self._guard, self._connection, self._folder)
         adoption.restore(running)
         wiring = self.catalog.default_wiring()
@@ -280,6 +284,9 @@ class NetworkManager:
         if touched and self._firewall is not None and not self._firewall.is_whole():
             self._rebuild_firewall()
             mended.append(f"the firewall's table {self._firewall.table}")
+        if touched and self._publisher.mark and not self._transparency.is_whole():
+            self._transparency.rebuild()
+            mended.append("the proxy's way back")
         if touched and not self._guard.is_whole():
             self._guard.rebuild()
             mended.append("the table against forged addresses")
@@ -323,6 +330,7 @@ class NetworkManager:
             self._sandboxes.server.close()
         self._pool.close()
         self._guard.close(remove=not self._uses)
+        self._transparency.close(remove=bool(self._publisher.mark) and not self._uses)
         if self._firewall is not None:
             if not self._uses:
                 self._firewall.remove()

@@ -14,11 +14,24 @@ RESPECT_HOST = "respect-host"
 
 
 class Proxied(NamedTuple):
-    """A reserved socket whose traffic the userland proxy carries to (address, port)."""
+    """A reserved socket whose traffic the userland proxy carries to (address, port).
+
+    With a mark the proxy's sockets speak as the client and bear it. Clients in the subnets `near` are answered without
+    a way through this machine, so that the proxy must speak for itself to be answered.
+    """
 
     reservation: ports.Reservation
     address: str
     port: int
+    mark: int = 0
+    near: tuple[str, ...] = ()
+
+    def keeps(self, client: str) -> bool:
+        """Tell whether the container can see this client's own address."""
+        found = ipaddress.ip_address(client.partition("%")[0])
+        return bool(self.mark) and found.version == ipaddress.ip_address(self.address).version and not (
+            found.is_loopback or found.is_link_local or any(found in ipaddress.ip_network(item) for item in self.near)
+        )  # fmt: skip
 
 
 class Proxy(Protocol):
@@ -34,11 +47,16 @@ class Proxy(Protocol):
 
 
 class Target(NamedTuple):
-    """The container's side of published ports: its addresses in one network, and that network's settings."""
+    """The container's side of published ports: its addresses in one network, that network's settings and subnets.
+
+    `through_us` where the container's way to others is this machine.
+    """
 
     ip: str
     ip6: str
     settings: BridgeOptions
+    subnets: tuple[str, ...] = ()
+    through_us: bool = False
 
     def routed(self, version: int) -> bool:
         """Tell whether its ports of an IP version are reached at its own address, not at this machine's."""
@@ -104,12 +122,23 @@ def directs(requests: Iterable[PortRequest], options: NetworkOptions, target: Ta
     return list(dict.fromkeys(found))
 
 
-def unled(reservations: Iterable[ports.Reservation], led: list[Forward], target: Target) -> list[Proxied]:
-    """Return what the proxy must carry: all IPv6 sockets, since ::1 is never led, and the rest."""
+def unled(
+    reservations: Iterable[ports.Reservation], led: list[Forward], target: Target, mark: int = 0
+) -> list[Proxied]:  # fmt: skip
+    """Return what the proxy must carry: all IPv6 sockets, since ::1 is never led, and the rest.
+
+    Args:
+        reservations: all ports of a container.
+        led: what the firewall leads.
+        target: where to.
+        mark: of sockets that speak as the client, 0 for none.
+    """
     by_firewall = {item.binding for item in led if ":" not in item.binding.host_ip}
     found = []
     for item in reservations:
         if item.binding not in by_firewall:
-            address = target.ip or target.ip6
-            found.append(Proxied(item, address, item.binding.container_port))
+            same = target.ip6 if ":" in item.binding.host_ip and mark else ""
+            address = same or target.ip or target.ip6
+            own_mark = mark if target.through_us else 0
+            found.append(Proxied(item, address, item.binding.container_port, own_mark, target.subnets))
     return found

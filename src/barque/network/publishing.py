@@ -38,6 +38,7 @@ class Publisher:
         self._connection = connection
         self.firewall: Firewall | None = None
         self.proxy: publish.Proxy | None = None
+        self.mark = 0
         self._allocator = ports.PortAllocator()
 
     def publish(self, container_id: str, requests: Iterable[PortRequest], target: Target) -> Publication:
@@ -83,7 +84,7 @@ class Publisher:
         wanted = self.options.userland_proxy or publish.carried_by_proxy(self.options)
         if self.proxy is None or not wanted or made.target is None:
             return
-        rest = publish.unled(made.reservations, list(made.forwards), made.target)
+        rest = publish.unled(made.reservations, list(made.forwards), made.target, self.mark)
         if rest:
             self.proxy.start(container_id, rest)
 

@@ -102,7 +102,10 @@ class SandboxPorts:
         driver = self._catalog.driver(network)
         if endpoint.internal or not driver.publishes:
             return None
-        return Target(endpoint.ip, endpoint.ip6, driver.settings(network))
+        settings = driver.settings(network)
+        ours = {item.gateway for item in network.subnets}
+        through_us = not settings.inhibit_ipv4 and {endpoint.gateway, endpoint.gateway6} - {""} <= ours
+        return Target(endpoint.ip, endpoint.ip6, settings, tuple(item.subnet for item in network.subnets), through_us)
 
     def adopt(self, use: Use) -> None:
         """Take over what an earlier daemon had published; what it died over moving is published again."""

@@ -56,6 +56,24 @@ def test_where_the_hosts_rules_count_all_goes_through_the_proxy():
     assert len(publish.unled(held("0.0.0.0", "::"), [], BOTH)) == 2
 
 
+@pytest.mark.parametrize(
+    ("client", "kept"),
+    [("198.51.100.2", True), ("127.0.0.1", False), ("172.17.0.9", False), ("169.254.1.1", False), ("2001:db8::1", False)],
+)
+def test_a_client_is_shown_where_the_answer_comes_back_this_way(client, kept):
+    ours = FOUR._replace(subnets=("172.17.0.0/16", "fd00::/64"), through_us=True)
+    shown = publish.unled(held("0.0.0.0"), [], ours, mark=7)[0]
+    assert shown.keeps(client) is kept
+    assert not publish.unled(held("0.0.0.0"), [], ours)[0].keeps(client)
+    assert not publish.unled(held("0.0.0.0"), [], ours._replace(through_us=False), mark=7)[0].keeps(client)
+
+
+def test_a_client_by_ipv6_is_shown_to_a_container_with_ipv6():
+    found = publish.unled(held("::"), [], BOTH._replace(subnets=("fd00::/64",), through_us=True), mark=7)[0]
+    assert found.address == "fd00::2"
+    assert found.keeps("2001:db8::1") and not found.keeps("fd00::5") and not found.keeps("fe80::1%eth0")
+
+
 def test_a_routed_network_publishes_at_the_containers_own_address():
     target = BOTH._replace(settings=BridgeOptions(mode4="routed", mode6="nat"))
     assert publish.host_addresses(WEB, NetworkOptions(), target) == ["::"]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from barque.base.errors import BarqueError
-from barque.network.model import Endpoint, PortBinding, PortRequest
+from barque.network.bridge_options import BridgeOptions
+from barque.network.model import Endpoint, Network, PortBinding, PortRequest
 from barque.network.publishing import Publication
 from barque.network.sandbox_ports import SandboxPorts
 from barque.network.use import Use
@@ -17,13 +18,13 @@ BOUND = (PortBinding(80, "tcp", "0.0.0.0", 8092),)
 class Driver:
     publishes = True
 
-    def settings(self, network: object) -> None:
-        return None
+    def settings(self, network: object) -> BridgeOptions:
+        return BridgeOptions()
 
 
 class Catalog:
-    def by_id(self, name: str) -> str:
-        return name
+    def by_id(self, name: str) -> Network:
+        return Network(name, name, "bridge", 1)
 
     def driver(self, network: object) -> Driver:
         return Driver()

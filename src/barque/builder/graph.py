@@ -203,3 +203,10 @@ class Diff(Vertex):
     def inputs(self) -> tuple[Vertex, ...]:
         """Return both."""
         return (self.lower, self.upper)
+
+
+def layered(vertex: Vertex) -> Vertex:
+    """Return a vertex whose result is layers: files from outside that are no image are copied into one."""
+    if not isinstance(vertex, Source) or vertex.identifier.startswith("docker-image://"):
+        return vertex
+    return Files((Scratch(), vertex), (CopyFiles(1, "/", "/", owner="=", wildcard=False),), name=f"copy {vertex.name}")

@@ -11,6 +11,7 @@ from barque.base.ids import new_id
 from barque.builder import execution, keys
 from barque.builder.cache import BuildCache, Record
 from barque.builder.caches.imports import Imports
+from barque.builder.differences import turn_into
 from barque.builder.file_actions import carry_out
 from barque.builder.folders import KeptFolders
 from barque.builder.graph import Diff, Exec, Files, Layers, Merge, Scratch, Source, Vertex
@@ -162,11 +163,34 @@ class EngineOperations:
         lower, upper = inputs
         count = len(lower.layers)
         if upper.layers[:count] != lower.layers:
-            raise InvalidInputError("a diff takes an upper that was made from the lower")
+            return await self._compared(lower, upper)
         layers: tuple[Layer, ...] = ()
         for layer in upper.layers[count:]:
             layers = (*layers, await asyncio.to_thread(self._on_top, layers, layer))
         return Result(layers, upper.created_ns)
+
+
+    async def _compared(self, lower: Result, upper: Result) -> Result:
+        """Return the one layer that makes the lower root the upper one, on nothing."""
+        engine, name = self._engine, new_id()
+
+        def work() -> Layer | None:
+            engine.snapshots.prepare(name, lower.top)
+            try:
+                turn_into(engine.snapshots, name, lower, upper)
+                diff, chain = engine.image_store.adopt_layer(lower.top, name)
+            except BaseException:
+                self._drop(name)
+                raise
+            if not diff:
+                return None
+            facts = {"kind": "diff", "parent": lower.top, "diff": diff}
+            self._cache.add(Record(keys.key_of(facts), chain, diff, lower.top, "diff", "diff", time.time_ns(),
+                                   size=engine.image_store.layer_size(chain), facts=facts))  # fmt: skip
+            return self._on_top((), (chain, diff))
+
+        layer = await _to_the_end(work)
+        return Result((layer,) if layer is not None else (), upper.created_ns)
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """`--cache-from` and `--cache-to`: which cache is meant, and who reads and writes it."""
 
+import base64
 import hashlib
 import json
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from barque.builder.caches.registries import ImageCache, RegistryCache, has_inli
 from barque.builder.graph import Vertex
 
 if TYPE_CHECKING:
+    from barque.builder.cache import BuildCache
     from barque.builder.service import Builder
     from barque.engine.engine import Engine
 
@@ -28,6 +30,11 @@ class Caches:
     def __init__(self, engine: "Engine", builder: "Builder") -> None:
         self._engine = engine
         self._builder = builder
+
+    @property
+    def cache(self) -> "BuildCache":
+        """Return the engine's own cache."""
+        return self._builder.cache
 
     def take(self, build: Build, kind: str, attributes: dict[str, str]) -> None:
         """Let a build use a cache.
@@ -82,8 +89,6 @@ class Caches:
         """Put the records of a build into an image's config, where its client asked for it."""
         if not build.inline:
             return
-        import base64
-
         items = await exports.items_of(self._engine, self._builder.cache, build.session, [vertex], whole=False)
         rootfs = config.get("rootfs")
         layers = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else []

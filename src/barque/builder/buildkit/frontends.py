@@ -1,7 +1,6 @@
 """The built-in Dockerfile frontend, asked by the options of BuildKit's protocol."""
 
 import asyncio
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,11 @@ from barque.builder.buildkit import checks, places, remote, requests
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
+from barque.builder.buildkit.named import NamedContexts
 from barque.builder.buildkit.option_values import check_options, is_true, need_built_in, network_mode, number, ulimit
 from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
-from barque.builder.dockerfile import Base, Options, Surroundings, Target, convert, image_config, platform_values
+from barque.builder.dockerfile import Options, Surroundings, Target, convert, image_config, platform_values
 from barque.builder.graph import Source, Vertex
 from barque.builder.results import Result, opened
 from barque.builder.solver import Session, Solver
@@ -111,6 +111,8 @@ class _Run:
         self._session = build.session
         self._definition: Step | None = None
         self._ignores: list[str] = []
+        tools = (owner._engine, owner._caches.cache, owner._sources)
+        self._named = NamedContexts(tools, build, options, inputs, self._image, self._ignored_in)
 
     async def outcome(self) -> Outcome:
         context, text = await self._read()
@@ -198,7 +200,7 @@ class _Run:
         options.all_stages = request == requests.LINT and not options.target
         failed: InvalidInputError | None = None
         try:
-            await convert(of.parsed, options, Surroundings(context, self._image, self._named))
+            await convert(of.parsed, options, Surroundings(context, self._image, self._named.base))
         except InvalidInputError as error:
             failed = error
         if request == requests.OUTLINE:
@@ -235,7 +237,7 @@ class _Run:
         self, parsed: dockerfiles.Dockerfile, context: Vertex, options: Options, text: str
     ) -> tuple[Target, int | None]:
         try:
-            target = await convert(parsed, options, Surroundings(context, self._image, self._named))
+            target = await convert(parsed, options, Surroundings(context, self._image, self._named.base))
         except DockerfileError as error:
             raise self._placed(error, text) from None
         places.remember(self._session, options.places, self._file_name, text)
@@ -254,7 +256,7 @@ class _Run:
 
     async def source(self, name: str, platform: str) -> Result:
         """Return what a --from names that is no stage: a named context, or an image."""
-        base = await self._named(name, platform)
+        base = await self._named.context(name, platform)
         if base is None:
             image = await self._image(name, platform)
             return result_of(image)
@@ -273,53 +275,10 @@ class _Run:
             pull = "always" if self._options.get("image-resolve-mode") == "pull" else ""
             return await self._owner._sources.image(name, platform, pull=pull, session=self._session)
 
-    async def _named(self, name: str, platform: str) -> Base | None:
-        """Return the context that the client named instead of an image, None without one."""
-        keys = [name, f"{name}::{platform}"] if platform else [name]
-        try:
-            reference = parse(name).with_default_tag()
-            keys += [reference.familiar, str(reference), reference.familiar_name]
-        except InvalidInputError:
-            pass
-        for key in keys:
-            found = self._options.get(f"context:{key}")
-            if found:
-                return await self._named_context(key, found, platform)
-        return None
-
-    async def _named_context(self, name: str, text: str, platform: str) -> Base:
-        kind, colon, rest = text.partition(":")
-        if kind == "docker-image" and rest.startswith("//"):
-            image = await self._image(rest[2:], platform)
-            return Base(graph.Layers(tuple(zip(image.chain, image.diff_ids, strict=True))), image, rest[2:])
-        if kind == "local":
-            shown = f"[context {name}] load from client"
-            return Base(Source(f"local://{rest}", (("local.sharedkeyhint", f"context:{name}"),), name=shown))
-        if kind == "input":
-            vertex = self._inputs.get(rest)
-            if vertex is None:
-                raise InvalidInputError(f"invalid input {rest} for {name}")
-            return Base(vertex, self._input_image(vertex, rest), name)
-        if is_git(text):
-            return Base(Source(f"git://{text}", name=f"[context {name}] load git source {text}"))
-        if is_url(text):
-            return Base(Source(text, name=f"[context {name}] {text}"))
-        raise UnsupportedError(f"unsupported context source {kind if colon else text} for {name}")
-
-    def _input_image(self, vertex: Vertex, name: str) -> Image | None:
-        """Return a picture of an image for another target's result, so that its config is taken over."""
-        raw = self._options.get(f"input-metadata:{name}")
-        if not raw:
-            return None
-        try:
-            metadata = json.loads(raw)
-            encoded = metadata.get(_CONFIG)
-            config = json.loads(base64.b64decode(encoded)) if encoded else None
-        except (ValueError, AttributeError, TypeError):
-            raise InvalidInputError(f"input-metadata of {name} is broken") from None
-        if not isinstance(config, dict):
-            return None
-        return Image("", config, b"", (), "", 0, 0)
+    async def _ignored_in(self, name: str, place: str) -> str | None:
+        """Return the text of a named folder's .dockerignore, None without one."""
+        with self._build.report.work(f"[context {name}] load .dockerignore"):
+            return await self._optional_text(await self._local(place, include=[".dockerignore"]), ".dockerignore")
 
     async def _read(self) -> tuple[Vertex, str]:
         """Return the context and the Dockerfile's text."""

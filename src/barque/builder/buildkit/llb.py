@@ -22,6 +22,7 @@ from barque.builder.graph import (
     Scratch,
     Source,
     Vertex,
+    layered,
 )
 from barque.oci import digest as digests
 
@@ -93,11 +94,11 @@ class Translator:
         if kind == "file":
             return _files(operation.file, inputs, name, no_cache)
         if kind == "merge":
-            needs = tuple(_of(inputs, one.input) for one in operation.merge.inputs)
+            needs = tuple(layered(_of(inputs, one.input)) for one in operation.merge.inputs)
             return [Merge(needs, name=name or "merge", no_cache=no_cache)]
         if kind == "diff":
             lower, upper = _of(inputs, operation.diff.lower.input), _of(inputs, operation.diff.upper.input)
-            return [Diff(lower, upper, name=name or "diff", no_cache=no_cache)]
+            return [Diff(layered(lower), layered(upper), name=name or "diff", no_cache=no_cache)]
         raise UnsupportedError(f"unsupported operation {kind} in the build's definition")
 
     def _source(self, operation: Any, name: str, no_cache: bool) -> Vertex:
@@ -150,7 +151,7 @@ def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> li
         if one.dest == "/":
             if one.output not in (0, -1):
                 raise UnsupportedError("a command's root must be its first output")
-            root = _of(inputs, one.input)
+            root = layered(_of(inputs, one.input))
             continue
         if one.output > 0:
             raise UnsupportedError(f"{one.dest}: outputs of other mounts than the root are not supported")
@@ -206,7 +207,7 @@ def _files(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> l
                 raise InvalidInputError(f"invalid input index {one.input}")
             needs, actions = list(needs), list(actions)
         else:
-            base, needs, actions = _of(inputs, one.input), [], []
+            base, needs, actions = layered(_of(inputs, one.input)), [], []
         second = 0
         if kind == "copy":
             if one.secondaryInput >= len(inputs):

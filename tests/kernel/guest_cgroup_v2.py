@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from barque.kernel import process
+from barque.kernel import process, quota
 from barque.runtime.command import execute, lifecycle, main as runtime_command, making, queries, updating  # noqa: F401
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -67,7 +67,7 @@ def make_bundle():
     for name in ("proc", "dev", "sys", "tmp", "etc"):
         (BUNDLE / "rootfs" / name).mkdir()
     shutil.copy("/bin/busybox", BUNDLE / "rootfs/bin/busybox")
-    for applet in ("sh", "cat", "echo", "sleep", "true", "dd", "tail", "head", "mkdir", "usleep"):
+    for applet in ("sh", "cat", "echo", "sleep", "true", "dd", "tail", "head", "mkdir", "usleep", "mknod", "rm"):
         (BUNDLE / "rootfs/bin" / applet).symlink_to("busybox")
     runtime("spec", "-b", str(BUNDLE))
 
@@ -314,6 +314,10 @@ def deleting_leaves_no_cgroup():
 def start_engine():
     (Path("/tmp/engine")).mkdir()
     where = "/tmp/engine"
+    with open("/work/disk.img", "rb") as image, open("/dev/vda", "r+b") as disk:
+        shutil.copyfileobj(image, disk)
+    os.mkdir(f"{where}/data")
+    subprocess.run(["mount", "-t", "ext4", "-o", "prjquota", "/dev/vda", f"{where}/data"], check=True)
     engine = subprocess.Popen(
         [sys.executable, "-m", "barque", "daemon", "-H", f"unix://{where}/s.sock", "--data-root", f"{where}/data",
          "--exec-root", f"{where}/exec", "--pidfile", f"{where}/pid", "--config-file", f"{where}/none.json"],
@@ -365,6 +369,63 @@ def an_engine_sees_containers_run_out_of_memory():
     assert barque("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "oom") == "true 137"
 
 
+def an_engine_gives_a_running_container_a_device_and_takes_it():
+    barque("run", "-d", "--name", "plugged", "box", "sleep", "1000")
+    dd = ["exec", "plugged", "dd", "if=/dev/new", "of=/dev/null", "bs=512", "count=1"]
+    barque("device", "add", "plugged", "/dev/vda:/dev/new:r")
+    barque(*dd)
+    refused = subprocess.run([sys.executable, "-m", "barque", "exec", "plugged", "dd", "if=/dev/zero", "of=/dev/new", "count=1"],
+                             capture_output=True, text=True, timeout=90, check=False)  # fmt: skip
+    assert "not permitted" in refused.stderr, refused
+    barque("exec", "plugged", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1")
+    barque("device", "rm", "plugged", "/dev/new")
+    barque("exec", "plugged", "mknod", "/dev/own", "b", *map(str, divmod(os.stat("/dev/vda").st_rdev, 256)))
+    refused = subprocess.run([sys.executable, "-m", "barque", "exec", "plugged", "dd", "if=/dev/own", "of=/dev/null", "count=1"],
+                             capture_output=True, text=True, timeout=90, check=False)  # fmt: skip
+    assert "not permitted" in refused.stderr, refused
+    barque("exec", "plugged", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1")
+    barque("rm", "-f", "plugged")
+
+
+def an_engine_holds_containers_to_their_size():
+    write = "dd if=/dev/zero of=/{} bs=64k count={} 2>&1 && echo fits; rm /{}; "
+    script = write.format("a", 100, "a") + write.format("b", 16, "b") + "echo x >> /etc/mine && echo copied"
+    told = barque("run", "--name", "small", "--storage-opt", "size=4m", "box", "sh", "-c", script)
+    assert full(told) and told.count("fits") == 1 and told.endswith("copied"), told
+    project = project_of(Path("/tmp/engine/data/snapshots"), 4 * MEBI)
+    assert barque("inspect", "-f", "{{.HostConfig.StorageOpt.size}}", "small") == "4m"
+    barque("rm", "small")
+    assert quota.limits("/tmp/engine/data", project)[0] == 0
+    assert barque("run", "--rm", "box", "sh", "-c", write.format("a", 100, "a")).endswith("fits")
+
+
+def an_engine_holds_volumes_to_their_size():
+    write = "dd if=/dev/zero of=/v/{} bs=64k count={} 2>&1 && echo fits"
+    barque("volume", "create", "-o", "size=3m", "narrow")
+    project = project_of(Path("/tmp/engine/data/volumes"), 3 * MEBI)
+    assert full(barque("run", "--rm", "-v", "narrow:/v", "box", "sh", "-c", "mkdir /v/d; " + write.format("d/a", 60), check=False))
+    assert full(barque("run", "--rm", "-v", "narrow:/v", "box", "sh", "-c", write.format("b", 60), check=False))
+    assert barque("run", "--rm", "-v", "narrow:/v", "box", "sh", "-c", "rm -r /v/*; " + write.format("c", 32)).endswith("fits")
+    barque("volume", "rm", "narrow")
+    assert quota.limits("/tmp/engine/data", project) == (0, 0)
+
+
+def full(text):
+    return "No space left" in text or "quota exceeded" in text
+
+
+def project_of(folder, size):
+    """Return the number of the one project below a folder with that limit."""
+    found = set()
+    for path in folder.glob("*/*"):
+        if path.is_dir() and not path.is_symlink():
+            project = quota.project_of(str(path))
+            if project and quota.limits(str(path), project)[0] == size:
+                found.add(project)
+    assert len(found) == 1, found
+    return found.pop()
+
+
 CHECKS = (
     controllers_are_enabled_for_containers, a_process_is_born_in_its_cgroup, limits_are_what_the_kernels_files_say,
     limits_change_while_it_runs, no_swap_is_a_limit_of_its_own, what_the_tree_has_not_is_named,
@@ -372,6 +433,8 @@ CHECKS = (
     the_device_program_admits_only_what_the_rules_say, pausing_stops_all_processes, running_out_of_memory_is_seen,
     all_processes_are_killed_in_one_step, exec_works_where_the_container_moved_its_processes_down,
     deleting_leaves_no_cgroup, an_engine_limits_containers, an_engine_sees_containers_run_out_of_memory,
+    an_engine_gives_a_running_container_a_device_and_takes_it, an_engine_holds_containers_to_their_size,
+    an_engine_holds_volumes_to_their_size,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Version 2 control groups, in a virtual machine that has no others: what the kernel's files say there.
+"""Version 2 control groups, and project quotas, in a virtual machine: what the kernel's files say there.
 
 The checks are the functions of guest_cgroup_v2.py, which runs inside; the processor is emulated.
 """
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,15 @@ CHECKS = [name for name in CHECKS if name not in ("fmt", "skip")]
 
 
 @pytest.fixture(scope="module")
-def failures() -> dict[str, str]:
-    """Boot once; return what each check said."""
-    done = subprocess.run([sys.executable, TOOL, GUEST], capture_output=True, text=True, timeout=300, check=False)
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Boot once, with an ext4 that keeps project quotas; return what each check said."""
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("e2fsprogs is not installed")
+    image = tmp_path_factory.mktemp("machine") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(48 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
+    done = subprocess.run([sys.executable, TOOL, "--file", image, GUEST], capture_output=True, text=True, timeout=300, check=False)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -10,7 +10,7 @@ from barque.network.model import NetworkOptions
 
 RELOADED = ("labels", "live_restore", "shutdown_timeout_s", "registry_mirrors", "insecure_registries", "default_runtime",
             "runtimes", "debug", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts",
-            "cdi_spec_dirs", "builder")  # fmt: skip
+            "cdi_spec_dirs", "builder", "disk_budget", "event_hooks")  # fmt: skip
 
 
 def network_options(options: Options) -> NetworkOptions:
@@ -67,6 +67,8 @@ def engine_config(options: Options) -> EngineConfig:
         cgroupns_mode=options["default-cgroupns-mode"],
         cgroup_parent=options["cgroup-parent"] or "/barque",
         cdi_spec_dirs=[folder for folder in options["cdi-spec-dir"] if folder],
+        disk_budget=options["disk-budget"],
+        event_hooks=options["event-hook"],
         live_restore=options["live-restore"],
         shutdown_timeout_s=options["shutdown-timeout"],
         init=options["init"],

@@ -4,6 +4,7 @@ A flag that is known but not supported is refused by name instead of being taken
 """
 
 import ipaddress
+import json
 from typing import Any, NamedTuple
 
 
@@ -14,7 +15,7 @@ class DaemonError(Exception):
 class Flag(NamedTuple):
     """One option.
 
-    `kind` is one of bool, str, int, list, map (key=value), ulimits, runtimes, pools, driver-opts. `key` is its
+    `kind` is one of bool, str, int, list, map (key=value), objects (JSON), ulimits, runtimes, pools, driver-opts. `key` is its
     name in daemon.json, empty for those that only a command line has.
     """
 
@@ -56,9 +57,12 @@ FLAGS = (
     _flag("default-runtime", "str", "barque", "Default OCI runtime of containers", reloadable=True),
     _flag("default-shm-size", "size", 64 << 20, "Default size of /dev/shm"),
     _flag("default-ulimit", "ulimits", {}, "Default ulimits of containers (name=soft[:hard])", key="default-ulimits"),
+    _flag("disk-budget", "map", {}, "What images and build cache may take (keep-tags, unused-for, max-size, every)", reloadable=True),
     _flag("dns", "list", [], "DNS server of containers"),
     _flag("dns-opt", "list", [], "DNS options of containers", key="dns-opts"),
     _flag("dns-search", "list", [], "DNS search domains of containers"),
+    _flag("event-hook", "objects", [], "Command or URL to be told of events, as JSON (filters, command, url, timeout)",
+          key="event-hooks", reloadable=True),
     _flag("exec-opt", "list", [], "Runtime options (native.cgroupdriver=cgroupfs)", key="exec-opts"),
     _flag("exec-root", "str", "/run/barque", "Root folder of run time state"),
     _flag("experimental", "bool", False, "Enable experimental features"),
@@ -210,6 +214,8 @@ def _take(values: dict[str, Any], flag: Flag, text: str, shown: str) -> None:
                 name, value = _pair(flag, text)
                 key, _, setting = value.partition("=")
                 values.setdefault(flag.name, {}).setdefault(name, {})[key] = setting
+            case "objects":
+                values.setdefault(flag.name, []).append(json.loads(text))
             case "pools":
                 values.setdefault(flag.name, []).append(_pool(text))
             case _:
@@ -297,7 +303,7 @@ def usage() -> str:
              "Options:"]  # fmt: skip
     shown = {
         "bool": "", "int": "int", "size": "bytes", "str": "string", "list": "list", "map": "map",
-        "ulimits": "ulimit", "runtimes": "runtime", "pools": "pool-options", "driver-opts": "mapmap",
+        "ulimits": "ulimit", "runtimes": "runtime", "pools": "pool-options", "objects": "json", "driver-opts": "mapmap",
     }  # fmt: skip
     for flag in FLAGS:
         short = f"-{flag.short}," if flag.short else "   "

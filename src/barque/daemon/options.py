@@ -8,12 +8,15 @@ from barque.base.errors import InvalidInputError
 from barque.builder.collecting import policies_of
 from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, checked_pool, parse_argv, size_bytes
 from barque.distribution.settings import mirrors_of
+from barque.engine.disk_budget import budget_of
+from barque.engine.event_hooks import hooks_of
 
 Json = dict[str, Any]
 
 _FILE_TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "bool"), "int": (int, "int"), "str": (str, "string"), "list": (list, "[]string"),
     "map": (dict, "map[string]string"), "ulimits": (dict, "map"), "runtimes": (dict, "map"), "pools": (list, "[]"),
+    "objects": (list, "[]"),
     "driver-opts": (dict, "map[string]map[string]string"),
 }  # fmt: skip
 _FILE_ONLY: dict[str, Any] = {"builder": {}}
@@ -223,6 +226,11 @@ def check(values: dict[str, Any]) -> None:
     _check_modes(values)
     _check_runtimes(values)
     _check_registries(values)
+    try:
+        budget_of(values["disk-budget"])
+        hooks_of(values["event-hook"])
+    except InvalidInputError as error:
+        raise DaemonError(str(error)) from None
 
 
 def firewall_mark(text: str) -> tuple[int, int]:

@@ -68,7 +68,7 @@ class Service:
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR2, _tell_tasks)
-        engine = Engine(self._config)
+        engine = self._engine = Engine(self._config)
         await engine.open()
         builds: list[Builder] = []
         engine.make_builds = lambda: _builder(engine, builds)
@@ -124,6 +124,8 @@ class Service:
         try:
             self._options.load_file()
             changed = configs.reload(self._config, self._options)
+            self._engine.disk_budget.apply(self._config.disk_budget)
+            self._engine.event_hooks.apply(self._config.event_hooks)
             daemon_log.set_up(
                 self._options["log-level"],
                 as_json=self._options["log-format"] == "json",

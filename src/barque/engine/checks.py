@@ -244,8 +244,6 @@ def _check_runtime(host: Json, options: EngineConfig) -> None:
     name = host.get("Runtime") or ""
     if name not in ("", "barque", "io.containerd.runc.v2") and name not in options.runtimes:
         raise InvalidInputError(f"unknown or invalid runtime name: {name}")
-    if host.get("StorageOpt"):
-        raise InvalidInputError("--storage-opt is not supported by the overlay snapshotter: leave it out")
 
 
 def _check_security(host: Json) -> None:

@@ -35,6 +35,10 @@ class EngineConfig:
     cgroupns_mode: str = ""
     cgroup_parent: str = "/barque"
     cdi_spec_dirs: list[str] = field(default_factory=list)
+    disk_budget: dict[str, str] = field(default_factory=dict)
+    """See barque.engine.disk_budget."""
+    event_hooks: list[Any] = field(default_factory=list)
+    """See barque.engine.event_hooks."""
     live_restore: bool = False
     shutdown_timeout_s: int = 15
     init: bool = False

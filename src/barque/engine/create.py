@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import container_mounts, endpoints, init_layer, links, log_shipping, mount_points
+from barque.engine import container_mounts, endpoints, init_layer, links, log_shipping, mount_points, storage_options
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -58,6 +58,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     fill_host(engine, host)
     engine.secrets.check(host)
     engine.configs.check(host)
+    storage_options.check(engine, host)
     engine.logs.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     parse_requests(host.get("PortBindings"), merged.get("ExposedPorts") or ())
     networking, linked = _check_network(engine, merged, host, networking)
@@ -270,6 +271,9 @@ async def _make(
     try:
         os.mkdir(folder, 0o710)
         await init_layer.prepare(engine, container_id, image.top)
+        size = storage_options.size_of(host)
+        if size:
+            await asyncio.to_thread(storage_options.hold, engine, container_id, size)
         await container_mounts.make(engine, container_id, points)
     except BaseException as error:
         await asyncio.to_thread(_undo, engine, container_id)

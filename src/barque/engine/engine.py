@@ -14,6 +14,8 @@ from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
 from barque.engine.containers import Containers
 from barque.engine.create import conflict
+from barque.engine.disk_budget import DiskBudget
+from barque.engine.event_hooks import EventHooks
 from barque.engine.events import Events
 from barque.engine.execs import Execs
 from barque.engine.images import Images
@@ -80,6 +82,7 @@ class Engine:
         self.logs = LogShipping(self)
         self.time_limits = TimeLimits(self)
         self.metrics = Metrics(self)
+        self.disk_budget, self.event_hooks = DiskBudget(self), EventHooks(self)
         self.secret_rows: dict[str, Json] = {}
         self.secrets, self.configs = Store(self, "secret"), Store(self, "config")
         self.seccomp = SeccompPrograms(config.seccomp_profile)
@@ -124,6 +127,8 @@ class Engine:
             config.exec_root, on_event=self._on_event, daemon_argv=config.daemon_argv or None,
             restart_daemon=config.restart_daemon,
         )  # fmt: skip
+        self.disk_budget.open()
+        self.event_hooks.apply(config.event_hooks)
         await reconcile.reconcile(self)
         self.logs.restore()
         self.spawn(reconcile.sweep_groups(self))

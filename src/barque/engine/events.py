@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 Json = dict[str, Any]
+EVENT_FILTERS = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
+                  "secret", "service", "type", "volume"}  # fmt: skip
 _KEPT = 256
 _QUEUE = 10_000
 

@@ -193,6 +193,10 @@ class Images:
 
         return await asyncio.to_thread(work)
 
+    def in_use(self) -> set[str]:
+        """Return the ids of the images that containers use, running or not."""
+        return {user.image_id for user in self._users()}
+
     def _resolve(self, ref: str, platform: str) -> Image:
         return self.store.resolve_platform(ref, parsed_platform(platform)) if platform else self.store.resolve(ref)
 

@@ -7,7 +7,7 @@ import signal as signals
 from typing import TYPE_CHECKING
 
 from barque.base.errors import BarqueError, ConflictError, NotFoundError
-from barque.engine import reconcile, waiting
+from barque.engine import reconcile, storage_options, waiting
 from barque.engine.container import Container
 from barque.kernel import mount as km
 from barque.runtime.cgroups import open_manager
@@ -73,6 +73,7 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
             # The keeper that made its control group may have died before it could remove it.
             await asyncio.to_thread(open_manager(engine.cgroup_path(container)).delete)
         try:
+            storage_options.release(engine, container.id, container.host)
             engine.snapshots.remove(container.id)
         except NotFoundError:
             # A removal that was cut short took it away.

@@ -19,6 +19,7 @@ from barque.engine import (
     resources,
     secrets,
     spec,
+    storage_options,
     uptime,
 )
 from barque.engine.container import Container
@@ -27,6 +28,7 @@ from barque.keeper.client import KeeperError
 from barque.kernel import mount as kernel_mount
 from barque.network.model import SandboxRequest
 from barque.network.ports import parse_requests
+from barque.runtime.rootfs import HELD
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -140,6 +142,7 @@ async def _launch(
     # dumps encodes in C, dump in Python.
     write_in_place(f"{bundle}/config.json", json.dumps(made, separators=(",", ":")).encode())
     size = host.get("ConsoleSize") or [0, 0]
+    held = (HELD,) if storage_options.size_of(host) else ()
     container.exited.clear()
     engine.early_exits.pop(container.id, None)
     try:
@@ -147,7 +150,7 @@ async def _launch(
             container.id,
             bundle=bundle,
             root_mounts=[
-                mount._replace(options=(*mount.options, *root_options))._asdict()
+                mount._replace(options=(*mount.options, *root_options, *held))._asdict()
                 for mount in engine.snapshots.mounts(container.id)
             ],
             tty=container.tty,

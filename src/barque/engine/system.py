@@ -11,6 +11,7 @@ from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
 from barque.distribution.settings import HUB, mirrors_of
 from barque.engine import checking, stats
+from barque.engine.events import EVENT_FILTERS
 from barque.logdrivers import options as log_drivers
 from barque.storage.drivers import file_system
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Filters = dict[str, list[str]]
-_EVENT_FILTERS = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
-                  "secret", "service", "type", "volume"}  # fmt: skip
 API_VERSION, MIN_API_VERSION = "1.51", "1.24"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -172,7 +171,7 @@ class System:
             InvalidInputError: an unknown filter.
         """
         for key in filters:
-            if key not in _EVENT_FILTERS:
+            if key not in EVENT_FILTERS:
                 raise InvalidInputError(f"invalid filter '{key}'")
         return self._engine.events.subscribe(since_ns, until_ns, filters)
 

@@ -8,7 +8,7 @@ from barque.base.errors import BarqueError, InvalidInputError, KernelError
 from barque.engine import volume_options
 from barque.engine.volume_options import LocalMount
 from barque.engine.volume_plugins import Plugin, Plugins
-from barque.kernel import mount as km
+from barque.kernel import mount as km, quota
 from barque.runtime import mount_options
 from barque.storage.trees import remove_tree
 
@@ -55,7 +55,7 @@ class LocalDriver:
         """Refuse names and options of a wrong form."""
         volume_options.check_name(name)
         volume_options.check_options(options)
-        if volume_options.size_limit(options):
+        if volume_options.size_limit(options) and not quota.supported(self._folder):
             raise InvalidInputError("quota size requested but no quota support")
 
     def create(self, name: str, options: Json) -> None:
@@ -63,10 +63,14 @@ class LocalDriver:
         os.makedirs(self.path(name), mode=0o755, exist_ok=True)
         os.chmod(f"{self._folder}/{name}", 0o701)
         os.chmod(self.path(name), 0o755)
+        size = volume_options.size_limit(options)
+        if size:
+            quota.limit([self.path(name)], quota.new_project(self._folder), size)
 
     def remove(self, name: str) -> None:
         """Remove the folder; what is mounted on it is let go first, never removed."""
         km.unmount_below(f"{self._folder}/{name}")
+        quota.release(self.path(name))
         remove_tree(f"{self._folder}/{name}")
 
     def rename(self, old: str, new: str) -> None:

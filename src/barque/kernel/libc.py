@@ -74,6 +74,7 @@ _COMMON = {
     "pidfd_getfd": 438,
     "faccessat2": 439,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 SYS: dict[str, int] = (_X86_64 if _MACHINE == "x86_64" else _GENERIC) | _COMMON
 

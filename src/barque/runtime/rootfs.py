@@ -3,9 +3,12 @@
 import os
 from typing import Any, NamedTuple
 
-from barque.kernel import libc, mount as km
+from barque.kernel import caps, libc, mount as km
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.root import Context
+
+HELD = "x-barque.held"
+"""An option of a root mount that is ours: its writes keep to quotas, whoever makes them."""
 
 
 class Propagation(NamedTuple):
@@ -63,14 +66,21 @@ def mount_root(entry: dict[str, Any], path: bytes) -> None:
     """
     flags = 0
     data = []
+    held = False
     for option in entry.get("options") or []:
-        if option in ("ro", "bind", "rbind"):
+        if option == HELD:
+            held = True
+        elif option in ("ro", "bind", "rbind"):
             flags |= {"ro": 1, "bind": km.MS_BIND, "rbind": km.MS_BIND | km.MS_REC}[option]
         elif option != "rw":
             data.append(option)
     cwd = entry.get("cwd") or ""
     if cwd:
         os.chdir(cwd)
+    effective, permitted, inheritable = caps.sets() if held else (0, 0, 0)
+    if held:
+        # Overlay writes with the credentials of whoever mounted it, and quotas do not hold CAP_SYS_RESOURCE.
+        caps.set_sets(effective & ~(1 << caps.CAP_SYS_RESOURCE), permitted, inheritable)
     try:
         km.mount(entry["source"], path, entry["type"], flags, ",".join(data) or None)
         if flags & km.MS_BIND and flags & km.MS_RDONLY:
@@ -78,6 +88,8 @@ def mount_root(entry: dict[str, Any], path: bytes) -> None:
     except OSError as error:
         raise StepError(f"mounting the {entry['type']} root: {errno_text(error.errno)}", error.errno or 0) from None
     finally:
+        if held:
+            caps.set_sets(effective, permitted, inheritable)
         if cwd:
             os.chdir("/")
 

@@ -84,6 +84,10 @@ class Snapshotter(Protocol):
         """Return the folder that shows the snapshot's own layer to this process, whiteouts in overlay's form."""
         ...
 
+    def work_dir(self, key: str) -> str:
+        """Return the folder that overlay works in beside an active snapshot's own layer."""
+        ...
+
     def lower_dirs(self, key: str) -> list[str]:
         """Return the folders that show the parents' layers to this process, nearest first."""
         ...

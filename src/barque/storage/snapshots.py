@@ -175,6 +175,11 @@ class DirectorySnapshotter:
         with self._lock:
             return os.path.join(self._root, self._shown(self._entry(key)))
 
+    def work_dir(self, key: str) -> str:
+        """Return the folder that overlay works in beside an active snapshot's layer (see Snapshotter)."""
+        with self._lock:
+            return f"{self._root}/{self._entry(key).folder}/w"
+
     def lower_dirs(self, key: str) -> list[str]:
         """Return the folders that show the parents' layers (see Snapshotter)."""
         with self._lock:

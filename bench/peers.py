@@ -1,5 +1,6 @@
 """The engines that are timed: Barque, and Docker and Podman where they are installed, each on roots of its own."""
 
+import compileall
 import http.client
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import barque
 from under_test import EngineUnderTest
 
 _PODMAN_CONF = """\
@@ -119,6 +121,8 @@ def processes_with(*marks: str) -> list[int]:
 
 def barque_peers(root: Path, *flags: str) -> list[Peer]:
     """Start Barque; return it as driven by its own command and, where it is installed, by the docker command."""
+    # As an installation does: where PYTHONDONTWRITEBYTECODE is set each start would compile all sources anew.
+    compileall.compile_dir(str(Path(barque.__file__).parent), quiet=2)
     engine = EngineUnderTest(root, *flags)
     engine.start()
     own = Peer("barque", [sys.executable, "-m", "barque"], engine.environment, root)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 import time
 
 import pytest
@@ -84,6 +85,11 @@ def test_a_container_ends_when_its_time_is_over(engine):
     assert engine.docker("events", "--since", "60s", "--until", str(time.time()), "--filter", "container=short",
                          "--filter", "event=time_limit")  # fmt: skip
     engine.docker("rm", "short")
+    began = time.monotonic()
+    result = engine.run([sys.executable, "-m", "barque", "run", "--rm", "--timeout", "1", "--stop-timeout", "0", "busybox", "sleep", "100"])
+    assert result.returncode == 137 and 1 <= time.monotonic() - began < 30
+    both = engine.run([sys.executable, "-m", "barque", "create", "--timeout", "1", "--ttl", "1s", "busybox"])
+    assert "use one of them" in both.stderr
 
 
 def test_a_restart_policys_back_off_doubles_and_its_count_stays(engine):

@@ -98,6 +98,7 @@ q quiet bool Suppress the pull output
 - storage-opt list Storage driver options of the container
 - sysctl map=map[] Sysctl options
 - tmpfs list Mount a tmpfs folder
+- timeout uint Seconds after which the container is stopped; the same as --ttl
 - ttl duration Time after which the container is stopped (ms|s|m|h)
 t tty bool Allocate a pseudo-TTY
 - ulimit ulimit=[] Ulimit options

@@ -146,7 +146,7 @@ def _host_config(options: Options, binds: list[str], bindings: Json) -> Json:
         "AutoRemove": bool(options["rm"]),
         "VolumeDriver": options["volume-driver"],
         **_given_values(options),
-        **({"TimeLimit": options["ttl"]} if options["ttl"] else {}),
+        **_time_limit(options),
         "VolumesFrom": options["volumes-from"] or None,
         "ConsoleSize": _console_size(options),
         "CapAdd": _capabilities(options["cap-add"]),
@@ -326,6 +326,16 @@ def _seccomp_profile(path: str) -> str:
         raise InvalidInputError(f"opening seccomp profile ({path}) failed: open {path}: {reason}") from error
     except ValueError as error:
         raise InvalidInputError(f"compacting json for seccomp profile ({path}) failed: {error}") from error
+
+
+def _time_limit(options: Options) -> Json:
+    """Return what --ttl, or --timeout as Podman names it, says."""
+    if options["ttl"] and options["timeout"]:
+        raise InvalidInputError("--ttl and --timeout mean the same: use one of them")
+    limit_ns = options["ttl"] or options["timeout"] * 1_000_000_000
+    if limit_ns < 0:
+        raise InvalidInputError("--timeout cannot be negative")
+    return {"TimeLimit": limit_ns} if limit_ns else {}
 
 
 def devices_of(values: list[str]) -> tuple[list[Json], list[Json]]:

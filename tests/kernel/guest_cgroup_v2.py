@@ -314,7 +314,7 @@ def deleting_leaves_no_cgroup():
 def start_engine():
     (Path("/tmp/engine")).mkdir()
     where = "/tmp/engine"
-    with open("/work/disk.img", "rb") as image, open("/dev/vda", "r+b") as disk:
+    with Path(__file__).with_name("disk.img").open("rb") as image, open("/dev/vda", "r+b") as disk:
         shutil.copyfileobj(image, disk)
     os.mkdir(f"{where}/data")
     subprocess.run(["mount", "-t", "ext4", "-o", "prjquota", "/dev/vda", f"{where}/data"], check=True)

@@ -10,6 +10,7 @@ from barque.base.errors import (
     BarqueError,
     ConflictError,
     ForbiddenError,
+    InvalidInputError,
     KernelError,
     NotFoundError,
 )
@@ -134,6 +135,8 @@ class Sandboxes:
     def _addressed(self, use: Use, item: EndpointRequest, network: Network, undo: contextlib.ExitStack) -> Endpoint:
         pools = self._catalog.addresses(network)
         driver = self._catalog.driver(network)
+        if item.mac and not driver.own_mac:
+            raise InvalidInputError(f"{network.driver} interfaces do not support custom mac address assignment")
         taken = []
         for version, wanted in ((4, item.ip), (6, item.ip6)):
             found = pools.take(version, wanted)
@@ -156,7 +159,7 @@ class Sandboxes:
             ip=ip,
             prefix_length=prefix_length_of(network, ip),
             gateway=gateway,
-            mac=plumbing.choose_mac(item, ip),
+            mac=plumbing.choose_mac(item, ip) if driver.own_mac else "",
             ip6=ip6,
             prefix_length6=prefix_length_of(network, ip6),
             gateway6=gateway6,

@@ -26,6 +26,7 @@ class BridgeDriver:
     """Makes bridges and veth pairs."""
 
     publishes = True
+    own_mac = True
 
     def __init__(self, connection: Connection, alias: str, options: NetworkOptions) -> None:
         """Mark bridges that are ours with the alias."""

@@ -13,10 +13,12 @@ from barque.network.pool import Wire
 class Driver(Protocol):
     """Makes the interfaces of one kind of network.
 
-    `publishes`: ports of this machine may lead into its containers.
+    `publishes`: ports of this machine may lead into its containers. `own_mac`: each interface has a MAC address of its
+    own; else it has that of its parent, which nobody can choose.
     """
 
     publishes: bool
+    own_mac: bool
 
     def prepare(self, network: Network) -> Network:
         """Check a new network's options and return it, completed where the driver decides.

@@ -32,6 +32,7 @@ class SharedInterfaceDriver:
     def __init__(self, kind: str, connection: Connection, alias: str) -> None:
         """Mark parents that we made with the alias."""
         self._kind = kind
+        self.own_mac = kind == "macvlan"
         self._connection = connection
         self._alias = alias
         self._live: dict[str, tuple[Network, str]] = {}

@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+import http.server
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -210,3 +213,83 @@ def test_a_broken_cache_is_told_and_the_build_goes_on(
     said = docker("buildx", "build", "-t", "cached", "--cache-from", "type=local,src=folder", ".").stderr
     assert message in said
     assert docker("run", "--rm", "cached", "cat", "/1", "/2").stdout == "1\n2\n"
+
+
+@pytest.fixture
+def actions() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Give the attributes of a cache in a service that speaks GitHub's protocol, and what it keeps."""
+    kept: dict[str, bytes] = {}
+    open_: dict[str, bytes] = {}
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def answer(self, data: bytes, status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def body(self) -> bytes:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.body())
+            method, key = self.path.rpartition("/")[2], asked["key"]
+            here = f"http://{self.headers['Host']}/blob/{key.replace('#', '%23')}"
+            if self.headers["Authorization"] != f"Bearer {token}" or not self.path.startswith("/x/twirp/"):
+                self.answer(b"{}", 401)
+            elif method == "CreateCacheEntry":
+                self.answer(json.dumps({"ok": key not in kept, "signed_upload_url": here}).encode())
+            elif method == "FinalizeCacheEntryUpload":
+                kept[key] = open_.pop(key)
+                self.answer(json.dumps({"ok": len(kept[key]) == asked["size_bytes"], "entry_id": "1"}).encode())
+            else:
+                found = [one for one in kept if one.startswith(key)]
+                url = f"http://{self.headers['Host']}/blob/{found[-1].replace('#', '%23')}" if found else ""
+                self.answer(json.dumps({"ok": bool(found), "signed_download_url": url, "matched_key": (found or [""])[-1]}).encode())
+
+        def do_PUT(self) -> None:
+            assert self.headers["x-ms-blob-type"] == "BlockBlob"
+            open_[self.path.removeprefix("/blob/").replace("%23", "#")] = self.body()
+            self.answer(b"", 201)
+
+        def do_GET(self) -> None:
+            self.answer(kept[self.path.removeprefix("/blob/").replace("%23", "#")])
+
+    claims = json.dumps({"ac": json.dumps([{"Scope": "refs/heads/x", "Permission": 3}, {"Scope": "refs/heads/main", "Permission": 1}])})
+    token = f"e30.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.c2ln"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x/"
+        yield f"type=gha,url={url},url_v2={url},token={token},scope=mine", kept
+        server.shutdown()
+
+
+def test_a_cache_in_github_s_service(
+    actions: tuple[str, dict[str, bytes]], docker: Run, engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    attributes, kept = actions
+    (tmp_path / "Dockerfile").write_text(STAGES)
+
+    def build(*words: str) -> subprocess.CompletedProcess[str]:
+        # Releases of buildx leave such a cache out where they do not find themselves in a workflow.
+        command = [sys.executable, "-m", "barque", "build", "--progress=plain", *words, "."]
+        return subprocess.run(command, cwd=tmp_path, env=engine.environment, capture_output=True, text=True, timeout=100)
+
+    said = build("-t", "cached", "--cache-to", f"{attributes},mode=max")
+    assert said.returncode == 0, said.stderr
+    first = seen(docker, "cached")
+    forget(docker, "cached")
+    said = build("-t", "cached", "--cache-from", attributes, "--cache-to", f"{attributes},mode=max")
+    assert all(f"#{number} CACHED" in said.stderr for number in steps(said.stderr).values()), said.stderr
+    assert seen(docker, "cached") == first
+    indexes = [key for key in kept if key.startswith("index-mine-1-")]
+    assert [key.partition("#")[2] for key in indexes] == ["1", "2"]
+    assert all(key.startswith("buildkit-blob-1-sha256:") for key in kept if key not in indexes)
+    said = build("--cache-to", "type=gha,url=http://127.0.0.1:1/,token=e30.e30.x")
+    assert said.returncode == 1
+    assert "second version of GitHub's cache service" in said.stderr

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
+from barque.builder.buildkit.actions_cache import ActionsCache
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.content_store import ClientCache, ClientStore
 from barque.builder.buildkit.providers import registry_header
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from barque.builder.service import Builder
     from barque.engine.engine import Engine
 
-_IMPORTED = {"registry": ("ref", "registry.insecure"), "local": ("src", "digest", "tag")}
+_IMPORTED = {
+    "registry": ("ref", "registry.insecure"), "local": ("src", "digest", "tag"),
+    "gha": ("url", "url_v2", "token", "scope", "version"),
+}  # fmt: skip
 
 
 class Caches:
@@ -44,7 +48,7 @@ class Caches:
             InvalidInputError: an option is missing or wrong.
         """
         if kind not in _IMPORTED:
-            raise UnsupportedError(f"importing the cache (type={kind}) is not supported; use registry or local")
+            raise UnsupportedError(f"importing the cache (type={kind}) is not supported; use registry, local or gha")
         for key in attributes:
             if key not in _IMPORTED[kind]:
                 raise UnsupportedError(f"importing the cache (type={kind}): option {key} is not supported; leave it out")
@@ -53,13 +57,14 @@ class Caches:
         if imports is None:
             imports = Imports(self._engine, self._builder.cache, build.session)
             build.session.options |= {"imports": imports, "operations": self._builder.operations}
+        reader: Reader
         if kind == "registry":
             name = attributes.get("ref", "")
             reader = self._in_registry(build, name, insecure=true_of(attributes, "registry.insecure"))
         else:
             number = int(hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16], 16)
-            name = f"local:{number}"
-            reader = self._at_client(build, attributes.get("src", ""), attributes.get("digest", ""))
+            name = f"{kind}:{number}"
+            reader = ActionsCache(attributes, self._engine.image_store.content) if kind == "gha" else self._at_client(build, attributes.get("src", ""), attributes.get("digest", ""))
         imports.add(identity, name, reader, build.report.work)
 
     def _in_registry(self, build: Build, ref: str, *, insecure: bool) -> Reader:
@@ -119,6 +124,8 @@ class Caches:
         return response
 
     def _target(self, build: Build, wish: Wish) -> Target:
+        if wish.kind == "gha":
+            return ActionsCache(wish.attributes, self._engine.image_store.content)
         if wish.kind == "local":
             return self._at_client(build, wish.attributes.get("dest", ""))
         ref = wish.attributes.get("ref", "")

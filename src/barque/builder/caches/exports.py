@@ -26,11 +26,12 @@ _COMMON = ("mode", "ignore-error", "compression", "compression-level", "force-co
 _KNOWN = {
     "inline": ("mode", "ignore-error"),
     "registry": (*_COMMON, "ref", "image-manifest", "oci-mediatypes", "registry.insecure"),
+    "gha": (*_COMMON, "url", "url_v2", "token", "scope", "version"),
     "local": (*_COMMON, "dest", "tag", "image-manifest", "oci-mediatypes"),
 }
 TITLES = {
     "inline": "exporting cache inline", "registry": "exporting cache to registry",
-    "local": "exporting cache to client directory",
+    "local": "exporting cache to client directory", "gha": "exporting cache to GitHub Actions Cache",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def wish_of(kind: str, attributes: dict[str, str]) -> Wish:
         InvalidInputError: an option's value is wrong.
     """
     if kind not in _KNOWN:
-        raise UnsupportedError(f"exporting the cache (type={kind}) is not supported; use inline, registry or local")
+        raise UnsupportedError(f"exporting the cache (type={kind}) is not supported; use inline, registry, local or gha")
     for key in attributes:
         if key not in _KNOWN[kind]:
             raise UnsupportedError(f"exporting the cache (type={kind}): option {key} is not supported; leave it out")

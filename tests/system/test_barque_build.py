@@ -189,6 +189,28 @@ def test_what_fails_is_shown_with_its_last_output(barque: Run, folder: Path) -> 
     )
 
 
+def test_each_step_explains_itself(barque: Run, folder: Path) -> None:
+    text = "FROM busybox\nARG WORD\nRUN echo $WORD explained\nCOPY d /d\nRUN cat /d/a\n"
+    write(folder, {"Dockerfile": text, "d/a": f"{os.getpid()}", "d/b": "b"})
+    first = barque("build", "--explain", "--build-arg", "WORD=1", ".").stderr
+    assert len(re.findall("explain: not in the cache: this (step|instruction) has not been run", first)) == 3, first
+    second = barque("build", "--explain", "--build-arg", "WORD=1", ".").stderr
+    assert len(re.findall(r"explain: in the cache: made at \S+Z, used once since", second)) == 3, second
+    write(folder, {"d/b": "changed"})
+    said = barque("build", "--explain=json", "--build-arg", "WORD=1", ".").stdout
+    rows = {row["step"].partition("] ")[2]: row for row in json.loads(said)}
+    assert rows["RUN echo $WORD explained"]["cached"] is True
+    assert rows["COPY d /d"]["reasons"] == [{"kind": "file", "name": "d/b", "text": "file d/b changed"}]
+    assert [one["kind"] for one in rows["RUN cat /d/a"]["reasons"]] == ["root"]
+    said = barque("build", "--explain", "--progress=quiet", "--build-arg", "WORD=2", ".").stderr
+    assert " => [2/4] RUN echo $WORD explained\n    not in the cache: the variable or argument WORD changed\n" in said, said
+    write(folder, {"Dockerfile": text.replace("$WORD explained", "$WORD otherwise")})
+    said = barque("build", "--explain", "--build-arg", "WORD=2", ".").stderr
+    assert "this instruction has not been run; the last one at its place was RUN echo $WORD explained" in said, said
+    said = barque("build", "--explain", "--no-cache", ".").stderr
+    assert said.count("explain: not in the cache: --no-cache was given") == 3, said
+
+
 def test_progress_is_also_json_and_nothing(barque: Run, folder: Path) -> None:
     write(folder, {"Dockerfile": "FROM busybox\nRUN echo said\n"})
     rows = [json.loads(line) for line in barque("build", "--no-cache", "--progress=rawjson", ".").stderr.splitlines()]

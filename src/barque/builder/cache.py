@@ -88,6 +88,10 @@ class BuildCache:
             self._touched.add(key)
             return record
 
+    def peek(self, key: str) -> Record | None:
+        """Return the record of a key, and note nothing."""
+        return self._records.get(key)
+
     def add(self, record: Record) -> None:
         """Take a new record."""
         with self._lock:

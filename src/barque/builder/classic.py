@@ -399,8 +399,8 @@ class ClassicBuild:
             await self._tell(" ---> Not cached: --no-cache was given\n")
             return
         before = self._cache.latest(type(vertex).__name__.lower(), vertex.name)
-        for sentence in explain(facts, before.facts if before is not None else None):
-            await self._tell(f" ---> Not cached: {sentence}\n")
+        for reason in explain(facts, before.facts if before is not None else None):
+            await self._tell(f" ---> Not cached: {reason.text}\n")
 
     async def output(self, vertex: graph.Vertex, stream: int, data: bytes) -> None:
         """Tell what a command says."""

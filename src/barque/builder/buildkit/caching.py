@@ -15,6 +15,7 @@ from barque.builder.caches.exports import Target, Wish, true_of
 from barque.builder.caches.format import INLINE_KEY, inline
 from barque.builder.caches.imports import Imports, Reader
 from barque.builder.caches.registries import ImageCache, RegistryCache, has_inline
+from barque.builder.explaining import Explainer
 from barque.builder.graph import Vertex
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _IMPORTED = {
     "registry": ("ref", "registry.insecure"), "local": ("src", "digest", "tag"),
     "gha": ("url", "url_v2", "token", "scope", "version"),
 }  # fmt: skip
+
+EXPLAIN = "BARQUE_EXPLAIN"
+"""The build argument that asks for it."""
 
 
 class Caches:
@@ -66,6 +70,11 @@ class Caches:
             name = f"{kind}:{number}"
             reader = ActionsCache(attributes, self._engine.image_store.content) if kind == "gha" else self._at_client(build, attributes.get("src", ""), attributes.get("digest", ""))
         imports.add(identity, name, reader, build.report.work)
+
+    def explain(self, build: Build, options: dict[str, str]) -> None:
+        """Let a build's steps say why they were or were not in the cache, where its options ask for it."""
+        if true_of(options, f"build-arg:{EXPLAIN}") and build.report.explainer is None:
+            build.report.explainer = Explainer(self._builder.cache, build.session)
 
     def _in_registry(self, build: Build, ref: str, *, insecure: bool) -> Reader:
         if not ref:

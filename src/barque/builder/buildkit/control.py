@@ -1,6 +1,7 @@
 """BuildKit's Control service: builds from beginning to end, their progress, the cache, the worker, the history."""
 
 import asyncio
+import json
 import time
 from typing import Any, Protocol
 
@@ -99,6 +100,8 @@ class Control:
             outcome = await self._outcome(build, request)
             build.response = await self._exporters.export(build, outcome, exporters)
             build.response |= await self._caches.export(build, outcome, wishes)
+            if build.report.explainer is not None:
+                build.response["barque.explain"] = json.dumps(build.report.explainer.rows)
             await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
         except BarqueError as error:
             build.error = told(error)

@@ -8,7 +8,7 @@ from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedErro
 from barque.builder import graph
 from barque.builder.buildkit import checks, places, remote, requests
 from barque.builder.buildkit.builds import Build, Outcome
-from barque.builder.buildkit.caching import Caches
+from barque.builder.buildkit.caching import EXPLAIN, Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
 from barque.builder.buildkit.named import NamedContexts
 from barque.builder.buildkit.option_values import check_options, is_true, need_built_in, network_mode, number, ulimit
@@ -50,10 +50,7 @@ class DockerfileFrontends:
         self._sources = sources
         self._folders = folders
         self._caches = caches
-
-    def take_cache(self, build: Build, kind: str, attributes: dict[str, str]) -> None:
-        """Let a build use a cache that lies elsewhere (see control.Frontends)."""
-        self._caches.take(build, kind, attributes)
+        self.take_cache = caches.take
 
     async def solve(self, build: Build, name: str, options: dict[str, str], inputs: dict[str, Vertex]) -> Outcome:
         """Run the frontend (see control.Frontends)."""
@@ -63,6 +60,7 @@ class DockerfileFrontends:
             need_built_in(options.get("source", ""))
         check_options(options)
         self._prepare(build)
+        self._caches.explain(build, options)
         run = _Run(self, build, options, inputs)
         build.session.options["from"] = run.source
         return await run.outcome()
@@ -218,6 +216,7 @@ class _Run:
     def _convert_options(self, platform: str) -> Options:
         given = self._options
         arguments = {key.removeprefix("build-arg:"): value for key, value in given.items() if key.startswith("build-arg:")}
+        arguments.pop(EXPLAIN, None)
         none: frozenset[str] | None = None
         if "no-cache" in given:
             none = frozenset(one.lower() for one in given["no-cache"].split(",") if one)

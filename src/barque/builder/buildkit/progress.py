@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from barque.builder.buildkit.pb import control_pb2
 from barque.builder.execution import ExitError
+from barque.builder.explaining import Explainer
 from barque.builder.graph import Vertex
 from barque.builder.results import Result
 
@@ -99,6 +100,7 @@ class Report:
         self._closed = False
         self._steps: dict[Vertex, Step] = {}
         self.cached = self.total = self.completed = self.warnings = 0
+        self.explainer: Explainer | None = None
 
     def next_digest(self, name: str) -> str:
         """Return a digest that no other step of any build has."""
@@ -170,7 +172,11 @@ class Report:
             step.begin()
 
     async def running(self, vertex: Vertex) -> None:
-        """Know that a vertex is carried out; it is shown as begun already."""
+        """Know that a vertex is carried out; it is shown as begun already. Say why, where that is wanted."""
+        step = self.step_of(vertex) if self.explainer is not None else None
+        if self.explainer is not None and step is not None:
+            for text in self.explainer.missed(vertex):
+                step.say(2, f"explain: {text}\n".encode("utf-8", "surrogateescape"))
 
     async def output(self, vertex: Vertex, stream: int, data: bytes) -> None:
         """Show a vertex's output."""
@@ -186,6 +192,9 @@ class Report:
         self.completed += 1
         cached = result is not None and result.cached
         self.cached += cached
+        if cached and self.explainer is not None and result is not None:
+            for text in self.explainer.hit(vertex, result):
+                step.say(2, f"explain: {text}\n".encode("utf-8", "surrogateescape"))
         step.end(cached=cached, error="" if error is None else told(error))
 
 

@@ -2,6 +2,7 @@
 
 _FILES = """
 - metadata-file string Write what the build made as JSON to a file
+- explain optional Say for each step why it was or was not in the cache; --explain=json: as JSON on standard output
 - progress string=auto Type of progress output ("auto", "plain", "tty", "rawjson", "quiet")
 """
 BUILD = f"""{_FILES}

@@ -19,6 +19,7 @@ from barque.cli.building.offers import Agents, Auth, Secrets, read_agents, read_
 from barque.cli.building.plain import Plain, Quiet, RawJson
 from barque.cli.building.screen import Screen
 from barque.cli.building.solve import Builds, SolveError
+from barque.cli.building.trace import explained_lines
 from barque.cli.connection import config_folder
 from barque.cli.credentials import CredentialStore
 
@@ -125,7 +126,14 @@ class Runner:
             try:
                 return await Builds(link, self.services(), display).run(request)
             finally:
-                display.close()
+                self.close(display)
+
+    def close(self, display: Shown) -> None:
+        """Show the end of the progress, and what was explained where the display itself does not."""
+        display.close()
+        if self.explains and isinstance(display, Screen | Quiet) and self.call.options["explain"] != "json":
+            for line in explained_lines(display.trace):
+                print(line, file=sys.stderr)
 
     def prepare(self, request: BuildRequest) -> None:
         """Add to a request what the call's flags ask of all builds."""

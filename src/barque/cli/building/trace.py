@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+_EXPLAIN = "explain: "
 _LAST_LINES = 10
 _SECOND = 1_000_000_000
 CANCELED = "context canceled"
@@ -42,6 +43,7 @@ class Step:
     last: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     warnings: list[Any] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
+    explained: list[str] = field(default_factory=list)
 
     @property
     def running(self) -> bool:
@@ -114,6 +116,8 @@ class Trace:
         if whole:
             pieces.pop()
         for number, piece in enumerate(pieces):
+            if piece.startswith(_EXPLAIN):
+                step.explained.append(piece.removeprefix(_EXPLAIN))
             if number == 0 and step.partial and step.output:
                 step.output[-1] += piece
                 if step.lines:
@@ -156,4 +160,13 @@ def failure_lines(trace: Trace) -> list[str]:
     found: list[str] = []
     for step in trace.failed():
         found += ["------", f" > {step.name}:", *step.output[-_LAST_LINES:], "------"]
+    return found
+
+
+def explained_lines(trace: Trace) -> list[str]:
+    """Return why each step was or was not in the cache, below the steps' names."""
+    found: list[str] = []
+    for step in trace.steps.values():
+        if step.explained:
+            found += [f" => {step.name}", *(f"    {text}" for text in step.explained)]
     return found

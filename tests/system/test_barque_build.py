@@ -71,12 +71,12 @@ CMD ["cat", "/w/a.txt"]
 
 
 def shape(text: str) -> list[str]:
-    """Return the lines of a plain display, less numbers of steps, times, sizes and what is not yet done, which chance decides."""
+    """Return the lines of a plain display, less numbers of steps, times and sizes, which chance decides."""
     lines = set()
     for line in text.splitlines():
         bare = re.sub(r"^#\d+ ", "# ", line)
-        bare = re.sub(r"^# \d+\.\d+ ", "# ", bare)
-        bare = re.sub(r"( \d+(\.\d+)?(s|[kM]?B))*( done)?$", "", bare)
+        bare = re.sub(r"(transferring \w+:).*", r"\1", bare)
+        bare = re.sub(r"^# \d+\.\d+ ", "# N ", re.sub(r" \d+\.\ds\b", "", bare))
         if bare and not bare.endswith(" ..."):
             lines.add(bare.strip())
     return sorted(lines)

@@ -62,4 +62,4 @@ class Explainer:
         row["uses"] = record.uses
         self.rows.append(row)
         times = "once" if record.uses == 1 else f"{record.uses} times"
-        return [f"in the cache: made at {made[:19]}Z, used {times} since"]
+        return [f"in the cache: made at {made[:19]}Z, used {times}"]

@@ -20,6 +20,7 @@ _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
 _PLAIN_MANY = "CONTAINER [CONTAINER...]"
 
 COMMANDS: dict[str, Command] = {
+    "bake": Command("building.bake.command:bake", "[OPTIONS] [TARGET...]", (0, -1), "Build from a file"),
     "build": Command("building.command:build", "[OPTIONS] PATH | URL | -", (1, 1), "Build an image from a Dockerfile"),
     "container attach": Command(
         "attach:attach",
@@ -269,6 +270,7 @@ ALIASES = {
     "image build": "build",
     "builder build": "build",
     "buildx build": "build",
+    "buildx bake": "bake",
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",

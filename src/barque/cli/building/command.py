@@ -11,7 +11,7 @@ from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.cli.building.contexts import Inputs, Stdin, inputs_of, named_context
 from barque.cli.building.outputs import all_outputs
 from barque.cli.building.request import BuildRequest, Wishes, call_of, tagged
-from barque.cli.building.running import Runner
+from barque.cli.building.running import Runner, told
 from barque.cli.connection import config_folder
 from barque.cli.credentials import CredentialStore
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BUILDERS = ("", "default")
 
 
+@told
 def build(call: Invocation) -> int:
     """Build an image of a Dockerfile.
 

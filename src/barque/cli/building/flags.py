@@ -39,3 +39,18 @@ t tag list Image identifier (format: "[registry/]repository[:tag]")
 - target string Set the target build stage to build
 - ulimit ulimit Ulimit options
 """
+BAKE = f"""{_FILES}
+- allow list Allow build to access specified resources (e.g., "network.host", "security.insecure")
+- builder string Builder to use: the engine has one, "default"
+f file list Build definition file
+- list string List targets or variables
+- load bool Shorthand for "--set=*.output=type=docker"
+- no-cache bool Do not use cache when building the image
+- print bool Print the options without building
+- provenance string Shorthand for "--set=*.attest=type=provenance"
+- pull bool Always attempt to pull all referenced images
+- push bool Shorthand for "--set=*.output=type=registry"
+- sbom string Shorthand for "--set=*.attest=type=sbom"
+- set list Override target value (e.g., "targetpattern.key=value")
+- var list Set a variable value (e.g., "name=value")
+"""

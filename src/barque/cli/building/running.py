@@ -24,6 +24,8 @@ from barque.cli.connection import config_folder
 from barque.cli.credentials import CredentialStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from barque.builder.buildkit.connection import Service
     from barque.cli.building.request import BuildRequest
     from barque.cli.verb import Invocation
@@ -161,6 +163,19 @@ class Runner:
             print(json.dumps(json.loads(response.get(EXPLAINED, "[]")), indent=2))
         if self._quiet:
             print(identity)
+
+
+def told(verb: Callable[[Invocation], int]) -> Callable[[Invocation], int]:
+    """Return a verb whose errors are shown as buildx shows them."""
+
+    def run(call: Invocation) -> int:
+        try:
+            return verb(call)
+        except BarqueError as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return 1
+
+    return run
 
 
 def metadata(ref: str, response: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import InvalidInputError
 from barque.cli.building.bake import functions
 from barque.cli.building.bake.expressions import Inner, evaluate, number, text_of, truth
-from barque.cli.building.bake.hcl import Block, Parser, Tree, template
+from barque.cli.building.bake.hcl import Block, Parser, Tree
+from barque.cli.building.bake.templates import template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.cli.building.bake.templates import template
 
 Tree = tuple[Any, ...]
 _NAME = re.compile(r"[^\W\d][\w-]*")
 _NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
 _SPACE = re.compile(r"(?:[ \t\r]|#[^\n]*|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
-_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
+LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
 _HEREDOC = re.compile(r"<<(-?)([^\W\d][\w-]*)\r?\n")
 _BINARY: tuple[tuple[str, ...], ...] = (("||",), ("&&",), ("==", "!="), ("<=", ">=", "<", ">"), ("+", "-"), ("*", "/", "%"))
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 _DEEPEST = 40
 
 
@@ -62,19 +62,19 @@ class Parser:
         """
         found = block or Block("", [], self._first)
         while True:
-            self._skip(_LINES)
+            self.skip(LINES)
             if self.at >= len(self.text):
                 if block is not None:
                     raise self.fail("the block is not closed: } is missing")
                 return found
-            if block is not None and self._take("}"):
+            if block is not None and self.take("}"):
                 return found
             self._item(found)
 
     def _item(self, into: Block) -> None:
         start = self.at
-        name = self._name("an attribute's or a block's name")
-        self._skip(_SPACE)
+        name = self.word("an attribute's or a block's name")
+        self.skip(_SPACE)
         if self.text.startswith("=", self.at) and not self.text.startswith("==", self.at):
             self.at += 1
             if name in into.attributes:
@@ -83,19 +83,19 @@ class Parser:
             self._end_of_item()
             return
         labels = []
-        while not self._take("{"):
+        while not self.take("{"):
             if self.text.startswith('"', self.at):
                 labels.append(self._plain_string())
             else:
-                labels.append(self._name("{ or a label"))
-            self._skip(_SPACE)
+                labels.append(self.word("{ or a label"))
+            self.skip(_SPACE)
         made = Block(name, labels, self.text[:start].count("\n") + self._first)
         self._deeper()
         into.blocks.append(self.body(block=made))
         self._depth -= 1
 
     def _end_of_item(self) -> None:
-        self._skip(_SPACE)
+        self.skip(_SPACE)
         if self.at < len(self.text) and self.text[self.at] not in "\n}":
             raise self.fail(f"a new line is missing before {self.text[self.at : self.at + 10]!r}")
 
@@ -104,22 +104,34 @@ class Parser:
         if self._depth > _DEEPEST:
             raise self.fail("nested too deeply")
 
-    def _skip(self, what: re.Pattern[str]) -> None:
+    def skip(self, what: re.Pattern[str]) -> None:
+        """Pass over white space and comments."""
         while (match := what.match(self.text, self.at)) is not None:
             self.at = match.end()
 
-    def _take(self, sign: str) -> bool:
+    def take(self, sign: str) -> bool:
+        """Pass over a sign where it stands here; tell whether it does."""
         if self.text.startswith(sign, self.at):
             self.at += len(sign)
             return True
         return False
 
-    def _need(self, sign: str) -> None:
-        self._skip(_LINES)
-        if not self._take(sign):
+    def need(self, sign: str) -> None:
+        """Pass over a sign.
+
+        Raises:
+            InvalidInputError: another stands here.
+        """
+        self.skip(LINES)
+        if not self.take(sign):
             raise self.fail(f"{sign!r} is missing" + (f" before {self.text[self.at : self.at + 10]!r}" if self.at < len(self.text) else ""))
 
-    def _name(self, what: str = "a name") -> str:
+    def word(self, what: str = "a name") -> str:
+        """Pass over a name and return it.
+
+        Raises:
+            InvalidInputError: something else stands here.
+        """
         match = _NAME.match(self.text, self.at)
         if match is None:
             raise self.fail(f"{what} is expected" + (f", not {self.text[self.at : self.at + 10]!r}" if self.at < len(self.text) else ""))
@@ -140,17 +152,17 @@ class Parser:
         at = self.at
         condition = self._operation(0, lines)
         self._blank(lines)
-        if self._take("?"):
+        if self.take("?"):
             yes = self.expression(lines=lines)
             self._blank(lines)
-            if not self._take(":"):
+            if not self.take(":"):
                 raise self.fail("':' of the condition is missing")
             condition = ("if", at, condition, yes, self.expression(lines=lines))
         self._depth -= 1
         return condition
 
     def _blank(self, lines: bool) -> None:
-        self._skip(_LINES if lines else _SPACE)
+        self.skip(LINES if lines else _SPACE)
 
     def _operation(self, level: int, lines: bool) -> Tree:
         if level == len(_BINARY):
@@ -159,7 +171,7 @@ class Parser:
         while True:
             self._blank(lines)
             at = self.at
-            sign = next((one for one in _BINARY[level] if self._take(one)), "")
+            sign = next((one for one in _BINARY[level] if self.take(one)), "")
             if not sign:
                 return left
             left = ("binary", at, sign, left, self._operation(level + 1, lines))
@@ -168,7 +180,7 @@ class Parser:
         self._blank(lines)
         at = self.at
         for sign in "-!":
-            if self._take(sign):
+            if self.take(sign):
                 self._deeper()
                 inner = self._unary(lines)
                 self._depth -= 1
@@ -180,21 +192,21 @@ class Parser:
             at = self.at
             if self.text.startswith(".", at) and not self.text.startswith("...", at):
                 self.at += 1
-                if self._take("*"):
+                if self.take("*"):
                     tree = self._splat(tree, at)
                 elif (match := re.compile(r"\d+").match(self.text, self.at)) is not None:
                     self.at = match.end()
                     tree = ("index", at, tree, ("value", at, int(match[0])))
                 else:
-                    tree = ("index", at, tree, ("value", at, self._name("an attribute's name")))
-            elif self._take("["):
-                self._skip(_LINES)
-                if self._take("*"):
-                    self._need("]")
+                    tree = ("index", at, tree, ("value", at, self.word("an attribute's name")))
+            elif self.take("["):
+                self.skip(LINES)
+                if self.take("*"):
+                    self.need("]")
                     tree = self._splat(tree, at)
                     continue
                 key = self.expression(lines=True)
-                self._need("]")
+                self.need("]")
                 tree = ("index", at, tree, key)
             else:
                 return tree
@@ -210,7 +222,7 @@ class Parser:
         if sign == "(":
             self.at += 1
             inner = self.expression(lines=True)
-            self._need(")")
+            self.need(")")
             return inner
         if sign == "[":
             return self._tuple(at)
@@ -221,10 +233,10 @@ class Parser:
         if (match := _NUMBER.match(self.text, at)) is not None:
             self.at = match.end()
             return ("value", at, float(match[0]) if match[1] or match[2] else int(match[0]))
-        name = self._name("a value")
+        name = self.word("a value")
         if name in ("true", "false", "null"):
             return ("value", at, {"true": True, "false": False, "null": None}[name])
-        if self._take("("):
+        if self.take("("):
             return self._call(name, at)
         return ("variable", at, name)
 
@@ -232,14 +244,14 @@ class Parser:
         arguments: list[Tree] = []
         spread = False
         while True:
-            self._skip(_LINES)
-            if self._take(")"):
+            self.skip(LINES)
+            if self.take(")"):
                 return ("call", at, name, arguments, spread)
             arguments.append(self.expression(lines=True))
-            self._skip(_LINES)
-            spread = self._take("...")
-            self._skip(_LINES)
-            if not self._take(",") and not self.text.startswith(")", self.at):
+            self.skip(LINES)
+            spread = self.take("...")
+            self.skip(LINES)
+            if not self.take(",") and not self.text.startswith(")", self.at):
                 raise self.fail("',' or ')' is missing")
 
     def _for(self, at: int, close: str) -> Tree | None:
@@ -247,62 +259,62 @@ class Parser:
         if match is None:
             return None
         self.at = match.end()
-        self._skip(_LINES)
-        names = [self._name()]
-        self._skip(_LINES)
-        if self._take(","):
-            self._skip(_LINES)
-            names.append(self._name())
-        self._need("in")
+        self.skip(LINES)
+        names = [self.word()]
+        self.skip(LINES)
+        if self.take(","):
+            self.skip(LINES)
+            names.append(self.word())
+        self.need("in")
         collection = self.expression(lines=True)
-        self._need(":")
+        self.need(":")
         key = self.expression(lines=True)
         value = None
         grouped = False
         if close == "}":
-            self._need("=>")
+            self.need("=>")
             value = self.expression(lines=True)
-            self._skip(_LINES)
-            grouped = self._take("...")
-        self._skip(_LINES)
-        condition = self.expression(lines=True) if self._take("if") else None
-        self._need(close)
+            self.skip(LINES)
+            grouped = self.take("...")
+        self.skip(LINES)
+        condition = self.expression(lines=True) if self.take("if") else None
+        self.need(close)
         return ("for", at, names, collection, key, value, grouped, condition)
 
     def _tuple(self, at: int) -> Tree:
         self.at += 1
-        self._skip(_LINES)
+        self.skip(LINES)
         loop = self._for(at, "]")
         if loop is not None:
             return loop
         items: list[Any] = []
         while True:
-            self._skip(_LINES)
-            if self._take("]"):
+            self.skip(LINES)
+            if self.take("]"):
                 return ("tuple", at, items)
             items.append(self.expression(lines=True))
-            self._skip(_LINES)
-            if not self._take(",") and not self.text.startswith("]", self.at):
+            self.skip(LINES)
+            if not self.take(",") and not self.text.startswith("]", self.at):
                 raise self.fail("',' or ']' is missing")
 
     def _object(self, at: int) -> Tree:
         self.at += 1
-        self._skip(_LINES)
+        self.skip(LINES)
         loop = self._for(at, "}")
         if loop is not None:
             return loop
         items: list[Any] = []
         while True:
-            self._skip(_LINES)
-            if self._take("}"):
+            self.skip(LINES)
+            if self.take("}"):
                 return ("object", at, items)
             key = self._key()
-            self._skip(_LINES)
-            if not self._take("=") and not self._take(":"):
+            self.skip(LINES)
+            if not self.take("=") and not self.take(":"):
                 raise self.fail("'=' or ':' is missing")
             items.append((key, self.expression(lines=False)))
-            self._skip(_SPACE)
-            if not self._take(",") and self.text[self.at : self.at + 1] not in ("}", "\n"):
+            self.skip(_SPACE)
+            if not self.take(",") and self.text[self.at : self.at + 1] not in ("}", "\n"):
                 raise self.fail("',' or '}' is missing")
 
     def _key(self) -> Tree:
@@ -366,80 +378,3 @@ class Parser:
             indent = min((len(row) - len(row.lstrip(" \t")) for row in rows if row.strip()), default=0)
             text = "\n".join(row[indent:] for row in rows)
         return ("template", at, template(text, self.name, first, escapes=False))
-
-
-def template(text: str, name: str, line: int, *, escapes: bool) -> list[Any]:
-    """Return a template's parts: texts, trees, and the words of %{ } as tuples that begin with `%`.
-
-    Raises:
-        InvalidInputError: an escape or an expression is wrong.
-    """
-    parts: list[Any] = []
-    plain: list[str] = []
-    at = 0
-
-    def cut(*, strip: bool) -> None:
-        joined = "".join(plain)
-        plain.clear()
-        parts.append(joined.rstrip() if strip else joined)
-
-    strips = False
-    while at < len(text):
-        if text.startswith(("$${", "%%{"), at):
-            plain.append(text[at + 1 : at + 3])
-            at += 3
-        elif text.startswith(("${", "%{"), at):
-            word = text[at] == "%"
-            at += 2
-            left = text.startswith("~", at)
-            inner = Parser(text, name, line)
-            inner.at = at + left
-            cut(strip=left)
-            parts.append(_directive(inner) if word else inner.expression(lines=True))
-            inner._skip(_LINES)
-            strips = inner._take("~")
-            inner._need("}")
-            at = inner.at
-            if strips:
-                while at < len(text) and text[at] in " \t\r\n":
-                    at += 1
-        elif escapes and text[at] == "\\":
-            at, char = _escape(text, at + 1, name, line)
-            plain.append(char)
-        else:
-            plain.append(text[at])
-            at += 1
-    cut(strip=False)
-    return [part for part in parts if part != ""]
-
-
-def _escape(text: str, at: int, name: str, line: int) -> tuple[int, str]:
-    sign = text[at : at + 1]
-    if sign in _ESCAPES and sign:
-        return at + 1, _ESCAPES[sign]
-    length = {"u": 4, "U": 8}.get(sign, 0)
-    digits = text[at + 1 : at + 1 + length]
-    if length and re.fullmatch(r"[0-9a-fA-F]+", digits) and len(digits) == length and int(digits, 16) < 0x110000:
-        return at + 1 + length, chr(int(digits, 16))
-    raise InvalidInputError(f"{name}:{line}: invalid escape \\{sign}")
-
-
-def _directive(inner: Parser) -> Tree:
-    inner._skip(_LINES)
-    at = inner.at
-    word = inner._name("a word of a template")
-    if word == "if":
-        return ("%if", at, inner.expression(lines=True))
-    if word == "for":
-        names = []
-        while True:
-            inner._skip(_LINES)
-            names.append(inner._name())
-            inner._skip(_LINES)
-            if not inner._take(","):
-                break
-        inner._need("in")
-        return ("%for", at, names, inner.expression(lines=True))
-    if word in ("else", "endif", "endfor"):
-        return (f"%{word}", at)
-    raise inner.fail(f"unknown word %{{ {word} }} in a template", at)

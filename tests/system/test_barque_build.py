@@ -211,6 +211,34 @@ def test_each_step_explains_itself(barque: Run, folder: Path) -> None:
     assert said.count("explain: not in the cache: --no-cache was given") == 3, said
 
 
+def test_two_builds_are_compared(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": "FROM busybox\nRUN echo a > /a\nCOPY d /d\nWORKDIR /w\n", "d/f": "f"})
+    said = barque("build", "--verify-reproducible", "-t", "repro", ".").stderr
+    assert "The build is reproducible" in said
+    assert engine.docker("image", "inspect", "-f", "{{.Config.WorkingDir}}", "repro").strip() == "/w"
+    write(folder, {"Dockerfile": "FROM busybox\nRUN echo a > /a\nRUN mkdir /n && cat /proc/sys/kernel/random/uuid > /n/id\n"})
+    said = barque("build", "-q", "--verify-reproducible", "-t", "differs", ".", code=1).stderr
+    assert re.search(r"not reproducible: layer 3 \(RUN /bin/sh -c mkdir /n .*\): the content of /n/id differs \(37 bytes", said), said
+    assert engine.docker("images", "-q", "differs") == ""
+
+
+def test_the_cache_is_shown_and_pruned(barque: Run, folder: Path) -> None:
+    write(folder, {"Dockerfile": f"FROM busybox\nRUN head -c 123456 /dev/zero > /z; echo {os.getpid()}\n"})
+    barque("build", "-o", "type=cacheonly", ".")
+    rows = barque("buildx", "du").stdout
+    assert rows.startswith("ID\t\t\t\t\t\tRECLAIMABLE\tSIZE\t\tLAST ACCESSED\n")
+    assert re.search(r"^\w+ +\ttrue \t\t123\.\dkB +\t.* ago$", rows, re.MULTILINE), rows
+    assert f"RUN head -c 123456 /dev/zero > /z; echo {os.getpid()}" in barque("buildx", "du", "--verbose").stdout
+    assert re.search(r"^default\* +docker +\n \\_ default +\\_ default +running +v", barque("buildx", "ls").stdout, re.MULTILINE)
+    assert "Status:           running\n" in barque("buildx", "inspect").stdout
+    assert barque("buildx", "prune", "-f", "--filter", "until=24h").stdout == "Total:\t0B\n"
+    assert "Are you sure" in barque("buildx", "prune", input="n\n").stdout
+    removed = barque("buildx", "prune", "-f", "--filter", "type=regular").stdout
+    assert re.search(r"^Total:\t[1-9]", removed, re.MULTILINE), removed
+    assert "123." not in barque("buildx", "du").stdout
+    assert barque("builder", "prune", "-af").stdout.splitlines()[-1].startswith("Total reclaimed space: ")
+
+
 def test_progress_is_also_json_and_nothing(barque: Run, folder: Path) -> None:
     write(folder, {"Dockerfile": "FROM busybox\nRUN echo said\n"})
     rows = [json.loads(line) for line in barque("build", "--no-cache", "--progress=rawjson", ".").stderr.splitlines()]

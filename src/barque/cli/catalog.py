@@ -22,6 +22,11 @@ _PLAIN_MANY = "CONTAINER [CONTAINER...]"
 COMMANDS: dict[str, Command] = {
     "bake": Command("building.bake.command:bake", "[OPTIONS] [TARGET...]", (0, -1), "Build from a file"),
     "build": Command("building.command:build", "[OPTIONS] PATH | URL | -", (1, 1), "Build an image from a Dockerfile"),
+    "builder prune": Command("building.upkeep:builder_prune", "[OPTIONS]", (0, 0), "Remove build cache"),
+    "buildx du": Command("building.upkeep:du", "[OPTIONS]", (0, 0), "Disk usage"),
+    "buildx inspect": Command("building.upkeep:inspect", "[NAME]", (0, 1), "Inspect current builder instance"),
+    "buildx ls": Command("building.upkeep:ls", "", (0, 0), "List builder instances"),
+    "buildx prune": Command("building.upkeep:prune", "[OPTIONS]", (0, 0), "Remove build cache"),
     "container attach": Command(
         "attach:attach",
         "[OPTIONS] CONTAINER",

@@ -126,10 +126,10 @@ def flags_of(path: str) -> list[Flag]:
         from barque.cli import run_flags
 
         return read_table(run_flags.RUN if path == "container run" else run_flags.CREATE)
-    if path in ("build", "bake"):
+    if path.startswith(("build", "bake")):
         from barque.cli.building import flags as building
 
-        return read_table(building.BUILD if path == "build" else building.BAKE)
+        return read_table(building.TABLES.get(path, ""))
     from barque.cli.flag_tables import TABLES
 
     return read_table(TABLES.get(path, ""))

@@ -42,6 +42,10 @@ def build(call: Invocation) -> int:
             named_context(name.lower(), value, inputs)
         request = _request(call, inputs)
         runner = Runner(call, temporary, request.name)
+        if options["verify-reproducible"]:
+            from barque.cli.building.reproducible import verify
+
+            return verify(runner, request)
         return runner.build(request)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

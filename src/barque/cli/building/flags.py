@@ -38,6 +38,7 @@ q quiet bool Suppress the build output and print image ID on success
 t tag list Image identifier (format: "[registry/]repository[:tag]")
 - target string Set the target build stage to build
 - ulimit ulimit Ulimit options
+- verify-reproducible bool Build twice without the cache, compare, and show the first difference
 """
 BAKE = f"""{_FILES}
 - allow list Allow build to access specified resources (e.g., "network.host", "security.insecure")
@@ -54,3 +55,26 @@ f file list Build definition file
 - set list Override target value (e.g., "targetpattern.key=value")
 - var list Set a variable value (e.g., "name=value")
 """
+DU = """
+- builder string Builder to ask: the engine has one, "default"
+- filter filter Provide filter values
+- verbose bool Provide a more verbose output
+"""
+PRUNE = """
+a all bool Include internal/frontend images
+- builder string Builder to prune: the engine has one, "default"
+- filter filter Provide filter values (e.g., "until=24h")
+f force bool Do not prompt for confirmation
+- keep-storage! bytes Amount of disk space to keep for cache
+- max-used-space bytes Maximum amount of disk space allowed to keep for cache
+- min-free-space bytes Target amount of free disk space after pruning
+- reserved-space bytes Amount of disk space always allowed to keep for cache
+- verbose bool Provide a more verbose output
+"""
+BUILDER_PRUNE = """
+a all bool Remove all unused build cache, not just dangling ones
+- filter filter Provide filter values (e.g. "until=24h")
+f force bool Do not prompt for confirmation
+- keep-storage bytes Amount of disk space to keep for cache
+"""
+TABLES = {"build": BUILD, "bake": BAKE, "buildx du": DU, "buildx prune": PRUNE, "builder prune": BUILDER_PRUNE}

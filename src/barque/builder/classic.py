@@ -2,24 +2,26 @@
 
 import asyncio
 import logging
-import posixpath
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id, short
 from barque.builder import context as contexts, graph, images, leftovers
-from barque.builder.cache import BuildCache, Record
+from barque.builder.cache import BuildCache
+from barque.builder.classic_errors import copy_failed, refuse_climbing
 from barque.builder.execution import ExitError
 from barque.builder.explain import explain
+from barque.builder.image_cache import StageUnderWay, record_from
 from barque.builder.keys import key_of
+from barque.builder.names import platform_values, tags_of
 from barque.builder.operations import EngineOperations
 from barque.builder.request import BuildRequest
 from barque.builder.results import Result
 from barque.builder.solver import Session, Solver
-from barque.builder.sources import Sources, is_url, result_of
+from barque.builder.sources import Sources, result_of
 from barque.builder.squash import squash
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin, config_bytes
 from barque.dockerfile import instructions as of, stages as dockerfiles
@@ -28,7 +30,6 @@ from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
 from barque.oci import digest as digests, platform as platforms
-from barque.oci.reference import parse
 from barque.storage.content import ContentStore
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class ClassicBuild:
             network=self._request.network or graph.DEFAULT_NETWORK,
         )  # fmt: skip
         builder = StageBuilder(state, around)
-        work = _Stage(state, result, image, history)
+        work = StageUnderWay(state, result, image, history)
         triggers, state.triggers = state.triggers, []
         if triggers:
             await self._tell(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
@@ -203,9 +204,9 @@ class ClassicBuild:
         platform = (("platform", self._request.platform),) if self._request.platform else ()
         return graph.Source(f"docker-image://{name}", platform, name=f"FROM {name}")
 
-    async def _instruction(self, builder: StageBuilder, work: "_Stage", instruction: of.Instruction) -> None:
+    async def _instruction(self, builder: StageBuilder, work: StageUnderWay, instruction: of.Instruction) -> None:
         state = work.state
-        _refuse_climbing(instruction)
+        refuse_climbing(instruction)
         try:
             step = builder.apply(instruction)
         except DockerfileError as error:
@@ -222,12 +223,12 @@ class ClassicBuild:
                 await self._leave_failed(error, work)
                 raise
             except NotFoundError as error:
-                raise self._copy_failed(instruction, error) from None
+                raise copy_failed(instruction, error) from None
             cached, created_ns = work.result.cached, work.result.created_ns
             # What follows starts from the layers, wherever they came from.
             state.root = _layers(work.result)
         empty = work.result.layers == before.layers
-        text = images.created_by(step, state.config.get("Shell"), taken=self._taken(step))
+        text = images.created_by(step, state.config.get("Shell"), taken=images.taken_by(step, self._session.facts))
         if step.vertex is None or (empty and not isinstance(instruction, of.Run)):
             cached, created_ns = self._stamp(work, text)
         await self._told_cached(step, cached)
@@ -240,16 +241,6 @@ class ClassicBuild:
         if time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
             await self._flush()
 
-    def _copy_failed(self, instruction: of.Instruction, error: NotFoundError) -> BarqueError:
-        name = "ADD" if isinstance(instruction, of.Add) else "COPY"
-        if isinstance(instruction, of.Copy) and instruction.source:
-            return BarqueError(f"{name} failed: stat {str(error).partition(':')[0].strip(chr(34))}: no such file or directory")
-        path = str(error).partition(":")[0].strip('"').lstrip("/")
-        if any(character in path for character in "*?["):
-            return BarqueError(f"{name} failed: no source files were specified")
-        return BarqueError(f"{name} failed: file not found in build context or excluded by .dockerignore: "
-                           f"stat {path}: file does not exist")  # fmt: skip
-
     async def _told_cached(self, step: Step, cached: bool) -> None:
         if cached:
             await self._tell(" ---> Using cache\n")
@@ -260,7 +251,7 @@ class ClassicBuild:
         self._running_in.append(leftovers.Leftover(name, 0, created_only=True))
         await self._tell(f" ---> Running in {short(name)}\n")
 
-    async def _removed(self, work: "_Stage") -> None:
+    async def _removed(self, work: StageUnderWay) -> None:
         """Remove the step's container, or keep it where the request says so."""
         for left in self._running_in:
             if self._request.remove or self._request.force_remove:
@@ -270,7 +261,7 @@ class ClassicBuild:
                 await leftovers.keep(self._engine, left, work.state.config, work.image, work.result.top)
         self._running_in.clear()
 
-    async def _leave_failed(self, error: ExitError, work: "_Stage") -> None:
+    async def _leave_failed(self, error: ExitError, work: StageUnderWay) -> None:
         for left in self._running_in:
             if error.kept:
                 await self._flush()
@@ -280,10 +271,10 @@ class ClassicBuild:
                 await self._tell(f" ---> Removed intermediate container {short(left.name)}\n")
         self._running_in.clear()
 
-    def _stamp(self, work: "_Stage", text: str) -> tuple[bool, int]:
+    def _stamp(self, work: StageUnderWay, text: str) -> tuple[bool, int]:
         """Return whether a step that changes no files was made before, and when it was made."""
         if self._request.cache_from and not self._request.no_cache:
-            record = self._from_images(work, text, "")
+            record = record_from(self._images_taken(), work, text, "")
             return record is not None, record.created_ns if record is not None else time.time_ns()
         key = "stamp:" + key_of({"image": work.image, "text": text, "config": work.state.config})
         known = None if self._request.no_cache else self._cache.digest(key)
@@ -293,29 +284,15 @@ class ClassicBuild:
         self._cache.keep_digest(key, str(now))
         return False, now
 
-    def _taken(self, step: Step) -> str:
-        """Return the digest of what a COPY or ADD took, as the classic history has it."""
-        made = step.instruction
-        if not isinstance(made, of.Files) or step.vertex is None:
-            return ""
-        vertex = step.vertex.inputs[-1] if isinstance(step.vertex, graph.Merge) else step.vertex
-        actions = self._session.facts.get(vertex, {}).get("actions") or []
-        taken = {path: value for action in actions for path, value in action[1].get("taken", {}).items()}
-        name = "ADD" if isinstance(made, of.Add) else "COPY"
-        kind = "file" if len(taken) == 1 else "multi"
-        digest = next(iter(taken.values())) if len(taken) == 1 else key_of(taken)
-        owner = f"--chown={made.chown} " if made.chown else ""
-        return f"{name} {owner}{kind}:{digest} in {made.target} "
-
-    async def _probe(self, step: Step, work: "_Stage") -> None:
+    async def _probe(self, step: Step, work: StageUnderWay) -> None:
         """Let the images that the request takes as a cache be all the cache there is, as with Docker."""
         vertex = step.vertex
         if not self._request.cache_from or self._request.no_cache or not isinstance(vertex, graph.Exec | graph.Files):
             return
         inputs = [work.result, *[await self._solver.solve(need, self._session) for need in vertex.inputs[1:]]]
         key = await self._operations.key(vertex, inputs, self._session)
-        text = images.created_by(step, work.state.config.get("Shell"), taken=self._taken(step))
-        record = self._from_images(work, text, key)
+        text = images.created_by(step, work.state.config.get("Shell"), taken=images.taken_by(step, self._session.facts))
+        record = record_from(self._images_taken(), work, text, key)
         if record is None:
             object.__setattr__(vertex, "no_cache", True)
             return
@@ -323,17 +300,13 @@ class ClassicBuild:
             self._engine.image_store.hold([(record.chain, record.diff)])
         self._cache.add(record)
 
-    def _from_images(self, work: "_Stage", text: str, key: str) -> Record | None:
-        """Return a record of the next step out of the history of an image that is taken as a cache."""
+    def _images_taken(self) -> list[Image]:
+        """Return the images that the request takes as a cache and that are here."""
+        found = []
         for name in self._request.cache_from:
-            try:
-                image = self._engine.image_store.resolve(name)
-            except BarqueError:
-                continue
-            record = _record_of(image, work, text, key)
-            if record is not None:
-                return record
-        return None
+            with suppress(BarqueError):
+                found.append(self._engine.image_store.resolve(name))
+        return found
 
     async def _flush(self) -> None:
         made, self._pending = self._pending, []
@@ -411,25 +384,6 @@ class ClassicBuild:
         """Take no note of it."""
 
 
-class _Stage:
-    """A stage under way."""
-
-    __slots__ = ("history", "image", "result", "state")
-
-    def __init__(self, state: StageState, result: Result, image: str, history: list[Json]) -> None:
-        self.state, self.result, self.image, self.history = state, result, image, history
-
-
-def _refuse_climbing(instruction: of.Instruction) -> None:
-    """Refuse a source that the words alone lead out of the context."""
-    if not isinstance(instruction, of.Add | of.Copy) or (isinstance(instruction, of.Copy) and instruction.source):
-        return
-    for path in instruction.sources:
-        if not is_url(path) and posixpath.normpath(path.lstrip("/")).split("/")[0] == "..":
-            name = "ADD" if isinstance(instruction, of.Add) else "COPY"
-            raise BarqueError(f"{name} failed: forbidden path outside the build context: {path} ()")
-
-
 def _layers(result: Result) -> graph.Vertex:
     return graph.Layers(result.layers, result.created_ns) if result.layers else graph.Scratch()
 
@@ -439,59 +393,3 @@ def _platform_of(image: Image) -> Json:
     config = image.config
     return {"os": config.get("os") or host.os, "architecture": config.get("architecture") or host.architecture,
             "variant": config.get("variant") or ""}  # fmt: skip
-
-
-def platform_values(target: str) -> dict[str, str]:
-    """Return TARGETPLATFORM, BUILDOS and their kin.
-
-    Raises:
-        InvalidInputError: target is no platform.
-    """
-    host = platforms.host()
-    wanted = platforms.parse(target) if target else host
-    values: dict[str, str] = {}
-    for prefix, found in (("TARGET", wanted), ("BUILD", host)):
-        values |= {f"{prefix}PLATFORM": str(found), f"{prefix}OS": found.os, f"{prefix}ARCH": found.architecture,
-                   f"{prefix}VARIANT": found.variant}  # fmt: skip
-    return values
-
-
-def tags_of(texts: list[str]) -> list[Any]:
-    """Return the references that an image is given, each once.
-
-    Raises:
-        InvalidInputError: one is no name.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        if not text:
-            continue
-        reference = parse(text).with_default_tag()
-        if reference.digest:
-            raise InvalidInputError("build tag cannot contain a digest")
-        found.setdefault(str(reference), reference)
-    return list(found.values())
-
-
-def _record_of(image: Image, work: _Stage, text: str, key: str) -> Record | None:
-    """Return a record that an image's history gives for the step after what is built so far."""
-    history = image.config.get("history") or []
-    count = len(work.history)
-    if len(history) <= count or [h.get("created_by") for h in history[:count]] != [
-        h.get("created_by") for h in work.history
-    ]:
-        return None
-    depth = len(work.result.layers)
-    entry = history[count]
-    if entry.get("created_by") != text or image.diff_ids[:depth] != [diff for _, diff in work.result.layers]:
-        return None
-    from barque.base.times import parse_ns
-
-    created = parse_ns(entry.get("created") or "")
-    if entry.get("empty_layer"):
-        return Record(key, work.result.top, "", work.result.top, "image", text, created)
-    if len(image.chain) <= depth:
-        return None
-    return Record(key, image.chain[depth], image.diff_ids[depth], work.result.top, "image", text, created)
-
-

@@ -1,10 +1,14 @@
 """Image configs step by step: the parent's, one more history entry, one more layer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from barque.base.times import format_ns
+from barque.builder import graph
+from barque.builder.keys import key_of
 from barque.builder.results import Result
 from barque.builder.stages import StageState, Step
+from barque.dockerfile import instructions as of
 
 Json = dict[str, Any]
 _SHELL = ["/bin/sh", "-c"]
@@ -54,3 +58,18 @@ def image_config(state: StageState, result: Result, history: list[Json], created
         "variant": state.platform.get("variant"),
     }
     return {key: value for key, value in made.items() if value not in (None, "")}
+
+
+def taken_by(step: Step, facts: Mapping[graph.Vertex, Json]) -> str:
+    """Return the digest of what a COPY or ADD took, as the classic history has it."""
+    made = step.instruction
+    if not isinstance(made, of.Files) or step.vertex is None:
+        return ""
+    vertex = step.vertex.inputs[-1] if isinstance(step.vertex, graph.Merge) else step.vertex
+    actions = facts.get(vertex, {}).get("actions") or []
+    found = {path: value for action in actions for path, value in action[1].get("taken", {}).items()}
+    name = "ADD" if isinstance(made, of.Add) else "COPY"
+    kind = "file" if len(found) == 1 else "multi"
+    digest = next(iter(found.values())) if len(found) == 1 else key_of(found)
+    owner = f"--chown={made.chown} " if made.chown else ""
+    return f"{name} {owner}{kind}:{digest} in {made.target} "

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.builder import context as contexts
 from barque.builder.cache import BuildCache
-from barque.builder.classic import ClassicBuild, tags_of
+from barque.builder.classic import ClassicBuild
 from barque.builder.collecting import Collector, disk_of, policies_of
 from barque.builder.folders import KeptFolders
+from barque.builder.names import tags_of
 from barque.builder.operations import EngineOperations, parallel_steps
 from barque.builder.pruning import Folders, PruneOptions, Pruner
 from barque.builder.request import BuildRequest

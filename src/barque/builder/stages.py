@@ -3,25 +3,25 @@
 import copy
 import json
 import posixpath
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
 from barque.builder import graph
+from barque.builder.mounts import mount_of
+from barque.builder.shown import ports_of, shown_health
 from barque.builder.sources import is_git, is_url
 from barque.dockerfile import instructions as of
 from barque.dockerfile.lines import heredoc_of
 from barque.dockerfile.patterns import has_wildcards
 from barque.dockerfile.scope import Scope
-from barque.dockerfile.text import quoted, quoted_list
+from barque.dockerfile.text import quoted_list
 from barque.dockerfile.words import Rules, expand
 
 Json = dict[str, Any]
 _SHELL = ["/bin/sh", "-c"]
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PORT = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 class Step(NamedTuple):
@@ -236,7 +236,8 @@ class StageBuilder:
         if made.devices:
             raise InvalidInputError("RUN --device is not supported: no CDI devices are known to this engine")
         needs: list[graph.Vertex] = [self.state.root]
-        mounts = [self._mount(request, needs) for request in made.mounts]
+        folder = self.state.config.get("WorkingDir") or "/"
+        mounts = [mount_of(request, needs, self._around, folder) for request in made.mounts]
         words = list(made.words)
         if made.files:
             words = [self._with_heredocs(made, needs, mounts)]
@@ -269,44 +270,6 @@ class StageBuilder:
         mounts.append(graph.Mount("/dev/pipes", input=len(needs) - 1))
         return f"/dev/pipes/{first.name}"
 
-    def _mount(self, request: Any, needs: list[graph.Vertex]) -> graph.Mount:
-        target = request.target
-        if request.type == "secret":
-            name = request.id or request.source or posixpath.basename(target)
-            if not target and request.env is None:
-                target = f"/run/secrets/{posixpath.basename(name)}"
-            return graph.Mount(self._absolute(target) if target else "", "secret", id=name, required=request.required,
-                               mode=request.mode, uid=request.uid or 0, gid=request.gid or 0,
-                               env=request.env if request.env != "" else name)  # fmt: skip
-        if request.type == "ssh":
-            number = sum(need is not None for need in needs) - 1
-            return graph.Mount(self._absolute(target or f"/run/buildkit/ssh_agent.{number}"), "ssh",
-                               id=request.id or "default", required=request.required, mode=request.mode,
-                               uid=request.uid or 0, gid=request.gid or 0)  # fmt: skip
-        if not target:
-            raise InvalidInputError(f"target must be set for mount type {quoted(request.type)}"
-                                    if request.type != "bind" else "missing target for bind mount")  # fmt: skip
-        target = self._absolute(target)
-        if request.type == "tmpfs":
-            return graph.Mount(target, "tmpfs", size=request.size, readonly=False)
-        index = -1
-        if request.source_stage or request.type == "bind":
-            vertex = self._around.source_of(request.source_stage) if request.source_stage else self._around.context
-            needs.append(vertex)
-            index = len(needs) - 1
-        if request.type == "bind":
-            return graph.Mount(target, input=index, selector=request.source, readonly=request.readonly)
-        name = f"{self._around.cache_namespace}/{request.id or target}"
-        return graph.Mount(target, "cache", index, request.source, request.readonly, posixpath.normpath(name),
-                           request.sharing or "shared", mode=request.mode, uid=request.uid or 0,
-                           gid=request.gid or 0)  # fmt: skip
-
-    def _absolute(self, path: str) -> str:
-        joined = posixpath.normpath(posixpath.join("/", self.state.config.get("WorkingDir") or "/", path))
-        if joined in ("/", "//"):
-            raise InvalidInputError(f"invalid mount target {quoted(path)}")
-        return "/" + joined.lstrip("/")
-
     def _shell(self) -> list[str]:
         return list(self.state.config.get("Shell") or _SHELL)
 
@@ -332,7 +295,7 @@ class StageBuilder:
         if before and before[0] != "NONE":
             note = f"Note: overriding previous HEALTHCHECK: [{' '.join(before)}]\n"
         self.state.config["Healthcheck"] = dict(made.health)
-        return Step(made, f"HEALTHCHECK {_shown_health(made.health)}", note=note)
+        return Step(made, f"HEALTHCHECK {shown_health(made.health)}", note=note)
 
     def _expose(self, made: of.Expose) -> Step:
         values = self._values()
@@ -408,47 +371,6 @@ def _local(action: graph.CopyFiles, path: str, *, parents: bool, unpack: bool, o
     required = (posixpath.join(pivot, pattern),) if plain else ()
     return replace(action, source=pivot, includes=(pattern,), required=required, optional=True,
                    target=action.target.rstrip("/") + "/")  # fmt: skip
-
-
-def ports_of(word: str) -> list[str]:
-    """Return the ports that a word of EXPOSE means; an address or host port before it means nothing.
-
-    Raises:
-        InvalidInputError: it is no port.
-    """
-    port, _, protocol = word.rpartition(":")[2].partition("/")
-    protocol = protocol.lower() or "tcp"
-    if not port:
-        raise InvalidInputError(f"no port specified: {word}<empty>")
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidInputError(f"invalid proto: {protocol}")
-    match = _PORT.fullmatch(port)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not first <= last < 65536:
-        raise InvalidInputError(f"invalid containerPort: {port}")
-    return [f"{number}/{protocol}" for number in range(first, last + 1)]
-
-
-def _shown_health(health: Json) -> str:
-    times = " ".join(f"{key}:{_shown_duration(health.get(key) or 0)}"
-                     for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"))  # fmt: skip
-    return f"{{Test:[{' '.join(health['Test'])}] {times} Retries:{health.get('Retries') or 0}}}"
-
-
-def _shown_duration(nanoseconds: int) -> str:
-    """Return a duration as Go shows it."""
-    if nanoseconds == 0:
-        return "0s"
-    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1_000_000)):
-        if nanoseconds < size * 1000:
-            return f"{nanoseconds / size:.9f}".rstrip("0").rstrip(".") + unit
-    seconds = nanoseconds / 1e9
-    hours, rest = divmod(seconds, 3600)
-    minutes, rest = divmod(rest, 60)
-    text = f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
-    if hours or minutes:
-        text = f"{int(minutes)}m{text}"
-    return f"{int(hours)}h{text}" if hours else text
 
 
 def config_bytes(config: Json) -> bytes:

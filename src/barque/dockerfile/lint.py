@@ -8,7 +8,7 @@ from typing import NamedTuple
 from barque.base.errors import InvalidInputError
 from barque.dockerfile import instructions as of
 from barque.dockerfile.errors import DockerfileError
-from barque.dockerfile.lines import Line
+from barque.dockerfile.line import Line
 from barque.dockerfile.patterns import Matcher
 from barque.dockerfile.rules import RULES, Choice
 from barque.dockerfile.scope import PROXIES

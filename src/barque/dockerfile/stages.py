@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from barque.dockerfile import instructions as of
 from barque.dockerfile.errors import DockerfileError, InstructionError
 from barque.dockerfile.flags import TEXT, TEXTS, TRUTH, Flags
-from barque.dockerfile.lines import INSTRUCTIONS, Heredoc, Line, Source, heredoc_of, parse as parse_lines
+from barque.dockerfile.forms import INSTRUCTIONS
+from barque.dockerfile.line import Heredoc, Line, Source
+from barque.dockerfile.lines import heredoc_of, parse as parse_lines
 from barque.dockerfile.mounts import parse_device, parse_mount
 from barque.dockerfile.text import SPACE, quoted, suggestion
 

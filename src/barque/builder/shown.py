@@ -1,0 +1,51 @@
+"""Ports as EXPOSE names them, and values as the history shows them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from barque.base.errors import InvalidInputError
+
+_PORT = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def ports_of(word: str) -> list[str]:
+    """Return the ports that a word of EXPOSE means; an address or host port before it means nothing.
+
+    Raises:
+        InvalidInputError: it is no port.
+    """
+    port, _, protocol = word.rpartition(":")[2].partition("/")
+    protocol = protocol.lower() or "tcp"
+    if not port:
+        raise InvalidInputError(f"no port specified: {word}<empty>")
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidInputError(f"invalid proto: {protocol}")
+    match = _PORT.fullmatch(port)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if not first <= last < 65536:
+        raise InvalidInputError(f"invalid containerPort: {port}")
+    return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
+def shown_health(health: Mapping[str, Any]) -> str:
+    """Return a health check as the history shows it."""
+    times = " ".join(f"{key}:{_shown_duration(health.get(key) or 0)}"
+                     for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"))  # fmt: skip
+    return f"{{Test:[{' '.join(health['Test'])}] {times} Retries:{health.get('Retries') or 0}}}"
+
+
+def _shown_duration(nanoseconds: int) -> str:
+    """Return a duration as Go shows it."""
+    if nanoseconds == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1_000_000)):
+        if nanoseconds < size * 1000:
+            return f"{nanoseconds / size:.9f}".rstrip("0").rstrip(".") + unit
+    seconds = nanoseconds / 1e9
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    text = f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
+    if hours or minutes:
+        text = f"{int(minutes)}m{text}"
+    return f"{int(hours)}h{text}" if hours else text

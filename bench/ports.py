@@ -104,11 +104,11 @@ def place(peer: Peer, netns: str, number: int) -> Iterator[Place]:
         holder.stdout.readline()
         made.neighbour = f"/proc/{holder.pid}/ns/net"
         for line in (
-            f"nsenter --net={netns} ip link add lan0 type veth peer name lan0 netns {holder.pid}",
+            f"nsenter --net={netns} ip link add lan0 type veth peer name far0 netns {holder.pid}",
             f"nsenter --net={netns} ip addr add {made.host}/30 dev lan0",
             f"nsenter --net={netns} ip link set lan0 up",
-            f"nsenter --net={made.neighbour} ip addr add 192.0.2.{4 * number + 2}/30 dev lan0",
-            f"nsenter --net={made.neighbour} ip link set lan0 up",
+            f"nsenter --net={made.neighbour} ip addr add 192.0.2.{4 * number + 2}/30 dev far0",
+            f"nsenter --net={made.neighbour} ip link set far0 up",
         ):
             subprocess.run(line.split(), check=True)
         peer.run("import", "-", "busybox:latest", data=busybox_tar())

@@ -111,11 +111,12 @@ def town() -> Iterator[Town]:
         holder.stdout.readline()
         far = f"/proc/{holder.pid}/ns/net"
         try:
-            _sh(f"ip link add lan0 type veth peer name lan0 netns {holder.pid}")
-            for enter, four, six in (("", _HOST, _HOST6), (f"nsenter --net={far} ", _NEIGHBOUR, _NEIGHBOUR6)):
-                _sh(f"{enter}ip addr add {four}/24 dev lan0")
-                _sh(f"{enter}ip addr add {six}/64 dev lan0 nodad")
-                _sh(f"{enter}ip link set lan0 up")
+            _sh(f"ip link add lan0 type veth peer name far0 netns {holder.pid}")
+            ends = (("", "lan0", _HOST, _HOST6), (f"nsenter --net={far} ", "far0", _NEIGHBOUR, _NEIGHBOUR6))
+            for enter, name, four, six in ends:
+                _sh(f"{enter}ip addr add {four}/24 dev {name}")
+                _sh(f"{enter}ip addr add {six}/64 dev {name} nodad")
+                _sh(f"{enter}ip link set {name} up")
             # Ways to the containers, which only the firewall may bar.
             _sh(f"nsenter --net={far} ip route add 10.77.0.0/16 via {_HOST}")
             _sh(f"nsenter --net={far} ip route add fd77::/16 via {_HOST6}")

@@ -20,10 +20,10 @@ from pathlib import Path
 from peers import Peer, barque_peers, docker_peer, podman_peer
 
 from barque.kernel import namespaces, process
-from under_test import busybox_tar, isolate_network
+from under_test import busybox_tar, isolate_network, until
 
 Timing = dict[str, list[float]]
-IN_MEMORY = ("barque/exec", "docker/exec", "podman/run", "podman/tmp")
+IN_MEMORY = ("barque/exec", "docker/exec", "podman/run", "podman/tmp", "dozing/exec")
 _ALL = "run,exec,wide,ps,memory,logs"
 
 
@@ -87,13 +87,19 @@ def bench_wide(peers: list[Peer]) -> Timing:
     return timing
 
 
-def bench_memory(peers: list[Peer]) -> None:
-    """Print what the engines' processes take with no and with 50 idle containers, the payload not counted."""
+def bench_memory(peers: list[Peer], dozing: Peer) -> None:
+    """Print what the engines' processes take with no and with 50 idle containers, the payload not counted.
+
+    `dozing` is Barque as it is a while after the last request, where it may doze.
+    """
     total: Timing = {}
     growth: Timing = {}
-    for peer in peers:
+    for peer in [*peers, dozing]:
         before = peer.memory()
         idle(peer, 50, "idle")
+        if peer is dozing:
+            awake = dozing.memory()
+            until(lambda awake=awake: dozing.memory() < awake / 2, "the daemon dozes", 60)  # type: ignore[misc]
         after = peer.memory()
         total[peer.name] = [after]
         growth[peer.name] = [after - before]
@@ -150,7 +156,7 @@ def main() -> None:
     isolate_network()
     own_mounts()
     root = Path(tempfile.mkdtemp(prefix="bqbench", dir="/var/tmp"))
-    for name in ("barque", "docker", "podman"):
+    for name in ("barque", "docker", "podman", "dozing"):
         (root / name).mkdir()
     # As /run is on machines where the engines are installed.
     for name in IN_MEMORY:
@@ -176,7 +182,11 @@ def main() -> None:
         if "ps" in chosen:
             bench_ps(engines, options.rounds)
         if "memory" in chosen:
-            bench_memory(engines)
+            dozing = barque_peers(root / "dozing", "--idle-timeout", "2")[0]
+            dozing.name = "barque, dozing"
+            peers.append(dozing)
+            dozing.run("import", "-", "busybox:latest", data=image)
+            bench_memory(engines, dozing)
         if "logs" in chosen:
             report("1 GB of log lines", bench_logs(engines))
     finally:

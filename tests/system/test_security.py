@@ -122,6 +122,54 @@ def test_the_engines_interpreter_cannot_be_overwritten_from_inside(engine: Engin
     assert after == before
 
 
+# What the session keyring is called (KEYCTL_DESCRIBE of KEY_SPEC_SESSION_KEYRING), who holds the terminal, and whether
+# another process's terminal can be typed into (TIOCSTI).
+_SESSION = """
+import ctypes, fcntl, os, termios
+text = ctypes.create_string_buffer(200)
+ctypes.CDLL(None).syscall(250, 6, -3, text, 200)
+print(text.value.decode().rpartition(";")[2])
+print(os.fstat(0).st_rdev >> 8 == 136, os.fstat(0).st_dev == os.stat("/dev/pts").st_dev)
+for place in ("/proc/self/fd", "/proc/1/fd"):
+    print(sorted(fd for fd in os.listdir(place) if os.path.exists(f"{place}/{fd}") and int(fd) > 2))
+"""
+
+
+def _with_python() -> list[str]:
+    folders = {"/lib", "/lib64", "/usr", sys.base_prefix, str(sysconfig.get_config_var("LIBDIR") or "/usr/lib")}
+    binds = [word for folder in sorted(folders) if Path(folder).exists() for word in ("-v", f"{folder}:{folder}:ro")]
+    return [*binds, "--security-opt", "seccomp=unconfined"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--init"], ["--user", "33"], ["--privileged"]])
+def test_keyring_terminal_and_descriptors_are_the_containers_own(engine: EngineUnderTest, flags: list[str]) -> None:
+    if "--init" in flags and "no init program" in engine.docker_result("run", "--rm", "--init", "busybox", "true").stderr:
+        pytest.skip("no init program is installed")
+    interpreter = os.path.realpath(sys.executable)
+    identifier = engine.docker("run", "-d", "-t", "--name", "inner", *flags, *_with_python(), "busybox", "sleep", "100")
+    try:
+        said = engine.docker("exec", "-t", "inner", interpreter, "-I", "-S", "-c", _SESSION).splitlines()
+    finally:
+        engine.docker("rm", "-f", "inner")
+    assert said[0] == f"_ses.{identifier}"
+    assert said[1] == "True True"
+    # The folder itself is open while it is listed, and gone when it is looked at.
+    assert [line for line in said[2:] if line != "[]"] == [], said
+
+
+def test_an_init_program_shows_no_path_of_the_host(engine: EngineUnderTest) -> None:
+    result = engine.docker_result("run", "--rm", "--init", "-e", "PATH=/bin", "busybox", "sh", "-c",
+                                  "cat /proc/1/cmdline /proc/1/maps /proc/1/environ; readlink /proc/1/exe; ls /proc/1/fd")  # fmt: skip
+    if "no init program" in result.stderr:
+        pytest.skip("no init program is installed")
+    assert result.returncode == 0, result.stderr
+    shown = result.stdout
+    assert "/sbin/docker-init" in shown.splitlines()[-4]
+    for place in (str(engine.root), sys.prefix, "/usr/bin", "/usr/libexec"):
+        assert place not in shown
+    assert shown.splitlines()[-3:] == ["0", "1", "2"]
+
+
 def test_a_script_whose_interpreter_is_proc_self_exe_gains_nothing(engine: EngineUnderTest) -> None:
     engine.docker("create", "--name", "evil", "--entrypoint", "/evil", "busybox")
     script = engine.root / "evil"

@@ -34,16 +34,18 @@ def _keeper_pid(engine: EngineUnderTest) -> int:
 
 
 def test_killing_the_daemon_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:
+    own_engine.docker("run", "-d", "--name", "stays", "busybox", "sleep", "1000")
     names = _start_writers(own_engine, 20)
     own_engine.kill_daemon()
-    assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
+    assert own_engine.docker("exec", "stays", "echo", "here") == "here"
     _assert_whole(own_engine, names)
 
 
 def test_killing_the_keeper_costs_no_container_no_line_and_no_exit_code(own_engine: EngineUnderTest) -> None:
+    own_engine.docker("run", "-d", "--name", "stays", "busybox", "sleep", "1000")
     names = _start_writers(own_engine, 20)
     os.kill(_keeper_pid(own_engine), signal.SIGKILL)
-    assert own_engine.docker("exec", "writer0", "echo", "here") == "here"
+    assert own_engine.docker("exec", "stays", "echo", "here") == "here"
     _assert_whole(own_engine, names)
 
 

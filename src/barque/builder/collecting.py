@@ -163,6 +163,11 @@ class Collector:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
+    @property
+    def is_due(self) -> bool:
+        """Tell whether a run goes on, or is about to."""
+        return self._task is not None and not self._task.done()
+
     async def close(self) -> None:
         """End what runs."""
         if self._task is not None and not self._task.done():

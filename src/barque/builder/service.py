@@ -61,6 +61,11 @@ class Builder:
             self._buildkit = BuildKit(self._engine, self)
         return self._buildkit
 
+    @property
+    def rests(self) -> bool:
+        """Tell whether nothing is built, and no history is kept in memory for BuildKit's clients."""
+        return self._buildkit is None and not self._running and not self._tasks and not self._collector.is_due
+
     async def cancel_all(self) -> None:
         """End all builds, and what they run."""
         for task in [*self._tasks]:

@@ -2,9 +2,8 @@
 
 import os
 import shutil
-import sys
 
-from barque.daemon.options import Options, firewall_mark
+from barque.daemon.options import Options, command, firewall_mark
 from barque.engine.config import EngineConfig
 from barque.network.model import NetworkOptions
 
@@ -89,7 +88,7 @@ def engine_config(options: Options) -> EngineConfig:
         experimental=options["experimental"],
         builder=options["builder"],
         debug=options["debug"] or options["log-level"] == "debug",
-        daemon_argv=[sys.executable, "-m", "barque", "daemon", *options.argv],
+        daemon_argv=command(options),
         # A service manager that started us starts us again.
         restart_daemon="NOTIFY_SOCKET" not in os.environ and "LISTEN_FDS" not in os.environ,
     )

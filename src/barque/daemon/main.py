@@ -14,11 +14,12 @@ import barque
 from barque.base.errors import BarqueError
 from barque.daemon import flags, listeners, log as daemon_log, ownership
 from barque.daemon.flags import DaemonError
-from barque.daemon.options import Options
+from barque.daemon.options import Options, command
 from barque.kernel.limits import raise_open_files
 
 if TYPE_CHECKING:
     from barque.daemon.service import Service
+    from barque.engine.engine import Slept
 
 log = logging.getLogger("barque.daemon")
 
@@ -58,13 +59,19 @@ def _run(options: Options) -> int:
     daemon_log.set_up(options["log-level"], as_json=options["log-format"] == "json", debug=options["debug"])
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     raise_open_files()
-    lock = ownership.lock_data_root(os.path.abspath(options["data-root"]))
+    from barque.daemon import dozing
+
+    left = dozing.awakened()
+    lock = left.lock if left else ownership.lock_data_root(os.path.abspath(options["data-root"]))
     try:
         ownership.write_pidfile(options["pidfile"])
         try:
-            opened = listeners.open_all(options)
+            opened = left.listeners if left else listeners.open_all(options)
             try:
-                return _serve(options, opened)
+                slept, ending = _serve(options, opened, left.slept if left else None)
+                if slept is not None:
+                    dozing.sleep(dozing.Handover(lock, opened, slept), command(options), ending=ending)
+                return 0
             finally:
                 listeners.close_all(opened)
         finally:
@@ -90,10 +97,10 @@ def _import_service() -> "type[Service]":
     return Service
 
 
-def _serve(options: Options, opened: list[listeners.Listener]) -> int:
+def _serve(options: Options, opened: list[listeners.Listener], slept: "Slept | None") -> "tuple[Slept | None, bool]":
     import uvloop
 
     Service = _import_service()  # noqa: N806 - a class
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Service(options, opened).run())
-    return 0
+        service = Service(options, opened)
+        return runner.run(service.run(slept)), service.is_ending

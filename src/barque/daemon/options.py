@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError
@@ -23,6 +24,11 @@ _FILE_ONLY: dict[str, Any] = {"builder": {}}
 """What daemon.json sets and the command line does not, and its defaults."""
 _STORAGE_DRIVERS = ("erofs", "overlay2", "overlayfs")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+def command(options: "Options") -> list[str]:
+    """Return the command line that starts this daemon."""
+    return [sys.executable, "-m", "barque", "daemon", *options.argv]
 
 
 class Options:
@@ -217,6 +223,8 @@ def check(values: dict[str, Any]) -> None:
         )
     if values["firewall-backend"] not in ("", "nftables"):
         raise DaemonError(f"unsupported firewall backend: {values['firewall-backend']}: this engine has nftables")
+    if values["idle-timeout"] < 0:
+        raise DaemonError(f"invalid idle timeout: {values['idle-timeout']}: use seconds, or 0 for never")
     for option in values["exec-opt"]:
         if option != "native.cgroupdriver=cgroupfs":
             raise DaemonError(f"unsupported exec option: {option}: this engine has native.cgroupdriver=cgroupfs")

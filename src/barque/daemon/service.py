@@ -8,19 +8,21 @@ import signal
 import socket
 import ssl
 import types
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 import barque
 from barque.api.app import make_app
-from barque.daemon import config as configs, log as daemon_log
+from barque.daemon import config as configs, dozing, log as daemon_log
 from barque.daemon.flags import DaemonError
 from barque.daemon.listeners import Listener
 from barque.daemon.notify import notify
 from barque.daemon.options import Options
 from barque.daemon.tls import Secured
-from barque.engine.engine import Engine
+from barque.engine.engine import Engine, Slept
+from barque.engine.quiet import is_quiet
 
 if TYPE_CHECKING:
     from barque.builder.service import Builder
@@ -29,6 +31,7 @@ log = logging.getLogger("barque.daemon")
 _BUILDER_AFTER_S = 0.3
 
 _FORCED_AFTER = 3
+_LONGEST_LOOK_S = 5.0
 
 
 def _tell_tasks() -> None:
@@ -61,46 +64,77 @@ class Service:
         self._ended = asyncio.Event()
         self._signals = 0
 
-    async def run(self) -> None:
-        """Serve until a signal ends it."""
+    @property
+    def is_ending(self) -> bool:
+        """Tell whether a signal asked for the end."""
+        return self._ended.is_set()
+
+    async def run(self, slept: Slept | None = None) -> Slept | None:
+        """Serve until a signal ends it, or until there is nothing to do; return then what the next daemon needs.
+
+        Args:
+            slept: what the daemon before this one in its process left.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR2, _tell_tasks)
+        if slept is not None:
+            dozing.take_signals()
         engine = self._engine = Engine(self._config)
-        await engine.open()
+        await engine.open(slept)
         builds: list[Builder] = []
         engine.make_builds = lambda: _builder(engine, builds)
+        left: Slept | None = None
         try:
-            await self._serve(engine, builds)
+            left = await self._serve(engine, builds, awakened=slept is not None)
         finally:
-            notify("STOPPING=1")
+            if left is None:
+                notify("STOPPING=1")
             engine.make_builds = None
             for builder in builds:
                 await builder.close()
-            await engine.close(stop_containers=not self._config.live_restore)
-        log.info("daemon ended")
+            await engine.close(stop_containers=left is None and not self._config.live_restore)
+        if left is None:
+            log.info("daemon ended")
+        return left
 
-    async def _serve(self, engine: Engine, builds: "list[Builder]") -> None:
+    async def _serve(self, engine: Engine, builds: "list[Builder]", *, awakened: bool) -> Slept | None:
         server = make_app(engine, experimental=self._config.experimental)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
         secured: list[asyncio.Server] = []
         metrics: list[web.ServerRunner] = []
         try:
+            sites = await _listen(runner, self._opened)
             for listener in self._opened:
-                if listener.tls is None:
-                    await web.SockSite(runner, listener.sock, backlog=1024).start()
-                else:
+                if listener.tls is not None:
                     secured.append(await _secured(server, listener.sock, listener.tls))
-                log.info("API listens on %s", listener.shown)
+                if not awakened:
+                    log.info("API listens on %s", listener.shown)
             if self._options["metrics-addr"]:
                 metrics.append(await _serve_metrics(engine, self._options["metrics-addr"]))
-            log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
+            if not awakened:
+                log.info("daemon %s has completed its start (pid %d)", barque.__version__, os.getpid())
+                engine.spawn(_prepare_builds(engine))
             notify(f"READY=1\nMAINPID={os.getpid()}")
-            engine.spawn(_prepare_builds(engine))
-            await self._ended.wait()
+
+            def rests() -> bool:
+                return not server.connections and all(builder.rests for builder in builds) and is_quiet(engine)
+
+            can_doze = not secured and not metrics
+            while not await self._until_idle(lambda: (server.requests_count, engine.events.published), rests, can_doze):
+                # Clients wait in the sockets, which stay open.
+                for site in sites:
+                    await site.stop()
+                # A signal that comes from here on is for the next daemon, or it has come already.
+                dozing.hold_signals()
+                if rests() and not self._ended.is_set():
+                    return engine.doze()
+                dozing.take_signals()
+                sites = await _listen(runner, self._opened)
+            return None
         finally:
             for front in secured:
                 front.close()
@@ -110,6 +144,22 @@ class Service:
             for builder in builds:
                 await builder.cancel_all()
             await runner.cleanup()
+
+    async def _until_idle(self, seen: Callable[[], object], rests: Callable[[], bool], can_doze: bool) -> bool:
+        """Wait until the daemon is to end (True), or until it may doze (False)."""
+        limit_s = self._options["idle-timeout"]
+        if not limit_s or not can_doze:
+            await self._ended.wait()
+            return True
+        watch = dozing.Watch()
+        while not self._ended.is_set():
+            if watch.idle_s(seen(), quiet=rests()) >= limit_s:
+                return False
+            try:
+                await asyncio.wait_for(self._ended.wait(), min(limit_s / 4, _LONGEST_LOOK_S))
+            except TimeoutError:
+                continue
+        return True
 
     def _end(self) -> None:
         self._signals += 1
@@ -135,6 +185,14 @@ class Service:
         except DaemonError as error:
             log.error("the configuration stays as it was: %s", error)
         notify("READY=1")
+
+
+async def _listen(runner: web.ServerRunner, listeners: list[Listener]) -> list[web.SockSite]:
+    """Serve plain sockets by copies, so that they stay when serving ends."""
+    sites = [web.SockSite(runner, one.sock.dup(), backlog=1024) for one in listeners if one.tls is None]
+    for site in sites:
+        await site.start()
+    return sites
 
 
 def _builder(engine: Engine, made: "list[Builder]") -> "Builder":

@@ -5,7 +5,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine import reconcile
@@ -36,6 +36,7 @@ from barque.engine.volumes import Volumes
 from barque.images.model import Image
 from barque.images.store import open_store
 from barque.keeper.client import Keeper
+from barque.keeper.link import Doze
 from barque.network import files
 from barque.network.dns.client import NameService
 from barque.network.manager import NetworkManager
@@ -46,6 +47,13 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 _MEND_AFTER_S = 0.05
 _OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
+
+
+class Slept(NamedTuple):
+    """What an engine leaves to the next when it dozes off: its link to the keeper, its past events."""
+
+    keeper: Doze
+    events: list[Json]
 
 
 class Engine:
@@ -94,8 +102,11 @@ class Engine:
         self._resolver: tuple[float, files.Resolver] | None = None
         self.engine_id = ""
 
-    async def open(self) -> None:
+    async def open(self, slept: Slept | None = None) -> None:
         """Open the data root, find the keeper, take over what runs, bring back what should.
+
+        Args:
+            slept: what the daemon left that dozed off in this process; only what ended since is brought back then.
 
         Raises:
             BarqueError: a part cannot be opened.
@@ -125,18 +136,25 @@ class Engine:
         self.networks = Networks(self)
         self.keeper = await Keeper.connect_or_spawn(
             config.exec_root, on_event=self._on_event, daemon_argv=config.daemon_argv or None,
-            restart_daemon=config.restart_daemon,
+            restart_daemon=config.restart_daemon, dozed=slept.keeper if slept else None,
         )  # fmt: skip
         self.disk_budget.open()
         self.event_hooks.apply(config.event_hooks)
-        await reconcile.reconcile(self)
+        ended = await reconcile.reconcile(self)
         self.logs.restore()
-        self.spawn(reconcile.sweep_groups(self))
+        if slept is None:
+            self.spawn(reconcile.sweep_groups(self))
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
             self._on_event(event)
         self._watch_network()
-        reconcile.bring_back(self)
+        if slept is None:
+            reconcile.bring_back(self, [*self.containers_by_id.values()])
+        else:
+            self.events.restore(slept.events)
+            for container in ended:
+                self.publish(container, "die", exitCode=str(container.state["exit_code"]))
+            reconcile.bring_back(self, ended)
         self.seccomp.program([*self._default_capabilities()], "")
 
     def _watch_network(self) -> None:
@@ -260,6 +278,15 @@ class Engine:
     def publish(self, container: Container, action: str, **more: str) -> None:
         """Tell that something happened to a container."""
         self.events.publish("container", action, container.id, container.attributes(**more))
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether anything goes on beside requests."""
+        return bool(self._tasks)
+
+    def doze(self) -> Slept:
+        """Leave the keeper to the next engine, with what it cannot know otherwise; `close` must follow."""
+        return Slept(self.keeper.doze(), self.events.past())
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run a coroutine beside; its failure is logged."""

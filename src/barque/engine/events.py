@@ -26,6 +26,14 @@ class Events:
         """Return how many clients listen."""
         return len(self._queues)
 
+    def past(self) -> list[Json]:
+        """Return the events that are kept."""
+        return [*self._past]
+
+    def restore(self, events: list[Json]) -> None:
+        """Take over what was kept before."""
+        self._past.extend(events)
+
     def publish(self, kind: str, action: str, actor: str, attributes: Mapping[str, str]) -> None:
         """Tell everyone that something happened to an object."""
         now = time.time_ns()

@@ -100,6 +100,10 @@ class Execs:
         """Tell whether an instance runs."""
         return exec_id in self._execs and self._execs[exec_id].running
 
+    def any_to_come(self) -> bool:
+        """Tell whether any instance runs, or was made and may still be started."""
+        return any(made.running or (not made.started and made.container.is_running) for made in self._execs.values())
+
     def find(self, exec_id: str) -> Exec:
         """Return an instance by id.
 

@@ -106,6 +106,11 @@ class LogShipping:
         shipper = self._shippers.get(container.id)
         return shipper.behind() if shipper is not None and not shipper.ended else 0
 
+    @property
+    def is_delivering(self) -> bool:
+        """Tell whether any log is or may be read for a server."""
+        return any(not shipper.ended for shipper in self._shippers.values())
+
     def keep(self, container: Container) -> bool:
         """Take over the folder of a container that is removed, if its log is not delivered and must be."""
         shipper = self._shippers.get(container.id)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError
@@ -15,7 +16,7 @@ from barque.engine import endpoints, etc_files, health, links, removal, start_or
 from barque.engine.container import Container
 from barque.keeper.client import Keeper, KeeperError
 from barque.kernel import mount as km
-from barque.runtime.cgroups import open_manager
+from barque.runtime.cgroups import Cgroup, open_manager
 from barque.storage.snapshots import ACTIVE, init_layer_name
 
 if TYPE_CHECKING:
@@ -25,15 +26,18 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 _END_S = 10.0
 _SWEEP_TRIES, _SWEEP_PAUSE_S = 25, 0.2
+_SETTLE_S = 0.5
 
 
-async def reconcile(engine: "Engine") -> None:
-    """Load all containers; adopt those that run, note the end of those that do not."""
+async def reconcile(engine: "Engine") -> list[Container]:
+    """Load all containers; adopt those that run, note the end of those that do not; return which ended meanwhile."""
     tasks = {row["id"]: row for row in await engine.keeper.list() if row["exec_id"] is None}
     for row in engine.database.load("container").values():
         engine.add(Container(row))
-    for container in list(engine.containers_by_id.values()):
-        _settle(engine, container, tasks.pop(container.id, None))
+    ended = [
+        container for container in engine.containers_by_id.values()
+        if _settle(engine, container, tasks.pop(container.id, None))
+    ]  # fmt: skip
     for task_id, task in tasks.items():
         await _end_stranger(engine.keeper, task_id, running="exit" not in task)
     running = {c.id: c.pid for c in engine.containers_by_id.values() if c.is_running}
@@ -54,6 +58,7 @@ async def reconcile(engine: "Engine") -> None:
         for c in engine.containers_by_id.values() if c.is_running
     )  # fmt: skip
     _sweep(engine)
+    return ended
 
 
 async def end_unknown(engine: "Engine") -> None:
@@ -81,6 +86,8 @@ async def sweep_groups(engine: "Engine") -> None:
         if container is not None and (container.is_running or container.lock.locked()):
             continue
         group = open_manager(f"/{parent}/{name}")
+        if await _is_anothers(engine, group):
+            continue
         for _ in range(_SWEEP_TRIES):
             # Busy until the last of its processes is wholly gone.
             if await asyncio.to_thread(group.delete):
@@ -91,6 +98,26 @@ async def sweep_groups(engine: "Engine") -> None:
                 break
         else:
             log.warning("the control group of container %s is left over: it has processes still", name)
+
+
+async def _is_anothers(engine: "Engine", group: Cgroup) -> bool:
+    """Tell whether another engine beside this one, whose keeper is the parent of what runs in it, minds a group."""
+    processes = group.processes()
+    if not processes:
+        # It may have been made just now, for a process that is about to join.
+        await asyncio.sleep(_SETTLE_S)
+        processes = group.processes()
+    for pid in processes:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{parent}/cmdline", "rb") as file:
+                is_keeper = b"barque/keeper/boot.py" in file.read()
+        except (OSError, ValueError, IndexError):
+            continue
+        if is_keeper and parent != engine.keeper.pid:
+            return True
+    return False
 
 
 async def end_task(engine: "Engine", container: Container) -> None:
@@ -115,12 +142,13 @@ async def end_task(engine: "Engine", container: Container) -> None:
         await asyncio.sleep(0.05)
 
 
-def _settle(engine: "Engine", container: Container, task: Json | None) -> None:
+def _settle(engine: "Engine", container: Container, task: Json | None) -> bool:
+    """Bring a row up to what the keeper knows; tell whether the container ended while no daemon was there."""
     state = container.state
     if task is not None and "exit" not in task:
         state.update(pid=task["pid"], status="paused" if _frozen(engine, container) else "running", started_before=True)
         engine.save(container)
-        return
+        return False
     if container.status in ("running", "paused", "restarting") or state["pid"]:
         _remove_cgroup(engine, container)
         ended = (task or {}).get("exit") or _exit_file(engine.bundle(container.id)) or {}
@@ -130,9 +158,11 @@ def _settle(engine: "Engine", container: Container, task: Json | None) -> None:
             finished_ns=ended.get("at_ns") or time.time_ns(),
         )  # fmt: skip
         engine.save(container)
-    elif container.status == "removing":
+        return True
+    if container.status == "removing":
         state["status"] = "dead"
         engine.save(container)
+    return False
 
 
 def _frozen(engine: "Engine", container: Container) -> bool:
@@ -187,9 +217,9 @@ def _sweep(engine: "Engine") -> None:
                 shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
 
-def bring_back(engine: "Engine") -> None:
+def bring_back(engine: "Engine", containers: Iterable[Container]) -> None:
     """Start what its policy wants to run, and remove what was to be removed at its end."""
-    for container in list(engine.containers_by_id.values()):
+    for container in containers:
         if container.is_running:
             continue
         if container.status == "dead" or (container.host.get("AutoRemove") and container.status == "exited"):

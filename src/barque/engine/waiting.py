@@ -24,7 +24,13 @@ def wait(container: Container, condition: str) -> "asyncio.Future[Json]":
         future.set_result(_result(container))
     else:
         container.waiters.append((condition, future))
+        # A client that goes away waits no more.
+        future.add_done_callback(lambda _: _forget(container, future))
     return future
+
+
+def _forget(container: Container, future: "asyncio.Future[Json]") -> None:
+    container.waiters = [waiter for waiter in container.waiters if waiter[1] is not future]
 
 
 def settle(container: Container, condition: str) -> None:

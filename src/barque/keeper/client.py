@@ -41,7 +41,7 @@ from typing import Any
 
 from barque.base.errors import UnavailableError
 from barque.base.files import write_atomic
-from barque.keeper.link import Event, KeeperError, Link
+from barque.keeper.link import Doze, Event, KeeperError, Link
 from barque.kernel.process import set_child_subreaper
 
 __all__ = ["Event", "Keeper", "KeeperError"]
@@ -62,6 +62,7 @@ class Keeper(Link):
         daemon_env: dict[str, str] | None = None,
         restart_daemon: bool = False,
         boot: Sequence[str] | None = None,
+        dozed: Doze | None = None,
     ) -> "Keeper":
         """Return a connected keeper; the process is started where none listens.
 
@@ -72,6 +73,7 @@ class Keeper(Link):
             daemon_env: environment for that; this process's own when None.
             restart_daemon: False where a service manager restarts the daemon.
             boot: command line of the keeper without its two arguments.
+            dozed: what the daemon before this one in its process left when it dozed off.
 
         Raises:
             UnavailableError: the keeper could not be started.
@@ -82,7 +84,11 @@ class Keeper(Link):
         # What a dead keeper was parent of becomes this process's, which can then learn exit codes.
         set_child_subreaper()
         self = cls(exec_root, on_event, daemon_argv, daemon_env, restart_daemon, boot)
+        if dozed is not None:
+            self.resume(dozed)
         await self._connect()
+        if dozed is not None:
+            self.leave(dozed)
         return self
 
     # Operations.

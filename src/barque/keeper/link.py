@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, UnavailableError
 from barque.kernel import packets
@@ -29,6 +29,18 @@ class KeeperError(BarqueError):
         super().__init__(message)
         self.step = step
         self.errno = errno
+
+
+class Doze(NamedTuple):
+    """What is left of a link while its daemon dozes: a connection that can be read when there is news, and `held`."""
+
+    connection: int
+    keeper: int
+    held: dict[_Key, dict[str, int]]
+
+    def descriptors(self) -> list[int]:
+        """Return the copies of containers' descriptors."""
+        return [fd for fds in self.held.values() for fd in fds.values()]
 
 
 class Link:
@@ -63,6 +75,36 @@ class Link:
         self._held: dict[tuple[str, str | None], dict[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.pid = 0
+
+    # Dozing.
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the keeper is there and nothing is asked of it."""
+        return self._sock is not None and self._ready.is_set() and not self._pending and not self._replacing
+
+    def doze(self) -> Doze:
+        """Read no more of what the keeper tells; what it tells from now on is for who goes on with `resume`."""
+        assert self._sock is not None and self.is_idle
+        self._closed = True
+        self._ready.clear()
+        self._loop.remove_reader(self._sock.fileno())
+        connection, self._sock = self._sock.detach(), None
+        held, self._held = self._held, {}
+        return Doze(connection, self.pid, held)
+
+    def resume(self, left: Doze) -> None:
+        """Take the copies of descriptors over; call it before the connection is made."""
+        self._held = dict(left.held)
+
+    @staticmethod
+    def leave(left: Doze) -> None:
+        """End the connection of the time of dozing: another has taken its place."""
+        with socket.socket(fileno=left.connection) as sock, contextlib.suppress(OSError):
+            packets.send(sock, {"id": 0, "op": "goodbye"})
+        # Where it died meanwhile it is ours to reap.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(left.keeper, os.WNOHANG)
 
     # Connection.
 

@@ -123,6 +123,7 @@ class RuntimeStarter:
                     seccomp=self._filter(request.get("seccomp")),
                     cgroup=main.cgroup,
                     container_id=main.id,
+                    new_keyring=True,
                 )
             )
         except Exception as error:

@@ -47,6 +47,8 @@ MAX_FD = 0xFFFFFFFF
 KEYCTL_JOIN_SESSION_KEYRING = 1
 KEYCTL_SETPERM = 5
 KEYCTL_DESCRIBE = 6
+# All for who possesses it; view, read, search and link for its user.
+_KEYRING_RIGHTS = 0x3F1B0000
 
 
 class _clone_args(ctypes.Structure):  # noqa: N801 - the kernel's spelling
@@ -202,16 +204,20 @@ def default_signal(number: int) -> None:
 
 
 def join_session_keyring(name: str) -> int:
-    """Enter a new session keyring of that name; return its serial number, 0 where unavailable.
+    """Enter the session keyring of that name, which is made where it is missing; return its number, 0 where unavailable.
+
+    Processes of its user may search it, without which nobody could enter it by its name (keyctl_join_session_keyring(3)).
 
     Raises:
         KernelError: other than "no such facility" and "quota exceeded".
     """
     label = ctypes.create_string_buffer(os.fsencode(name))
     try:
-        return libc.invoke("keyctl", KEYCTL_JOIN_SESSION_KEYRING, ctypes.addressof(label))
+        serial = libc.invoke("keyctl", KEYCTL_JOIN_SESSION_KEYRING, ctypes.addressof(label))
+        libc.invoke("keyctl", KEYCTL_SETPERM, serial, _KEYRING_RIGHTS)
+        return serial
     except KernelError as error:
-        if error.errno in (errno.ENOSYS, errno.EDQUOT, errno.EPERM, errno.EOPNOTSUPP):
+        if error.errno in (errno.ENOSYS, errno.EDQUOT, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
             return 0
         raise
 

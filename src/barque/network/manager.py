@@ -107,6 +107,10 @@ class NetworkManager:
         self.catalog.open_ways()
         return {key: use.sandbox() for key, use in self._uses.items()}
 
+    def needs_process(self) -> bool:
+        """Tell whether ports are published, or names told, for which this process has to be there."""
+        return any(use.served or use.ports or use.publication.reservations for use in self._uses.values())
+
     @property
     def _uses(self) -> dict[str, Use]:
         return self._sandboxes.uses

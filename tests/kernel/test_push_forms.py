@@ -184,6 +184,26 @@ def test_what_was_damaged_of_a_kept_layer_is_compressed_anew(store, registry, el
         assert not store.content.has(digest_of(packed))
 
 
+def test_ten_images_that_share_a_base_send_it_once(store, registry):
+    store.import_tar([PLAIN], reference=parse("base:1"))
+    base = store.resolve("base:1")
+    for number in range(10):
+        with store.lease() as lease:
+            diff_id, _ = store.add_layer(lease, base.top, [tar_of({f"top{number}": os.urandom(1000)})])
+            config = {**base.config, "rootfs": {"type": "layers", "diff_ids": [*base.diff_ids, diff_id]}}
+            image = store.register(json.dumps(config).encode(), parent=base.id)
+        # Half of them in repositories of their own: the base is mounted there.
+        registry.mounts_allowed = True
+        name = f"{registry.host}/{'x' if number % 2 else f'own{number}'}"
+        store.tag(image.id, name, f"t{number}")
+        pushed(store, registry, f"{name.partition('/')[2]}:t{number}")
+    sent = [len(data) for data in registry.blobs.values()]
+    assert sum(size > 300_000 for size in sent) == 1
+    # Eleven layers: each upload is a session with one stream.
+    assert len(registry.asked("PATCH", "/blobs/uploads/")) == 11
+    assert len([i for i in store.snapshots.walk() if i.kind == "committed"]) == 11
+
+
 def test_the_manifest_comes_last(store, registry):
     pushed(store, registry)
     written = [(m, p) for m, p, _ in registry.requests if m in ("PUT", "PATCH", "POST")]

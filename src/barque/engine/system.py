@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import barque
 from barque.base.errors import InvalidInputError
@@ -43,6 +44,12 @@ def _driver_status(engine: "Engine") -> list[list[str]]:
     if engine.snapshots.driver == "erofs":
         rows.append(["Layers", "indexed archives"])
     return rows
+
+
+def _without_password(proxy: str) -> str:
+    """Return a proxy's address with who uses it and the password masked, as Docker shows it."""
+    parts = urlsplit(proxy)
+    return parts._replace(netloc="xxxxx:xxxxx@" + parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else proxy
 
 
 class System:
@@ -99,8 +106,8 @@ class System:
             "RegistryConfig": self._registries(),
             "NCPU": os.cpu_count() or 1, "MemTotal": stats.memory_total(), "GenericResources": None,
             "DockerRootDir": config.data_root,
-            "HttpProxy": os.environ.get("HTTP_PROXY", ""), "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-            "NoProxy": os.environ.get("NO_PROXY", ""),
+            "HttpProxy": _without_password(config.http_proxy), "HttpsProxy": _without_password(config.https_proxy),
+            "NoProxy": config.no_proxy,
             "Name": host.nodename, "Labels": list(config.labels), "ExperimentalBuild": config.experimental,
             "ServerVersion": barque.__version__,
             "Runtimes": {"barque": {"path": "barque"},

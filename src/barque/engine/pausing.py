@@ -1,6 +1,7 @@
 """Freezing all processes of a container, and letting them run on."""
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING
 
 from barque.base.errors import ConflictError
@@ -9,6 +10,9 @@ from barque.runtime.cgroups import open_manager
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
+
+_GONE = (errno.ENOENT, errno.ENODEV)
+"""What writing to a control group fails with once it was taken away with its last process."""
 
 
 async def pause(engine: "Engine", container: Container) -> None:
@@ -26,7 +30,9 @@ async def pause(engine: "Engine", container: Container) -> None:
             raise ConflictError(f"Container {container.id} is not running")
         try:
             await asyncio.to_thread(open_manager(engine.cgroup_path(container)).freeze)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             raise ConflictError(f"Container {container.id} is not running") from None
         if not container.is_running:
             # It ended while it was being frozen.
@@ -53,7 +59,9 @@ async def thaw(engine: "Engine", container: Container) -> None:
         return
     try:
         await asyncio.to_thread(open_manager(engine.cgroup_path(container)).thaw)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         # Its end is being reported: there is nothing left to thaw.
         return
     if container.status == "paused":

@@ -274,7 +274,7 @@ class CgroupV1:
     def _freezer(self) -> str:
         folder = self.folder("freezer")
         if folder is None:
-            raise CgroupError(errno.ENOENT, "cannot pause: the freezer controller is not mounted")
+            raise CgroupError(errno.EOPNOTSUPP, "cannot pause: the freezer controller is not mounted")
         return f"{folder}/freezer.state"
 
     def freeze(self) -> None:

@@ -159,7 +159,12 @@ def docker_peer(root: Path, *flags: str) -> Peer | None:
     words = ["dockerd", "-H", host, "--data-root", f"{root}/data", "--exec-root", f"{root}/exec",
              "--pidfile", f"{root}/pid", *flags]  # fmt: skip
     # The namespace outlives the daemon, for the next one.
-    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "ip link set lo up; exec sleep infinity"])
+    holder = subprocess.Popen(
+        ["unshare", "-n", "sh", "-c", "ip link set lo up; echo; exec sleep infinity"], stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    # Before that its namespace is still ours.
+    holder.stdout.readline()
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:

@@ -140,6 +140,22 @@ def test_annotations_are_where_they_were_asked_for(docker: Run, tmp_path: Path, 
     assert "index annotations not supported for single platform export" in said
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_annotations_stay_when_an_image_is_pushed_later(
+    several: bool, docker: Run, tmp_path: Path, registry: RegistryUnderTest
+) -> None:
+    name = f"{registry.host}/later:{several}"
+    words = ["--platform", "linux/amd64,linux/arm64", "--annotation", "index:top=2"] if several else []
+    docker("buildx", "build", "-o", f"type=image,name={name}", "--annotation", "a=1", *words, ".")
+    docker("push", "-q", name)
+    found = raw(docker, name)
+    if several:
+        assert found["annotations"] == {"top": "2"}
+        found = raw(docker, f"{name.rpartition(':')[0]}@{found['manifests'][0]['digest']}")
+    assert found["annotations"] == {"a": "1"}
+    docker("rmi", name)
+
+
 def test_an_image_is_pushed_by_its_digest_alone(
     docker: Run, builder: list[str], tmp_path: Path, registry: RegistryUnderTest
 ) -> None:

@@ -111,6 +111,8 @@ class Pusher:
             if image_id in pushed:
                 raw, media_type = pushed[image_id]
                 entries.append(_entry(raw, media_type, entry))
+        if parsed.media_type == media.OCI_INDEX and all(kind == media.OCI_MANIFEST for _, kind in pushed.values()):
+            return manifests.oci_index(entries, parsed.annotations), media.OCI_INDEX
         return manifests.docker_list(entries), media.DOCKER_LIST
 
     def _image(self, repository: Repository, image: Image) -> tuple[bytes, str]:
@@ -124,6 +126,12 @@ class Pusher:
         for raw, manifest in known:
             if [layer.digest for layer in manifest.layers] == [layer.digest for layer in layers]:
                 return raw, manifest.media_type
+        annotations = next((m.annotations for _, m in known if m.annotations and _is_plain(m, image)), None)
+        if annotations:
+            # It was built here with annotations, which Docker's manifests do not have.
+            kinds = [layer._replace(media_type=media.layer_as(layer.media_type, oci=True)) for layer in layers]
+            made = Descriptor(media.OCI_CONFIG, image.id, len(image.raw))
+            return manifests.oci_manifest(made, kinds, annotations), media.OCI_MANIFEST
         config = Descriptor(media.DOCKER_CONFIG, image.id, len(image.raw))
         return manifests.docker_manifest(config, [_docker(layer) for layer in layers]), media.DOCKER_MANIFEST
 
@@ -143,11 +151,18 @@ def _docker(layer: Descriptor) -> Descriptor:
     return Descriptor(known.get(layer.media_type, layer.media_type), layer.digest, layer.size)
 
 
+def _is_plain(manifest: manifests.Manifest, image: Image) -> bool:
+    """Tell whether a manifest describes an image as it lies here, with plain layers."""
+    return [layer.digest for layer in manifest.layers] == image.diff_ids
+
+
 def _entry(raw: bytes, media_type: str, old: Descriptor) -> dict[str, object]:
     value: dict[str, object] = {"mediaType": media_type, "size": len(raw), "digest": digests.of(raw)}
     if old.platform is not None:
         keys = ("os", "architecture", "variant")
         value["platform"] = {k: v for k, v in zip(keys, old.platform, strict=True) if v}
+    if old.annotations and media_type == media.OCI_MANIFEST:
+        value["annotations"] = old.annotations
     return value
 
 

@@ -92,6 +92,25 @@ def docker_manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
     return json.dumps(value, indent=3, ensure_ascii=False).encode()
 
 
+def oci_manifest(config: Descriptor, layers: list[Descriptor], annotations: dict[str, str]) -> bytes:
+    """Return an OCI image manifest; without annotations it has none."""
+    value: Json = {
+        "schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config.as_json(),
+        "layers": [layer.as_json() for layer in layers],
+    }  # fmt: skip
+    if annotations:
+        value["annotations"] = annotations
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def oci_index(entries: list[dict[str, object]], annotations: dict[str, str]) -> bytes:
+    """Return an OCI index with these entries; without annotations it has none."""
+    value: Json = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries}
+    if annotations:
+        value["annotations"] = annotations
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def docker_list(entries: list[dict[str, object]]) -> bytes:
     """Return a manifest list with these entries, in the form that Docker writes."""
     value = {"schemaVersion": 2, "mediaType": media.DOCKER_LIST, "manifests": entries}

@@ -65,13 +65,8 @@ def manifest(image: Image, layers: Sequence[Descriptor], options: ImageOptions) 
         said["annotations"] = about
     if not options.oci:
         return Formed(manifests.docker_manifest(config, kinds), media.DOCKER_MANIFEST, said)
-    value: Json = {
-        "schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config.as_json(),
-        "layers": [layer.as_json() for layer in kinds],
-    }  # fmt: skip
-    if annotations := options.annotated(options_of.MANIFEST, platform):
-        value["annotations"] = annotations
-    return Formed(_bytes(value), media.OCI_MANIFEST, said)
+    annotations = options.annotated(options_of.MANIFEST, platform)
+    return Formed(manifests.oci_manifest(config, kinds, annotations), media.OCI_MANIFEST, said)
 
 
 def top(made: Sequence[Formed], options: ImageOptions) -> Formed:
@@ -89,10 +84,7 @@ def top(made: Sequence[Formed], options: ImageOptions) -> Formed:
     said: Json = {"annotations": about} if about else {}
     if not options.oci:
         return Formed(manifests.docker_list(entries), media.DOCKER_LIST, said)
-    value: Json = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries}
-    if annotations := options.annotated(options_of.INDEX):
-        value["annotations"] = annotations
-    return Formed(_bytes(value), media.OCI_INDEX, said)
+    return Formed(manifests.oci_index(entries, options.annotated(options_of.INDEX)), media.OCI_INDEX, said)
 
 
 def plain_layers(content: ContentStore, image: Image, *, oci: bool) -> list[Descriptor]:

@@ -134,3 +134,21 @@ def test_targets_and_requests_are_listed(docker: Run, tmp_path: Path) -> None:
         "subrequests.describe 1.0.0   List available subrequest types",
     ]
     assert "unsupported request frontend.nonsense" in docker("buildx", "build", "--print=nonsense", ".", code=1).stderr
+
+
+def test_progress_has_names_and_order_of_buildkit(docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS base\nENV A=1\nRUN echo $A > /a\nFROM base\nCOPY --link Dockerfile /d\nWORKDIR /w\n"
+    )
+    image = "docker.io/library/busybox:latest"
+    said = docker("buildx", "build", "--no-cache", ".").stderr
+    found = re.findall(r"^#(\d+) (\[.*\].*)$", said, re.MULTILINE)
+    steps = [step for step in found if "connecting to local controller" not in step[1]]
+    assert [name for _, name in steps[:3]] == [
+        "[internal] load build definition from Dockerfile", f"[internal] load metadata for {image}",
+        "[internal] load .dockerignore",
+    ]  # fmt: skip
+    assert sorted(name for _, name in steps[3:]) == [
+        f"[base 1/2] FROM {image}", "[base 2/2] RUN echo 1 > /a", "[internal] load build context",
+        "[stage-1 1/2] COPY --link Dockerfile /d", "[stage-1 2/2] WORKDIR /w",
+    ]  # fmt: skip

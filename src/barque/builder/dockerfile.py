@@ -1,14 +1,13 @@
 """The Dockerfile frontend: only the stages that the target needs, as vertices and an image config."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
-from barque.base.times import format_ns, parse_ns
 from barque.builder import graph
-from barque.builder.results import Result
+from barque.builder.naming import Naming, whole_name
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin
 from barque.dockerfile import instructions as of, stages as dockerfiles
 from barque.dockerfile.errors import DockerfileError
@@ -16,11 +15,8 @@ from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
 from barque.oci import platform as platforms
-from barque.oci.reference import parse
 
 Json = dict[str, Any]
-_COMMENT = "buildkit.dockerfile.v0"
-_EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(slots=True)
@@ -41,6 +37,8 @@ class Options:
     time_ns: int | None = None
     places: dict[graph.Vertex, tuple[int, int]] = field(default_factory=dict)
     """Filled: the lines that vertices come from, first and last."""
+    several_platforms: bool = False
+    """Names the platform in the names of steps."""
     all_stages: bool = False
     """Looks at all stages, as checks do, not only at those that the target needs."""
     stages: "dict[int, Base]" = field(default_factory=dict)
@@ -56,9 +54,12 @@ class Base(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """Where a build gets things: its context, images by name, and contexts that the client named."""
+    """Where a build gets things: its context, images by name, and contexts that the client named.
 
-    context: graph.Vertex
+    The context is asked for when the images are known.
+    """
+
+    context: Callable[[], Awaitable[graph.Vertex]]
     image: Callable[[str, str], Awaitable[Image]]
     named: Callable[[str, str], Awaitable[Base | None]]
 
@@ -128,8 +129,9 @@ class _Conversion:
         order = self._order(range(len(stages)) if self._options.all_stages else [wanted])
         await self._load_bases(order)
         self._options.stages |= {number: self._bases.get(number, Base(graph.Scratch())) for number in order}
+        context = await self._around.context()
         for number in order:
-            self._targets[number] = self._convert(number)
+            self._targets[number] = self._convert(number, context)
         target = self._targets[wanted]
         labels = self._options.labels
         if labels:
@@ -222,22 +224,20 @@ class _Conversion:
         layers = tuple(zip(image.chain, image.diff_ids, strict=True))
         return Base(graph.Layers(layers, image.created_ns), image, name)
 
-    def _convert(self, number: int) -> Target:
+    def _convert(self, number: int, context: graph.Vertex) -> Target:
         stage = self._parsed.stages[number]
         name = stage.name or (f"stage-{number}" if len(self._parsed.stages) > 1 else "")
         target = self._begin(number, name)
         around = Environment(
-            self._around.context, self._source_of, self._escape, self._ignores_cache(stage), lenient=True,
+            context, self._source_of, self._escape, self._ignores_cache(stage), lenient=True,
             network=self._options.network, cache_namespace=self._options.cache_namespace,
             time_ns=self._options.time_ns,
         )  # fmt: skip
         builder = StageBuilder(target.state, around)
         triggers, target.state.triggers = target.state.triggers, []
         instructions = [*(dockerfiles.parse_trigger(text) for text in triggers), *stage.instructions]
-        count = 1 + sum(isinstance(i, of.Files | of.Run | of.Workdir) for i in instructions)
-        self._name_base(number, target, f"{name} 1/{count}".strip())
-        position = 1
-        for instruction in instructions:
+        naming = self._naming(number, target, instructions)
+        for place, instruction in enumerate(instructions):
             try:
                 step = builder.apply(instruction)
             except DockerfileError as error:
@@ -245,19 +245,22 @@ class _Conversion:
             except InvalidInputError as error:
                 raise DockerfileError(str(error), instruction.line, instruction.end) from None
             if step.vertex is not None:
-                self._options.places[step.vertex] = (instruction.line, instruction.end)
-                position += 1
-                label = f"{name} {position}/{count}" if name else f"{position}/{count}"
-                object.__setattr__(step.vertex, "name", f"[{label}] {shown(instruction)}")
+                for vertex in naming.name(step.vertex, instruction, builder.values(), trigger=place < len(triggers)):
+                    self._options.places[vertex] = (instruction.line, instruction.end)
             target.steps.append((step, target.state.root))
         return target
 
-    def _name_base(self, number: int, target: Target, label: str) -> None:
-        """Let people read where a stage that starts from an image does."""
+    def _naming(self, number: int, target: Target, instructions: list[of.Instruction]) -> Naming:
+        """Return what names a stage's steps; it has named the image that the stage starts from."""
         base = self._bases.get(number)
-        if base is not None and base.image is not None and base.name and not target.base_root.name:
-            reference = parse(base.name).with_default_tag()
-            object.__setattr__(target.base_root, "name", f"[{label}] FROM {reference}")
+        count = sum(isinstance(i, of.Files | of.Run | of.Workdir) for i in instructions)
+        outside = base is not None and self._from[number][0] != "scratch"
+        platform = str(platforms.of_config(target.state.platform)) if self._options.several_platforms else ""
+        naming = Naming(target.name, count + outside, platform, self._escape)
+        if base is not None and outside:
+            image = base.name if base.image is not None and not target.base_root.name else ""
+            naming.name_base(target.base_root, image)
+        return naming
 
     def _begin(self, number: int, name: str) -> Target:
         index = self._stage_of(self._from[number][0], before=number)
@@ -290,13 +293,7 @@ class _Conversion:
             return self._targets[index].vertex
         if index >= 0:
             raise InvalidInputError(f"circular dependency detected on stage: {name}")
-        return graph.Source(f"from://{name}", (("platform", self._options.platform),), name=f"FROM {name}")
-
-
-def shown(instruction: of.Instruction) -> str:
-    """Return an instruction as progress shows it: its name in capitals."""
-    name, _, rest = instruction.code.partition(" ")
-    return f"{name.upper()} {rest.strip()}"
+        return graph.Source(f"from://{name}", (("platform", self._options.platform),), name=f"FROM {whole_name(name)}")
 
 
 def platform_values(platform: str, target: str = "") -> dict[str, str]:
@@ -313,81 +310,3 @@ def platform_values(platform: str, target: str = "") -> dict[str, str]:
                    f"{prefix}VARIANT": found.variant}  # fmt: skip
     values["TARGETSTAGE"] = target or "default"
     return values
-
-
-def image_config(target: Target, results: Mapping[graph.Vertex, Result], *, time_ns: int | None = None) -> Json:
-    """Return the image config of a solved target.
-
-    Args:
-        target: the stage.
-        results: of its vertices.
-        time_ns: the one time for all that was made; None takes when each layer was made.
-    """
-    history: list[Json] = []
-    times: list[int | None] = []
-    for stage in target.chain():
-        if stage.parent is None:
-            history += stage.history
-            times += [_time_of(entry) for entry in stage.history]
-        before = results[stage.base_root].layers if stage.base_root in results else ()
-        for step, root in stage.steps:
-            result = results.get(root)
-            layers = result.layers if result is not None else before
-            empty = layers == before
-            before = layers
-            times.append(None if empty or result is None else result.created_ns)
-            entry: Json = {"created_by": told(step), "comment": _COMMENT}
-            if empty:
-                entry["empty_layer"] = True
-            history.append(entry)
-    inherited = len(target.chain()[0].history)
-    filled = _filled(times)
-    for number in range(inherited, len(history)):
-        made_ns = filled[number] if time_ns is None else time_ns
-        history[number] = {"created": format_ns(made_ns), **history[number]}
-    created_ns = (filled[-1] if filled else 0) if time_ns is None else time_ns
-    state = target.state
-    made: Json = {
-        "architecture": state.platform.get("architecture"), "author": state.author,
-        "config": {key: value for key, value in sorted(state.config.items()) if value not in _EMPTY_VALUES},
-        "created": format_ns(created_ns), "history": history, "os": state.platform.get("os"),
-        "rootfs": {"type": "layers", "diff_ids": [diff for _, diff in results[target.vertex].layers]},
-        "variant": state.platform.get("variant"),
-    }  # fmt: skip
-    return {key: value for key, value in made.items() if value not in (None, "")}
-
-
-def _time_of(entry: Json) -> int | None:
-    try:
-        return parse_ns(entry.get("created") or "")
-    except ValueError:
-        return None
-
-
-def _filled(times: list[int | None]) -> list[int]:
-    """Return times where every step has one.
-
-    A step without a layer was made when the last layer before it was; those before the first new layer
-    when that one was, as the base image's time says nothing of them.
-    """
-    first_gap = next((i for i, time in enumerate(times) if time is None), len(times))
-    after = next((time for time in times[first_gap:] if time is not None), None)
-    before = next((time for time in reversed(times[:first_gap]) if time is not None), 0)
-    current = before if after is None else after
-    filled: list[int] = []
-    for number, time in enumerate(times):
-        if time is not None and number > first_gap:
-            current = time
-        filled.append(current if time is None else time)
-    return filled
-
-
-def told(step: Step) -> str:
-    """Return what the history says of a step."""
-    if step.shell:
-        count = len(step.arguments)
-        words = [*((f"|{count}", *step.arguments) if count else ()), step.comment]
-        return f"RUN {' '.join(words)} # buildkit"
-    if isinstance(step.instruction, of.Files):
-        return f"{step.comment} # buildkit"
-    return step.comment

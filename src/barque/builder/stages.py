@@ -28,7 +28,8 @@ class Step(NamedTuple):
     """What an instruction came to: for the history, for people, and for the solver.
 
     `vertex` is None where only the config changed. `comment` is what the history says; `shell` tells
-    that it is a command line of a RUN. `arguments` are the ARG values that the command was given.
+    that it is a command line of a RUN. `arguments` are the ARG values that the command was given; `shown`
+    is what BuildKit's history says of all arguments, or of ports.
     """
 
     instruction: of.Instruction
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     shell: bool = False
     arguments: tuple[str, ...] = ()
     note: str = ""
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class StageBuilder:
         Raises:
             InvalidInputError: the instruction cannot be carried out.
         """
-        values = self._values()
+        values = self.values()
         made = instruction.expanded(lambda word: expand(word, values, Rules(self._around.escape)).text)
         if isinstance(made, of.Files):
             raw = Rules(self._around.escape, raw_quotes=True, plain_quotes=True)
@@ -112,7 +114,8 @@ class StageBuilder:
         step: Step = _APPLY[type(made)](self, made)
         return step
 
-    def _values(self) -> dict[str, str]:
+    def values(self) -> dict[str, str]:
+        """Return the variables that instructions can use now."""
         env = environment_of(self.state.config)
         return {**self.state.scope.values(env), **env}
 
@@ -143,7 +146,11 @@ class StageBuilder:
         for key, value in made.args:
             self.state.scope.declare(key, value)
             shown.append(key if value is None else f"{key}={value}")
-        return Step(made, "ARG " + " ".join(shown))
+        return Step(made, "ARG " + " ".join(shown), shown=tuple(self._shown_argument(key) for key, _ in made.args))
+
+    def _shown_argument(self, key: str) -> str:
+        value = self.state.scope.value(key)
+        return key if value is None else f"{key}={value}"
 
     def _workdir(self, made: of.Workdir) -> Step:
         if not made.path:
@@ -253,7 +260,9 @@ class StageBuilder:
             self.state.config.get("User") or "", tuple(mounts), network, made.security, hidden,
             name=made.code, no_cache=self._around.no_cache,
         )  # fmt: skip
-        return Step(made, " ".join(command), self.state.root, shell=True, arguments=arguments)
+        values = self.values()
+        shown = tuple(f"{key}={values.get(key, '')}" for key in self.state.scope.declared())
+        return Step(made, " ".join(command), self.state.root, shell=True, arguments=arguments, shown=shown)
 
     def _with_heredocs(self, made: of.Run, needs: list[graph.Vertex], mounts: list[graph.Mount]) -> str:
         """Return the command of a RUN with heredocs: a script alone, or a command that reads them."""
@@ -298,13 +307,12 @@ class StageBuilder:
         return Step(made, f"HEALTHCHECK {shown_health(made.health)}", note=note)
 
     def _expose(self, made: of.Expose) -> Step:
-        values = self._values()
+        values = self.values()
         words = [w for port in made.ports for w in expand(port, values, Rules(self._around.escape)).words]
         exposed = dict(self.state.config.get("ExposedPorts") or {})
-        for word in words:
-            exposed |= {port: {} for port in ports_of(word)}
-        self.state.config["ExposedPorts"] = exposed
-        return Step(made, "EXPOSE " + " ".join(words))
+        ports = [port for word in words for port in ports_of(word)]
+        self.state.config["ExposedPorts"] = exposed | {port: {} for port in ports}
+        return Step(made, "EXPOSE " + " ".join(words), shown=tuple(ports))
 
     def _user(self, made: of.User) -> Step:
         self.state.config["User"] = made.user

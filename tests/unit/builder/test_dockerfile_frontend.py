@@ -7,7 +7,8 @@ import pytest
 
 from barque.base.errors import BarqueError, NotFoundError
 from barque.builder import graph
-from barque.builder.dockerfile import Options, Surroundings, Target, convert, image_config
+from barque.builder.dockerfile import Options, Surroundings, Target, convert
+from barque.builder.history import image_config, told
 from barque.builder.results import Result
 from barque.dockerfile.stages import parse
 from barque.images.model import Image
@@ -34,7 +35,10 @@ def target_of(text: str, options: Options | None = None, images: list[str] | Non
     async def named(name: str, platform: str) -> None:
         return None
 
-    return asyncio.run(convert(parse(text), options or Options(), Surroundings(_CONTEXT, image, named)))
+    async def context() -> graph.Vertex:
+        return _CONTEXT
+
+    return asyncio.run(convert(parse(text), options or Options(), Surroundings(context, image, named)))
 
 
 def names_of(vertex: graph.Vertex) -> list[str]:
@@ -48,7 +52,7 @@ def test_only_the_stages_that_the_target_needs_are_looked_at():
     text = "FROM base AS a\nRUN a\nFROM missing AS b\nRUN b\nFROM a AS c\nRUN c\nFROM missing2\nRUN d\n"
     target = target_of(text, Options(target="c"), images)
     assert images == ["base"]
-    assert names_of(target.vertex) == ["[a 1/2] FROM docker.io/library/base:latest", "[a 2/2] RUN a", "[c 2/2] RUN c"]
+    assert names_of(target.vertex) == ["[a 1/2] FROM docker.io/library/base:latest", "[a 2/2] RUN a", "[c 1/1] RUN c"]
 
 
 def test_a_stage_copied_from_is_needed_wherever_it_stands():
@@ -187,11 +191,33 @@ def test_steps_without_a_layer_have_the_time_of_the_layers_around_them():
     assert times == [None, *["1970-01-01T00:00:05Z"] * 3]
     only_words = target_of("FROM base\nENV A=1\n")
     config = image_config(only_words, {only_words.base_root: Result(base, 1)})
-    assert config["created"] == config["history"][-1]["created"]
+    # Nobody knows when it was made: BuildKit gives no time either.
+    assert "created" not in config
+    assert "created" not in config["history"][-1]
 
 
 def test_steps_are_named_with_their_stage_and_place():
     target = target_of("FROM base AS one\nRUN x\nCOPY a /\nFROM one\nRUN  y\n")
     assert names_of(target.vertex) == [
-        "[one 1/3] FROM docker.io/library/base:latest", "[one 2/3] RUN x", "[one 3/3] COPY a /", "[stage-1 2/2] RUN y"
+        "[one 1/3] FROM docker.io/library/base:latest", "[one 2/3] RUN x", "[one 3/3] COPY a /", "[stage-1 1/1] RUN y"
+    ]  # fmt: skip
+
+
+def test_names_of_steps_show_values_links_triggers_and_platforms():
+    text = "FROM base\nARG TARGETARCH\nENV A=1 B='x y'\nRUN echo $A $Z \"$B\"\nCOPY --link $A /l\n" + "RUN x\n" * 7
+    names = names_of(target_of(text).vertex)
+    assert "[ 1/10] FROM docker.io/library/base:latest" in names
+    assert '[ 2/10] RUN echo 1 $Z "x y"' in names
+    assert "[ 3/10] COPY --link 1 /l" in names
+    assert names[-1] == "[10/10] RUN x"
+    several = target_of("FROM base\nARG TARGETARCH=arm64\nRUN x\n", Options(platform="linux/amd64", several_platforms=True))
+    assert names_of(several.vertex)[1] == "[linux/amd64->arm64 2/2] RUN x"
+
+
+def test_the_history_tells_all_arguments_in_their_order_and_whole_ports():
+    text = "ARG G=g\nFROM base\nARG Z=1\nARG G\nARG NONE\nENV Z=2\nRUN x\nEXPOSE 80 53/UDP\n"
+    target = target_of(text, Options(build_args={"NONE": None}))
+    assert [told(step) for step, _ in target.steps] == [
+        "ARG Z=1", "ARG G=g", "ARG NONE", "ENV Z=2", "RUN |3 Z=2 G=g NONE= /bin/sh -c x # buildkit",
+        "EXPOSE [53/udp 80/tcp]",
     ]  # fmt: skip

@@ -33,6 +33,10 @@ class Frontends(Protocol):
         """
         ...
 
+    def prepare(self, build: Build) -> None:
+        """Let a build's steps reach what its client offers, whichever frontend they come from, or none."""
+        ...
+
     def take_cache(self, build: Build, kind: str, attributes: dict[str, str]) -> None:
         """Let a build use a cache that lies elsewhere.
 
@@ -94,6 +98,7 @@ class Control:
         _refuse_unknown(request)
         wishes = _wishes(request)
         build.inline = any(wish.kind == "inline" for wish in wishes)
+        self._frontends.prepare(build)
         await self._builds.add(build)
         self._history.begun(build, internal=request.Internal)
         try:

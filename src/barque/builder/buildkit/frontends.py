@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
-from barque.builder.buildkit import checks, places, remote, requests
+from barque.builder.buildkit import checks, option_values as options_of, places, remote, requests
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import EXPLAIN, Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
 from barque.builder.buildkit.named import NamedContexts
-from barque.builder.buildkit.option_values import check_options, is_true, need_built_in, network_mode, number, ulimit
 from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
-from barque.builder.dockerfile import Options, Surroundings, Target, convert, image_config, platform_values
+from barque.builder.dockerfile import Options, Surroundings, Target, convert, platform_values
 from barque.builder.graph import Source, Vertex
+from barque.builder.history import image_config
 from barque.builder.results import Result, opened
 from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, is_git, is_url, result_of
@@ -57,19 +57,16 @@ class DockerfileFrontends:
         if name not in _NAMES:
             raise UnsupportedError(f"frontend {name} could not be found")
         if name == "gateway.v0":
-            need_built_in(options.get("source", ""))
-        check_options(options)
-        self._prepare(build)
+            options_of.need_built_in(options.get("source", ""))
+        options_of.check_options(options)
         self._caches.explain(build, options)
         run = _Run(self, build, options, inputs)
         build.session.options["from"] = run.source
         return await run.outcome()
 
-    def _prepare(self, build: Build) -> None:
-        """Give the build's session what its operations ask for."""
+    def prepare(self, build: Build) -> None:
+        """Give the build's session what its operations ask for (see control.Frontends)."""
         known = build.session.options
-        if "locals" in known:
-            return
         locals_ = LocalSources(self._folders, build.client, build.session)
 
         async def local(name: str, attributes: dict[str, str], vertex: Vertex | None = None) -> Result:
@@ -108,34 +105,36 @@ class _Run:
         self._inputs = inputs
         self._session = build.session
         self._definition: Step | None = None
+        self._given: Vertex | None = None
+        self._beside = Result()
         self._ignores: list[str] = []
         tools = (owner._engine, owner._caches.cache, owner._sources)
         self._named = NamedContexts(tools, build, options, inputs, self._image, self._ignored_in)
 
     async def outcome(self) -> Outcome:
-        context, text = await self._read()
+        text = await self._read()
         request = self._options.get("requestid", "")
         if request == requests.DESCRIBE:
             return requests.describe()
         if wished := self._argument("BUILDKIT_SYNTAX"):
-            need_built_in(wished)
+            options_of.need_built_in(wished)
         elif (line := syntax(text)) is not None:
-            need_built_in(line.value)
+            options_of.need_built_in(line.value)
         try:
             parsed = dockerfiles.parse(text)
         except DockerfileError as error:
             raise self._placed(error, text) from None
         of = checks.checked(self._file_name, text, parsed, self._argument("BUILDKIT_DOCKERFILE_CHECK"))
         if request:
-            return await self._answer(request, of, context)
+            return await self._answer(request, of)
         self._host_options()
         wanted = [one for one in self._options.get("platform", "").split(",") if one]
-        multiple = len(wanted) > 1 or is_true(self._options.get("multi-platform") or self._argument("BUILDKIT_MULTI_PLATFORM"))
+        multiple = self._several
         outcome = Outcome()
         listed = []
         for text_of in wanted or [""]:
             options = self._convert_options(text_of)
-            target, time_ns = await self._convert(parsed, context, options, text)
+            target, time_ns = await self._convert(parsed, options, text)
             if not outcome.vertices:
                 checks.warn(of, self._findings(of, options), self._build.report, self._definition)
             vertex = target.vertex
@@ -155,16 +154,7 @@ class _Run:
 
     def _host_options(self) -> None:
         """Pass on what the commands of RUN are given besides the Dockerfile."""
-        host: Json = dict(self._session.options.get("host") or {})
-        if self._options.get("add-hosts"):
-            host["ExtraHosts"] = [pair.replace("=", ":", 1) for pair in self._options["add-hosts"].split(",") if pair]
-        if self._options.get("shm-size"):
-            host["ShmSize"] = number("shm-size", self._options["shm-size"])
-        if self._options.get("ulimit"):
-            host["Ulimits"] = [ulimit(text) for text in self._options["ulimit"].split(",") if text]
-        if self._options.get("cgroup-parent"):
-            host["CgroupParent"] = self._options["cgroup-parent"]
-        self._session.options["host"] = host
+        self._session.options["host"] = options_of.host_options(self._options, self._session.options.get("host") or {})
         self._session.options["hostname"] = self._argument("BUILDKIT_SANDBOX_HOSTNAME") or self._options.get("hostname", "")
         self._take_caches()
 
@@ -176,7 +166,7 @@ class _Run:
         """Let the build use the caches that the client names for the frontend."""
         for ref in filter(None, self._options.get("cache-from", "").split(",")):
             self._owner.take_cache(self._build, "registry", {"ref": ref})
-        if is_true(self._argument("BUILDKIT_INLINE_CACHE")):
+        if options_of.is_true(self._argument("BUILDKIT_INLINE_CACHE")):
             self._build.inline = True
         if not self._options.get("cache-imports"):
             return
@@ -188,7 +178,7 @@ class _Run:
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             self._owner.take_cache(self._build, str(kind), texts)
 
-    async def _answer(self, request: str, of: checks.Checked, context: Vertex) -> Outcome:
+    async def _answer(self, request: str, of: checks.Checked) -> Outcome:
         """Answer a client that asks something of the Dockerfile instead of building it."""
         if request == requests.TARGETS:
             return requests.targets(of.parsed, of.text)
@@ -198,7 +188,7 @@ class _Run:
         options.all_stages = request == requests.LINT and not options.target
         failed: InvalidInputError | None = None
         try:
-            await convert(of.parsed, options, Surroundings(context, self._image, self._named.base))
+            await convert(of.parsed, options, Surroundings(self._context, self._image, self._named.base))
         except InvalidInputError as error:
             failed = error
         if request == requests.OUTLINE:
@@ -226,21 +216,26 @@ class _Run:
             build_args=dict(arguments),
             labels={key.removeprefix("label:"): value for key, value in given.items() if key.startswith("label:")},
             platform=platform,
+            several_platforms=self._several,
             no_cache_stages=none,
-            network=network_mode(given.get("force-network-mode", ""), self._build.entitlements),
+            network=options_of.network_mode(given.get("force-network-mode", ""), self._build.entitlements),
             cache_namespace=self._argument("BUILDKIT_CACHE_MOUNT_NS"),
-            time_ns=number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
+            time_ns=options_of.number("SOURCE_DATE_EPOCH", epoch) * 1_000_000_000 if epoch else None,
         )
 
-    async def _convert(
-        self, parsed: dockerfiles.Dockerfile, context: Vertex, options: Options, text: str
-    ) -> tuple[Target, int | None]:
+    async def _convert(self, parsed: dockerfiles.Dockerfile, options: Options, text: str) -> tuple[Target, int | None]:
         try:
-            target = await convert(parsed, options, Surroundings(context, self._image, self._named.base))
+            target = await convert(parsed, options, Surroundings(self._context, self._image, self._named.base))
         except DockerfileError as error:
             raise self._placed(error, text) from None
         places.remember(self._session, options.places, self._file_name, text)
         return target, options.time_ns
+
+    @property
+    def _several(self) -> bool:
+        """Whether the outcome names platforms."""
+        asked = self._options.get("multi-platform") or self._argument("BUILDKIT_MULTI_PLATFORM")
+        return "," in self._options.get("platform", "").strip(",") or options_of.is_true(asked)
 
     @property
     def _file_name(self) -> str:
@@ -270,7 +265,8 @@ class _Run:
 
     async def _metadata(self, name: str, platform: str) -> Image:
         reference = parse(name).with_default_tag()
-        with self._build.report.work(f"[internal] load metadata for {reference}"):
+        shown = f"{platform} internal" if self._several and platform else "internal"
+        with self._build.report.work(f"[{shown}] load metadata for {reference}"):
             pull = "always" if self._options.get("image-resolve-mode") == "pull" else ""
             return await self._owner._sources.image(name, platform, pull=pull, session=self._session)
 
@@ -279,22 +275,29 @@ class _Run:
         with self._build.report.work(f"[context {name}] load .dockerignore"):
             return await self._optional_text(await self._local(place, include=[".dockerignore"]), ".dockerignore")
 
-    async def _read(self) -> tuple[Vertex, str]:
-        """Return the context and the Dockerfile's text."""
+    async def _read(self) -> str:
+        """Return the Dockerfile's text."""
         file_name = self._file_name
         elsewhere = self._options.get("context", "")
         if elsewhere and (is_git(elsewhere) or is_url(elsewhere)):
-            return await self._read_remote(elsewhere, file_name)
+            self._given, text = await self._read_remote(elsewhere, file_name)
+            return text
         if "context" in self._inputs or "dockerfile" in self._inputs:
-            context = self._inputs.get("context") or graph.Scratch()
-            return context, await self._text_of(self._inputs.get("dockerfile") or context, file_name)
-        found, text = await self._read_local(file_name)
-        excludes = self._ignores = await self._ignored(found, file_name)
-        key = self._options.get("contextkey", "context")
-        attributes = [("local.sharedkeyhint", key)]
-        if excludes:
-            attributes.append(("local.excludepatterns", json.dumps(excludes)))
-        return Source(f"local://{key}", tuple(sorted(attributes)), name="[internal] load build context"), text
+            self._given = self._inputs.get("context") or graph.Scratch()
+            return await self._text_of(self._inputs.get("dockerfile") or self._given, file_name)
+        self._beside, text = await self._read_local(file_name)
+        return text
+
+    async def _context(self) -> Vertex:
+        """Return the build context."""
+        if self._given is None:
+            excludes = self._ignores = await self._ignored(self._beside, self._file_name)
+            key = self._options.get("contextkey", "context")
+            attributes = [("local.sharedkeyhint", key)]
+            if excludes:
+                attributes.append(("local.excludepatterns", json.dumps(excludes)))
+            self._given = Source(f"local://{key}", tuple(sorted(attributes)), name="[internal] load build context")
+        return self._given
 
     async def _local(self, name: str, *, include: list[str]) -> Result:
         local = self._session.options["locals"]
@@ -348,7 +351,7 @@ class _Run:
     async def _read_remote(self, url: str, file_name: str) -> tuple[Vertex, str]:
         alone: str | None = None
         if is_git(url):
-            keep = (("keep_git", "true"),) if is_true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
+            keep = (("keep_git", "true"),) if options_of.is_true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
             context: Vertex = Source(f"git://{url}", keep, name=f"[internal] load git source {url}")
         else:
             content = self._owner._engine.image_store.content

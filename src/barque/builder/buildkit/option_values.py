@@ -1,5 +1,6 @@
 """Values of the Dockerfile frontend's options, read. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from barque.base.errors import InvalidInputError, UnsupportedError
@@ -86,3 +87,21 @@ def need_built_in(image: str) -> None:
 def is_true(text: str) -> bool:
     """Tell whether an option's value means yes."""
     return text.lower() in ("1", "t", "true")
+
+
+def host_options(options: Mapping[str, str], given: Json) -> Json:
+    """Return what the commands of RUN are given besides the Dockerfile, on top of what is given already.
+
+    Raises:
+        InvalidInputError: a value is wrong.
+    """
+    host = dict(given)
+    if options.get("add-hosts"):
+        host["ExtraHosts"] = [pair.replace("=", ":", 1) for pair in options["add-hosts"].split(",") if pair]
+    if options.get("shm-size"):
+        host["ShmSize"] = number("shm-size", options["shm-size"])
+    if options.get("ulimit"):
+        host["Ulimits"] = [ulimit(text) for text in options["ulimit"].split(",") if text]
+    if options.get("cgroup-parent"):
+        host["CgroupParent"] = options["cgroup-parent"]
+    return host

@@ -84,7 +84,7 @@ class Pusher:
             if siblings:
                 raw, media_type = self._index(repository, full, [image, *siblings])
             else:
-                raw, media_type = self._image(repository, image)
+                raw, media_type = self._with_attestations(repository, full, *self._image(repository, image))
             digest = repository.put_manifest(reference.tag, raw, media_type)
         self._progress.message(f"{reference.tag}: digest: {digest} size: {len(raw)}")
         pinned = reference._replace(tag="", digest=digest)
@@ -93,6 +93,21 @@ class Pusher:
             self._store.set_name(pinned, image.id, digest)
         self._progress.aux({"Tag": reference.tag, "Digest": digest, "Size": len(raw)})
         self._store.publish("push", reference.familiar, reference.familiar_name)
+
+    def _with_attestations(self, repository: Repository, full: str, raw: bytes, media_type: str) -> tuple[bytes, str]:
+        """Return the index that the image came with where the registry has what lies beside the image, else the image.
+
+        The engine keeps no attestations: they are at the registry that the image was built for or pulled from.
+        """
+        target = self._store.target(full)
+        if not target or not self._store.content.has(target):
+            return raw, media_type
+        old = self._store.content.read(target)
+        parsed = manifests.parse(old)
+        if not isinstance(parsed, manifests.Index) or not repository.has_manifest(target):
+            return raw, media_type
+        images = [entry.digest for entry in parsed.manifests if not manifests.is_attestation(entry)]
+        return (old, parsed.media_type) if images == [digests.of(raw)] else (raw, media_type)
 
     def _index(self, repository: Repository, full: str, images: list[Image]) -> tuple[bytes, str]:
         """Push the images of an index and return the index: the one they came with if all of it is there."""

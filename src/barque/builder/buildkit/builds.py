@@ -5,13 +5,16 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.builder.buildkit.progress import Report
 from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.graph import Scratch, Vertex
 from barque.builder.solver import Session
+
+if TYPE_CHECKING:
+    from barque.builder.buildkit.attestations import Predicate
 
 _WAIT_S = 6.0
 _KEPT_S = 10.0
@@ -74,6 +77,7 @@ class Build:
         self.options: dict[str, str] = {}
         self.response: dict[str, str] = {}
         self.error = ""
+        self.predicates: dict[str, list[Predicate]] = {}
         self.inline = False
         """Whether the images of this build hold the records of its cache."""
 

@@ -4,47 +4,39 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.base.times import format_ns
-from barque.builder.buildkit import image_forms
+from barque.builder.buildkit import attestations, file_exports, image_forms, provenance
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.content_store import ClientStore
 from barque.builder.buildkit.image_options import ImageOptions, image_options
 from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import registry_header
-from barque.builder.buildkit.sending import joined, send_stream, send_tree, split
+from barque.builder.buildkit.sending import send_stream
 from barque.builder.cache import BuildCache
 from barque.builder.caches.exports import true_of
-from barque.builder.folder_tree import FolderTree
 from barque.builder.graph import Vertex
-from barque.builder.results import Result, opened
+from barque.builder.results import Result
 from barque.builder.rewriting import rewritten
 from barque.builder.solver import Session, Solver
 from barque.builder.stages import config_bytes
-from barque.builder.trees import Tree
 from barque.engine.pumps import stream_of
 from barque.images import save as saving
 from barque.images.model import Image
 from barque.images.summaries import manifest_of
 from barque.oci import media, platform as platforms
 from barque.oci.reference import Reference, parse
-from barque.storage.archive.tar import FOLDER
-from barque.storage.archive.write import END, header, tree as members
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
-_Choices = dict[str, tuple[str, ...] | None]
 _CONFIG = "containerimage.config"
-# What may be asked of an exporter: values that hold anyway; None takes any.
-_ANY = None
-_FILES_OPTIONS: _Choices = {"dest": _ANY, "platform-split": _ANY}
 
 
 class EngineExporters:
@@ -72,6 +64,7 @@ class EngineExporters:
         response: dict[str, str] = {
             key: value.decode("utf-8", "replace") for key, value in outcome.metadata.items() if key.startswith("result.")
         }
+        self._attest(build, outcome, exporters)
         for number, (kind, attributes) in enumerate(exporters):
             if not results and kind:
                 continue
@@ -80,13 +73,37 @@ class EngineExporters:
             elif kind in ("docker", "oci"):
                 response |= await self._archive(build, outcome, results, attributes, number, kind)
             elif kind == "local":
-                await self._local(build, results, attributes, number)
+                await file_exports.to_folder(self._engine.snapshots, build, results, attributes, number)
             elif kind == "tar":
-                await self._tar(build, results, attributes, number)
+                await file_exports.to_tar(self._engine.snapshots, build, results, attributes, number)
             elif kind:
                 raise UnsupportedError(f'exporter "{kind}" could not be found')
         await asyncio.to_thread(self._cache.flush)
         return response
+
+    def _attest(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> None:
+        """Make what the client wants to be said of the build's outcome.
+
+        Raises:
+            UnsupportedError: it is to go where nothing can lie beside an image.
+        """
+        wished = attestations.wishes(build.options)
+        if attestations.SBOM in wished:
+            raise UnsupportedError("sbom attestations are not supported; build with --sbom=false")
+        wish = wished.get(attestations.PROVENANCE)
+        if wish is None:
+            return
+        store, now = self._engine.image_store, time.time_ns()
+        build.predicates = {
+            name: [provenance.predicate(build, vertex, store, wish, now)] for name, vertex in outcome.vertices.items()
+        }
+        for kind, attributes in exporters:
+            kept = kind in ("image", "moby") and not true_of(attributes, "push")
+            if (kept or kind == "docker") and not true_of(wish, "inline-only"):
+                raise UnsupportedError(
+                    f"exporter {kind}: attestations are kept by registries and archives of OCI only; push the image "
+                    "(--push), write an archive (--output type=oci,dest=FILE), or leave --attest, --provenance out"
+                )
 
     async def _image(
         self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str]
@@ -100,7 +117,8 @@ class EngineExporters:
             for image in images:
                 with step.part(f"writing image {image.id}"):
                     pass
-            if not options.chosen:
+            options = _with_predicates(options, build, images) if options.push else options
+            if not options.chosen and not options.predicates:
                 return await self._usual(build, images, options, step)
             try:
                 return await self._formed(build, images, options, step)
@@ -217,8 +235,9 @@ class EngineExporters:
             known = {image.id for image in store.images()}
             with step.part("exporting layers"):
                 images = await self._registered(build, outcome, results, options)
+            options = _with_predicates(options, build, images) if kind == "oci" else options
             try:
-                if options.chosen:
+                if options.chosen or options.predicates:
                     found = await self._written(build, images, options, step, (number, kind))
                 else:
                     found = await self._saved(build, images, options, step, number)
@@ -255,57 +274,11 @@ class EngineExporters:
             await send_stream(client, chunks, number, {})
         return made[0]
 
-    async def _local(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
-        _check(attributes, _FILES_OPTIONS, "local")
-        with build.report.work("exporting to client directory") as step, step.part("copying files"), ExitStack() as stack:
-            trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
-            entries = split(_by_folder(trees, build)) if _is_split(trees, attributes) else joined(trees)
-            await send_tree(build.need_client(), entries, number)
-
-    async def _tar(self, build: Build, results: dict[str, Result], attributes: dict[str, str], number: int) -> None:
-        _check(attributes, _FILES_OPTIONS, "tar")
-        with build.report.work("exporting to client tarball") as step, step.part("sending tarball"), ExitStack() as stack:
-            trees = {name: stack.enter_context(opened(self._engine.snapshots, one)) for name, one in results.items()}
-            is_split = _is_split(trees, attributes)
-            if not is_split:
-                joined(trees)
-            chunks = _tar_of(list(_by_folder(trees, build).items()) if is_split else [("", tree) for tree in trees.values()])
-            await send_stream(build.need_client(), chunks, number, {})
-
-
-def _check(attributes: dict[str, str], known: _Choices, kind: str) -> None:
-    """Refuse what would otherwise be passed over.
-
-    Raises:
-        UnsupportedError: an option, or its value, is not supported.
-    """
-    for key, value in attributes.items():
-        if key not in known:
-            raise UnsupportedError(f"exporter {kind}: option {key} is not supported; leave it out")
-        allowed = known[key]
-        if allowed is not None and value and value.lower() not in allowed:
-            raise UnsupportedError(f"exporter {kind}: {key}={value} is not supported; only {key}={allowed[0]} is")
-
-
-def _true(text: str) -> bool:
-    return text.lower() in ("1", "t", "true")
-
 
 def _foremost(images: list[Image]) -> Image:
     """Return the image of this machine's platform, else the first."""
     here = platforms.host()
     return next((one for one in images if platforms.fits(platforms.of_config(one.config), here)), images[0])
-
-
-def _is_split(trees: dict[str, Tree], attributes: dict[str, str]) -> bool:
-    """Tell whether each platform's files go into a folder of their own: where there are several, or by the option."""
-    return true_of(attributes, "platform-split", default=set(trees) != {""})
-
-
-def _by_folder(trees: dict[str, Tree], build: Build) -> dict[str, Tree]:
-    wanted = build.options.get("platform", "") if "" in trees else ""
-    only = str(platforms.usual(platforms.parse(wanted) if wanted else platforms.host()))
-    return {(name or only).replace("/", "_"): tree for name, tree in sorted(trees.items())}
 
 
 def _config_of(outcome: Outcome, name: str, result: Result) -> Json:
@@ -342,15 +315,7 @@ def _descriptor(digest: str, size: int) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-async def _tar_of(trees: list[tuple[str, Tree]]) -> AsyncIterator[bytes]:
-    for prefix, tree in trees:
-        # Nothing at all has no folder on disk.
-        if not isinstance(tree, FolderTree):
-            continue
-        if prefix:
-            yield header(f"{prefix}/".encode(), kind=FOLDER, mode=0o755)
-        root = tree.root
-        start = f"{prefix}/".encode() if prefix else b""
-        async for chunk in stream_of(lambda root=root, start=start: members(root, prefix=start)):  # type: ignore[misc]
-            yield chunk
-    yield END
+def _with_predicates(options: ImageOptions, build: Build, images: list[Image]) -> ImageOptions:
+    """Return the options with what is said of images; what lies beside images has forms of OCI alone."""
+    found = {image.id: one for image, (_, one) in zip(images, sorted(build.predicates.items()), strict=False) if one}
+    return replace(options, predicates=found, oci=True) if found else options

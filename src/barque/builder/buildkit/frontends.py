@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
-from barque.builder.buildkit import checks, option_values as options_of, places, remote, requests
+from barque.builder.buildkit import attestations, checks, option_values as options_of, places, remote, requests
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import EXPLAIN, Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
@@ -59,6 +59,7 @@ class DockerfileFrontends:
         if name == "gateway.v0":
             options_of.need_built_in(options.get("source", ""))
         options_of.check_options(options)
+        attestations.wishes(options)
         self._caches.explain(build, options)
         run = _Run(self, build, options, inputs)
         build.session.options["from"] = run.source

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
-from barque.builder.buildkit import image_options as options_of
+from barque.builder.buildkit import attestations, image_options as options_of
 from barque.builder.buildkit.content_store import ClientStore, packed, send_layer
 from barque.builder.buildkit.image_options import ImageOptions
 from barque.distribution.push import upload_blob
@@ -87,6 +87,19 @@ def top(made: Sequence[Formed], options: ImageOptions) -> Formed:
     return Formed(manifests.oci_index(entries, options.annotated(options_of.INDEX)), media.OCI_INDEX, said)
 
 
+def attested(images: Sequence[Image], made: Sequence[Formed], options: ImageOptions) -> tuple[list[Formed], list[bytes]]:
+    """Return the manifests of what is said of images, and the blobs that those need."""
+    forms: list[Formed] = []
+    blobs: list[bytes] = []
+    for image, one in zip(images, made, strict=True):
+        if predicates := options.predicates.get(image.id):
+            about = attestations.subjects(options.names, platforms.of_config(image.config), one.digest)
+            found = attestations.manifest(predicates, about, one.digest)
+            forms.append(Formed(found.raw, media.OCI_MANIFEST, found.said))
+            blobs += found.blobs
+    return forms, blobs
+
+
 def plain_layers(content: ContentStore, image: Image, *, oci: bool) -> list[Descriptor]:
     """Return an image's layers as they lie here."""
     kind = media.layer_type(UNCOMPRESSED, oci=oci)
@@ -106,7 +119,7 @@ def _keep(engine: "Engine", images: Sequence[Image], made: Sequence[Formed], fou
     store = engine.image_store
     for image, one in zip(images, made, strict=True):
         store.keep_manifest(one.raw, image.id)
-    if len(made) > 1:
+    if found not in made:
         store.keep_manifest(found.raw, "")
 
 
@@ -125,9 +138,12 @@ async def pushed(
             layers = engine.registries.upload_layers(repository, image.diff_ids, options.form)
             upload_blob(repository, image.id, image.raw)
             made.append(manifest(image, layers, options))
-        found = top(made, options)
-        if len(made) > 1:
-            for one in made:
+        beside, blobs = attested(images, made, options)
+        for blob in blobs:
+            upload_blob(repository, digests.of(blob), blob)
+        found = top([*made, *beside], options)
+        if found not in made:
+            for one in (*made, *beside):
                 repository.put_manifest(one.digest, one.raw, one.media_type)
         repository.put_manifest(found.digest if options.by_digest else name.tag, found.raw, found.media_type)
         return made, found
@@ -182,8 +198,9 @@ def _archive(
             "Config": _path(image.id).decode(), "RepoTags": [name.familiar for name in options.names] or None,
             "Layers": [_path(layer.digest).decode() for layer in layers],
         })  # fmt: skip
-    found = top(made, options)
-    blobs = [*(image.raw for image in images), *(one.raw for one in made), *([found.raw] if len(made) > 1 else [])]
+    beside, said = attested(images, made, options)
+    found = top([*made, *beside], options)
+    blobs = [*(image.raw for image in images), *said, *(one.raw for one in (*made, *beside, found))]
     for data in blobs:
         if digests.of(data) not in written:
             written.add(digests.of(data))
@@ -217,8 +234,9 @@ async def into_folder(store: ClientStore, content: ContentStore, images: Sequenc
             if diff not in known:
                 known[diff] = await send_layer(store, content, diff, options.form)
         made.append(manifest(image, [known[diff] for diff in image.diff_ids], options))
-    found = top(made, options)
-    for data in dict.fromkeys((*(image.raw for image in images), *(one.raw for one in made), found.raw)):
+    beside, said = attested(images, made, options)
+    found = top([*made, *beside], options)
+    for data in dict.fromkeys((*(image.raw for image in images), *said, *(one.raw for one in (*made, *beside, found)))):
         await store.write_bytes(Descriptor("", digests.of(data), len(data)), data)
     return found
 

@@ -1,14 +1,18 @@
 """The options of the exporters that make images: image, docker and oci."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.builder.caches.exports import form_of, true_of
 from barque.oci import platform as platforms
 from barque.oci.reference import Reference, parse
 from barque.storage.compression import GZIP, UNCOMPRESSED, ZSTD, Form
+
+if TYPE_CHECKING:
+    from barque.builder.buildkit.attestations import Predicate
 
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)")
 MANIFEST, MANIFEST_DESCRIPTOR = "manifest", "manifest-descriptor"
@@ -43,6 +47,8 @@ class ImageOptions:
     rewrite: bool = False
     epoch_ns: int | None = None
     chosen: bool = False
+    predicates: "Mapping[str, Sequence[Predicate]]" = field(default_factory=dict)
+    """What is said of images beside them, by the images' ids."""
 
     def annotated(self, kind: str, platform: platforms.Platform | None = None) -> dict[str, str]:
         """Return the annotations of one kind, for a platform's image."""

@@ -66,10 +66,6 @@ def check_options(options: dict[str, str]) -> None:
         if key in _PLAIN or key.startswith(_PREFIXES):
             continue
         raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
-    for key, value in options.items():
-        # The default of clients asks for provenance only where an index can hold it.
-        if key.startswith("attest:") and "inline-only=true" not in value and "disabled=true" not in value:
-            raise UnsupportedError(f"{key.removeprefix('attest:')} attestations are not supported; build with --{key.removeprefix('attest:')}=false")
 
 
 def need_built_in(image: str) -> None:

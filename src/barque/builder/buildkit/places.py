@@ -43,3 +43,9 @@ def of_failure(session: Session) -> Details:
 def _well(session: Session, vertex: Vertex) -> bool:
     task = session.tasks.get(vertex)
     return task is None or (task.done() and not task.cancelled() and task.exception() is None)
+
+
+def remembered(session: Session) -> list[tuple[dict[Vertex, tuple[int, int]], str, str]]:
+    """Return what was noted: lines by vertex, the file's name, its text."""
+    found: list[tuple[dict[Vertex, tuple[int, int]], str, str]] = session.options.get(_OPTION, [])
+    return found

@@ -1,6 +1,6 @@
 """Our files go over to a client: the sending half of the file synchronisation, and streams of bytes."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -9,7 +9,9 @@ from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import filesync_pb2, stat_pb2, wire_pb2
 from barque.builder.buildkit.sessions import ClientSession
+from barque.builder.tar_tree import TarTree
 from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node, Tree
+from barque.storage.archive.write import END, file
 
 FILE_SEND = "moby.filesync.v1.FileSend/DiffCopy"
 _CHUNK = 32 << 10
@@ -100,6 +102,24 @@ def split(trees: dict[str, Tree]) -> Iterator[Sent]:
         yield prefix, root or Node(FOLDER, 0o755, 0, 0, 0, 0), one, ""
         for path, node in walked(one):
             yield f"{prefix}/{path}", node, one, path
+
+
+def with_files(entries: Iterable[Sent], files: Mapping[str, Mapping[str, bytes]]) -> list[Sent]:
+    """Return entries with small files in folders of them (each named with a slash at its end, empty for the top).
+
+    Raises:
+        InvalidInputError: there is such a file.
+    """
+    found = list(entries)
+    for folder, named in files.items():
+        made = b"".join(file(name.encode(), data, mode=0o600) for name, data in named.items()) + END
+        extra = TarTree(memoryview(made))
+        for path, node in walked(extra):
+            if any(one[0] == folder + path for one in found):
+                raise InvalidInputError(f"cannot write {path}: the build has a file of this name")
+            found.append((folder + path, node, extra, path))
+    # A folder goes before what is in it, and names are in order.
+    return sorted(found, key=lambda one: one[0].split("/"))
 
 
 def joined(trees: dict[str, Tree]) -> list[Sent]:

@@ -33,7 +33,7 @@ LLB_CAPS = (
     "exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base", "file.rm.wildcard",
     "file.copy.includeexcludepatterns", "file.copy.requiredpaths", "file.copy.alwaysreplaceexistingdestpaths",
     "file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache", "meta.description",
-    "meta.exportcache", "mergeop", "diffop", "exporter.sourcedateepoch",
+    "meta.exportcache", "mergeop", "diffop", "exporter.sourcedateepoch", "exporter.image.attestations",
     "exporter.multiple",
 )  # fmt: skip
 

@@ -148,6 +148,37 @@ def test_statements_of_several_platforms_have_files_of_their_own(docker: Run, tm
     assert [one["platform"]["architecture"] for one in entries] == ["amd64", "arm64", "unknown", "unknown"]
 
 
+def test_a_scanner_sees_what_was_built_and_its_bill_lies_beside_the_image(docker: Run, tmp_path: Path) -> None:
+    name = f"scanner-{tmp_path.name.lower().strip('_')}"
+    bill = '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "%s", "predicate": {"name": "%s"}}'
+    (tmp_path / "Scanner").write_text(
+        "FROM busybox\nCOPY <<'EOF' /scan\nset -e\n"
+        f"printf '{bill}' $KIND \"$(cat $BUILDKIT_SCAN_SOURCE/x)\" > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\n"
+        'EOF\nENV KIND=https://spdx.dev/Document\nENTRYPOINT ["sh", "/scan"]\n'
+    )
+    docker("buildx", "build", "-t", name, "-f", "Scanner", ".")
+    try:
+        flags = ("--attest", f"type=sbom,generator={name}", "--provenance=mode=min")
+        said = docker("buildx", "build", *flags, "--build-arg", "WORD=found", "-o", "type=oci,dest=o.tar", ".").stderr
+        assert f"[sbom] generating sbom using {name}" in said
+        read, (_, beside) = index_of(tmp_path / "o.tar")
+        layers = json.loads(read(beside["digest"]))["layers"]
+        kinds = [layer["annotations"]["in-toto.io/predicate-type"] for layer in layers]
+        assert kinds == ["https://spdx.dev/Document", V02]
+        made = json.loads(read(layers[0]["digest"]))
+        assert made["predicate"] == {"name": "found"}
+        docker("buildx", "build", *flags, "-o", "type=local,dest=folder", ".")
+        assert json.loads((tmp_path / "folder/sbom.spdx.json").read_text())["subject"][0]["name"] == "x"
+        (tmp_path / "Scanner").write_text(f"FROM {name}\nENV KIND=other\n")
+        docker("buildx", "build", "-t", f"{name}:other", "-f", "Scanner", ".")
+        wrong = docker("buildx", "build", "--attest", f"type=sbom,generator={name}:other", "-o", "type=oci,dest=w.tar", ".", code=1)
+        assert "does not match required predicate type" in wrong.stderr
+        missing = docker("buildx", "build", "--sbom=generator=127.0.0.1:1/none", "-o", "type=oci,dest=w.tar", ".", code=1)
+        assert "sbom: the scanner 127.0.0.1:1/none cannot be had; name another" in missing.stderr
+    finally:
+        docker("rmi", "-f", name, f"{name}:other")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

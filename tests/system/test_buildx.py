@@ -151,7 +151,7 @@ def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--sbom=true"], "sbom attestations are not supported"),
+        (["--attest", "type=sbom,generator=busybox,other=1"], "the parameter other is not supported"),
         (["--cache-to", "type=nonsense"], "exporting the cache (type=nonsense) is not supported"),
         (["--cache-to", "type=registry,ref=127.0.0.1:1/x,nonsense=1"], "option nonsense is not supported"),
         (["--cache-from", "type=nonsense"], "importing the cache (type=nonsense) is not supported"),

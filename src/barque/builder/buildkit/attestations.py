@@ -73,6 +73,9 @@ def wishes(options: Mapping[str, str]) -> dict[str, dict[str, str]]:
             continue
         if kind == PROVENANCE:
             _check_provenance(fields)
+        for name in fields if kind == SBOM else ():
+            if name not in ("generator", "disabled"):
+                raise UnsupportedError(f"sbom: the parameter {name} is not supported; leave it out")
         found[kind] = fields
     return found
 

@@ -78,6 +78,8 @@ class Build:
         self.response: dict[str, str] = {}
         self.error = ""
         self.predicates: dict[str, list[Predicate]] = {}
+        self.scans: dict[str, Vertex] = {}
+        """The steps that scan what is built, by platform."""
         self.inline = False
         """Whether the images of this build hold the records of its cache."""
 

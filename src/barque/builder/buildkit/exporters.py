@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
 from barque.base.times import format_ns
-from barque.builder.buildkit import attestations, file_exports, image_forms, provenance
+from barque.builder.buildkit import attestations, file_exports, image_forms, provenance, sbom
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.content_store import ClientStore
@@ -64,7 +64,7 @@ class EngineExporters:
         response: dict[str, str] = {
             key: value.decode("utf-8", "replace") for key, value in outcome.metadata.items() if key.startswith("result.")
         }
-        self._attest(build, outcome, exporters)
+        await self._attest(build, outcome, exporters)
         for number, (kind, attributes) in enumerate(exporters):
             if not results and kind:
                 continue
@@ -81,29 +81,22 @@ class EngineExporters:
         await asyncio.to_thread(self._cache.flush)
         return response
 
-    def _attest(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> None:
+    async def _attest(self, build: Build, outcome: Outcome, exporters: list[tuple[str, dict[str, str]]]) -> None:
         """Make what the client wants to be said of the build's outcome.
 
         Raises:
             UnsupportedError: it is to go where nothing can lie beside an image.
         """
         wished = attestations.wishes(build.options)
-        if attestations.SBOM in wished:
-            raise UnsupportedError("sbom attestations are not supported; build with --sbom=false")
-        wish = wished.get(attestations.PROVENANCE)
-        if wish is None:
+        if not wished:
             return
-        store, now = self._engine.image_store, time.time_ns()
-        build.predicates = {
-            name: [provenance.predicate(build, vertex, store, wish, now)] for name, vertex in outcome.vertices.items()
-        }
-        for kind, attributes in exporters:
-            kept = kind in ("image", "moby") and not true_of(attributes, "push")
-            if (kept or kind == "docker") and not true_of(wish, "inline-only"):
-                raise UnsupportedError(
-                    f"exporter {kind}: attestations are kept by registries and archives of OCI only; push the image "
-                    "(--push), write an archive (--output type=oci,dest=FILE), or leave --attest, --provenance out"
-                )
+        _refuse_attestations(wished, exporters)
+        build.predicates = await sbom.predicates(build, self._solver, self._engine.snapshots)
+        if (wish := wished.get(attestations.PROVENANCE)) is not None:
+            store, now = self._engine.image_store, time.time_ns()
+            for name, vertex in outcome.vertices.items():
+                made = provenance.predicate(build, vertex, store, wish, now)
+                build.predicates.setdefault(name, []).append(made)
 
     async def _image(
         self, build: Build, outcome: Outcome, results: dict[str, Result], attributes: dict[str, str]
@@ -313,6 +306,19 @@ def _config_of(outcome: Outcome, name: str, result: Result) -> Json:
 def _descriptor(digest: str, size: int) -> str:
     value = {"mediaType": media.OCI_MANIFEST, "digest": digest, "size": size}
     return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+def _refuse_attestations(
+    wished: dict[str, dict[str, str]], exporters: list[tuple[str, dict[str, str]]]
+) -> None:
+    inline = all(true_of(wish, "inline-only") for wish in wished.values())
+    for kind, attributes in exporters:
+        kept = kind in ("image", "moby") and not true_of(attributes, "push")
+        if (kept or kind == "docker") and not inline:
+            raise UnsupportedError(
+                f"exporter {kind}: attestations are kept by registries and archives of OCI only; push the image "
+                "(--push), write an archive (--output type=oci,dest=FILE), or leave --attest, --provenance, --sbom out"
+            )
 
 
 def _with_predicates(options: ImageOptions, build: Build, images: list[Image]) -> ImageOptions:

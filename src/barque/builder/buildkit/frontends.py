@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder import graph
-from barque.builder.buildkit import attestations, checks, option_values as options_of, places, remote, requests
+from barque.builder.buildkit import attestations, checks, option_values as options_of, places, remote, requests, sbom
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import EXPLAIN, Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
@@ -143,6 +143,7 @@ class _Run:
             self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
             key = str(platforms.usual(platforms.parse(text_of) if text_of else platforms.host())) if multiple else ""
             outcome.vertices[key] = vertex
+            await self._scan(key, vertex)
             shown = target.state.platform
             config = {"architecture": shown.get("architecture"), "os": shown.get("os"), "config": target.state.config}
             outcome.metadata[f"{_CONFIG}/{key}" if key else _CONFIG] = json.dumps(config).encode()
@@ -178,6 +179,21 @@ class _Run:
         for kind, attributes in rows:
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             self._owner.take_cache(self._build, str(kind), texts)
+
+    async def _scan(self, key: str, vertex: Vertex) -> None:
+        """Let a scanner look at what a vertex makes, where the client wants it."""
+        wish = attestations.wishes(self._options).get(attestations.SBOM)
+        if wish is None:
+            return
+        for name in ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"):
+            if self._argument(name) not in ("", "false"):
+                raise UnsupportedError(f"the argument {name} is not supported: the last stage alone is scanned")
+        scanner = wish["generator"]
+        try:
+            image = await self._image(scanner, "")
+        except BarqueError as error:
+            raise BarqueError(f"sbom: the scanner {scanner} cannot be had; name another (--sbom generator=IMAGE): {error}") from None
+        self._build.scans[key] = sbom.scan(image, scanner, vertex, key)
 
     async def _answer(self, request: str, of: checks.Checked) -> Outcome:
         """Answer a client that asks something of the Dockerfile instead of building it."""

@@ -26,11 +26,11 @@ def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     config = tmp_path / ".docker"
     config.mkdir()
     (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
-    environment = {
-        **engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain", "BUILDX_EXPERIMENTAL": "1",
-    }  # fmt: skip
 
     def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
+        if any(word.startswith("--print") for word in words):
+            environment["BUILDX_EXPERIMENTAL"] = "1"
         result = subprocess.run(
             ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
         )
@@ -76,9 +76,9 @@ def test_undefined_variables_are_found_with_the_base_image_and_ignored_files_wit
     (tmp_path / ".dockerignore").write_text("hidden*\n")
     (tmp_path / "hidden.txt").write_text("")
     (tmp_path / "Dockerfile").write_text("FROM busybox\nENV P=$PAHT:/x Q=$PATH\nCOPY hidden.txt /\n")
-    said = docker("buildx", "build", ".", code=1).stderr
-    assert "WARN: UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 2)" in said
-    assert 'WARN: CopyIgnoredFile: Attempting to Copy file "hidden.txt" that is excluded by .dockerignore (line 3)' in said
+    said = docker("buildx", "build", "--print=lint", ".").stdout
+    assert "\nUsage of undefined variable '$PAHT' (did you mean $PATH?)\nDockerfile:2\n" in said
+    assert '\nAttempting to Copy file "hidden.txt" that is excluded by .dockerignore\nDockerfile:3\n' in said
     assert "'$PATH'" not in said
 
 
@@ -142,8 +142,7 @@ def test_progress_has_names_and_order_of_buildkit(docker: Run, tmp_path: Path) -
     )
     image = "docker.io/library/busybox:latest"
     said = docker("buildx", "build", "--no-cache", ".").stderr
-    found = re.findall(r"^#(\d+) (\[.*\].*)$", said, re.MULTILINE)
-    steps = [step for step in found if "connecting to local controller" not in step[1]]
+    steps = re.findall(r"^#(\d+) (\[.*\].*)$", said, re.MULTILINE)
     assert [name for _, name in steps[:3]] == [
         "[internal] load build definition from Dockerfile", f"[internal] load metadata for {image}",
         "[internal] load .dockerignore",
@@ -152,3 +151,17 @@ def test_progress_has_names_and_order_of_buildkit(docker: Run, tmp_path: Path) -
         f"[base 1/2] FROM {image}", "[base 2/2] RUN echo 1 > /a", "[internal] load build context",
         "[stage-1 1/2] COPY --link Dockerfile /d", "[stage-1 2/2] WORKDIR /w",
     ]  # fmt: skip
+
+
+def test_a_frontend_is_named_by_a_line_or_an_argument(docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("# syntax=docker/dockerfile:1.20-labs\nFROM busybox\nCOPY --parents Dockerfile /p/\n")
+    docker("buildx", "build", ".")
+    wrong = docker("buildx", "build", "--build-arg", "BUILDKIT_SYNTAX=example.org/other:1", ".", code=1).stderr
+    assert "failed with build-arg:BUILDKIT_SYNTAX = example.org/other:1: the frontend image" in wrong
+    (tmp_path / "Dockerfile").write_text("# syntax=example.org/other:1\nFROM busybox\n")
+    wrong = docker("buildx", "build", ".", code=1).stderr
+    assert "   1 | >>> # syntax=example.org/other:1\n" in wrong
+    assert "only docker/dockerfile is built in" in wrong
+    docker("buildx", "build", "--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1", ".")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nFROBNICATE\n")
+    assert "   2 | >>> FROBNICATE\n" in docker("buildx", "build", ".", code=1).stderr

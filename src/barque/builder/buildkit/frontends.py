@@ -117,10 +117,7 @@ class _Run:
         request = self._options.get("requestid", "")
         if request == requests.DESCRIBE:
             return requests.describe()
-        if wished := self._argument("BUILDKIT_SYNTAX"):
-            options_of.need_built_in(wished)
-        elif (line := syntax(text)) is not None:
-            options_of.need_built_in(line.value)
+        self._need_built_in(text)
         try:
             parsed = dockerfiles.parse(text)
         except DockerfileError as error:
@@ -257,6 +254,21 @@ class _Run:
     @property
     def _file_name(self) -> str:
         return self._options.get("filename") or "Dockerfile"
+
+    def _need_built_in(self, text: str) -> None:
+        """Refuse a frontend that only an image has, with its place in the Dockerfile where that asks for it."""
+        wished, line = self._argument("BUILDKIT_SYNTAX"), syntax(text)
+        try:
+            if wished:
+                options_of.need_built_in(wished)
+            elif line is not None:
+                options_of.need_built_in(line.value)
+        except BarqueError as error:
+            if wished:
+                raise InvalidInputError(f"failed with build-arg:BUILDKIT_SYNTAX = {wished}: {error}") from None
+            if line is not None:
+                error.details = places.details_of((self._file_name, text, line.line, line.line))
+            raise
 
     def _placed(self, error: DockerfileError, text: str) -> InvalidInputError:
         """Return an error of the client's, with its place in the Dockerfile."""

@@ -97,7 +97,9 @@ class Gateway:
         request = await stream.recv_message()
         build = await self._build(stream)
         if request.HasField("error"):
-            build.answer(None, BarqueError(request.error.message))
+            failed = BarqueError(request.error.message)
+            failed.details = [(one.type_url, one.value) for one in request.error.details]
+            build.answer(None, failed)
         else:
             build.answer(self._outcome(request.result), None)
         await stream.send_message(gateway_pb2.ReturnResponse())

@@ -72,12 +72,12 @@ def need_built_in(image: str) -> None:
     """Refuse a frontend that only an image has.
 
     Raises:
-        UnsupportedError: it is another than Docker's.
+        InvalidInputError: it is another than Docker's.
     """
     # The directive may have a command line behind the name.
     reference = parse((image.split() or [""])[0])
     if reference.familiar_name not in _BUILT_IN:
-        raise UnsupportedError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
+        raise InvalidInputError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
 
 
 def is_true(text: str) -> bool:

@@ -195,14 +195,14 @@ def test_a_step_that_two_builds_want_runs_once_even_if_the_first_build_goes_away
         # The last one begins as the first one, which is ended before it is over.
         text = "one" if name == "three" else name
         builds[name] = start("buildx", "build", "-f", text, "-t", f"shared-{name}", ".", log=tmp_path / f"a.{name}")
-        until(lambda name=name: " [2/2] RUN" in (tmp_path / f"a.{name}").read_text(), f"{name} runs")  # type: ignore[misc]
-        until((folder / "runs").exists, "the step runs")
+        until(lambda name=name: " [2/2] RUN" in (tmp_path / f"a.{name}").read_text(), f"{name} runs", 60)  # type: ignore[misc]
+        until((folder / "runs").exists, "the step runs", 60)
     try:
         builds["one"].send_signal(signal.SIGINT)
-        builds["one"].wait(timeout=20)
+        builds["one"].wait(timeout=60)
         (folder / "go").touch()
         for name in ("two", "three"):
-            assert builds[name].wait(timeout=30) == 0, (tmp_path / f"a.{name}").read_text()
+            assert builds[name].wait(timeout=60) == 0, (tmp_path / f"a.{name}").read_text()
     finally:
         (folder / "go").touch()
         for build in builds.values():

@@ -175,7 +175,7 @@ def test_the_daemon_keeps_the_cache_as_small_as_its_file_says(tmp_path: Path) ->
         engine.stop()
         engine.start()
         docker("buildx", "build", "--build-arg", "x=y", ".")
-        until(lambda: not any("/one" in name for name in listed(docker)), "the cache is collected", 30)
+        until(lambda: not any("/one" in name for name in listed(docker)), "the cache is collected", 60)
         (engine.root / "daemon.json").write_text(json.dumps({"builder": {"gc": {"colour": "red"}}}))
         engine.stop()
         result = subprocess.run([*engine.arguments(), "--validate"], capture_output=True, text=True, timeout=30)

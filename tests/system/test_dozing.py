@@ -87,6 +87,14 @@ def test_the_end_of_a_container_wakes_it(dozer: EngineUnderTest) -> None:
     until(lambda: dozer.docker("inspect", "-f", "{{.State.Pid}}", "again") not in ("0", pids["again"]), "it runs again")
     until(lambda: dozer.docker_result("inspect", "gone").returncode, "it is removed")
     assert _actions(dozer, again)[-2:] == ["die", "start"]
+    keeper = _keeper_pid(dozer)
+    for name in dozer.docker("ps", "-aq").split():
+        dozer.docker("rm", "-f", name)
+    dozer.stop()
+    # The keeper did not think that its daemon was lost: none came beside it, none comes after it.
+    until(lambda: not Path(f"/proc/{keeper}").exists(), "the keeper has ended, too")
+    assert "in use by another daemon" not in dozer.log.read_text()
+    dozer.start()
 
 
 def test_killing_keeper_or_sleeper_costs_nothing(dozer: EngineUnderTest) -> None:

@@ -19,6 +19,7 @@ Event = dict[str, Any]
 _Row = dict[str, Any]
 _Fds = list[int]
 _Key = tuple[str, str | None]
+_LEAVE_S = 2.0
 _HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console", "bridge")
 
 
@@ -100,8 +101,15 @@ class Link:
     @staticmethod
     def leave(left: Doze) -> None:
         """End the connection of the time of dozing: another has taken its place."""
-        with socket.socket(fileno=left.connection) as sock, contextlib.suppress(OSError):
+        with socket.socket(fileno=left.connection) as sock, contextlib.suppress(OSError, ValueError):
+            sock.settimeout(_LEAVE_S)
             packets.send(sock, {"id": 0, "op": "goodbye"})
+            # News that nobody reads would reset the connection, and the goodbye with it.
+            while True:
+                message, fds = packets.receive(sock)
+                packets.close_all(fds)
+                if message is None or message.get("id") == 0:
+                    break
         # Where it died meanwhile it is ours to reap.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(left.keeper, os.WNOHANG)

@@ -60,7 +60,9 @@ class Server:
         self._connections.remove(connection)
         stderr, connection.stderr = connection.stderr, -1
         hello = connection.hello
-        if hello and hello["restart"] and not connection.said_goodbye and stderr >= 0:
+        # A daemon may have two connections for a moment: it is lost with the last one.
+        alone = all(other.hello is None for other in self._connections)
+        if hello and hello["restart"] and not connection.said_goodbye and stderr >= 0 and alone:
             self.reviver.lost(hello, stderr)
         elif stderr >= 0:
             os.close(stderr)

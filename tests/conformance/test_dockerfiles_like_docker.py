@@ -21,10 +21,16 @@ EXPLAINED = {
     ("classic", "volume-then-write"): "what a RUN writes into a volume is lost",
     ("classic", "workdir-made-by-user"): "WORKDIR makes folders of root",
     ("classic", "workdir-trailing-and-spaces"): "a slash stays at the end",
+    # Later versions of BuildKit do otherwise than the one beside us.
+    ("buildkit", "add-tar-chown"): "--chown says nothing of what is unpacked",
+    ("buildkit", "workdir-trailing-and-spaces"): "a slash stays at the end",
+    **{("buildkit", f"mount-{kind}"): "the place of a mount stays in the image" for kind in ("bind", "bind-rw", "cache", "tmpfs")},
+    ("buildkit", "copy-chmod"): "--chmod leaves the target folder as it is",
+    ("buildkit", "copy-chmod-chown"): "--chmod leaves the target folder as it is",
 }
 # The daemon beside us is of version 20.10, whose language is older.
 _UNKNOWN = ("parse error", "unknown flag", "unknown instruction", "unsupported modifier", "failed to process",
-            "docker.io/docker/dockerfile", "failed to compute cache key")  # fmt: skip
+            "docker.io/docker/dockerfile", "failed to compute cache key", "failed to do request")  # fmt: skip
 
 
 @pytest.mark.timeout(600)

@@ -264,23 +264,23 @@ class _Conversion:
 
     def _begin(self, number: int, name: str) -> Target:
         index = self._stage_of(self._from[number][0], before=number)
-        scope = self._scope.stage()
         if index >= 0:
             parent = self._targets[index]
-            state = begin(parent.state.config, parent.state.root, scope, dict(parent.state.platform))
+            # What a stage declares is known in those that start from it.
+            state = begin(parent.state.config, parent.state.root, parent.state.scope.copy(), dict(parent.state.platform))
             state.author = parent.state.author
             return Target(name, state, base_root=parent.state.root, parent=parent)
         base = self._bases[number]
         wanted = platforms.parse(self._options.platform) if self._options.platform else platforms.host()
         shown_platform = {"os": wanted.os, "architecture": wanted.architecture, "variant": wanted.variant}
-        config: Json = {}
+        config: Json = {"WorkingDir": "/"} if self._from[number][0] == "scratch" else {}
         history: list[Json] = []
         if base.image is not None:
             found = base.image.config
             config = base.image.run_config
             history = list(found.get("history") or [])
             shown_platform |= {k: found[k] for k in ("os", "architecture", "variant") if found.get(k)}
-        state = begin(config, base.vertex, scope, shown_platform)
+        state = begin(config, base.vertex, self._scope.stage(), shown_platform)
         return Target(name, state, history=history, base_root=base.vertex)
 
     def _ignores_cache(self, stage: of.Stage) -> bool:

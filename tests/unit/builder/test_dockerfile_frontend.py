@@ -88,6 +88,15 @@ def test_arguments_have_the_scope_that_docker_gives_them():
     assert (given["Labels"]["v"], given["Labels"]["e"]) == ("given", "mine")
 
 
+def test_a_stage_knows_the_arguments_of_the_one_it_starts_from_and_scratch_works_at_the_root():
+    text = "FROM scratch AS a\nARG X=1\nFROM a AS b\nARG Y=$X\nFROM scratch AS c\nFROM b\nLABEL x=<$X> y=<$Y>\n"
+    config = target_of(text).state.config
+    assert config["Labels"] == {"x": "<1>", "y": "<1>"}
+    assert config["WorkingDir"] == "/"
+    aside = "FROM scratch AS a\nARG X=1\nFROM scratch\nLABEL x=<$X>\n"
+    assert target_of(aside).state.config["Labels"] == {"x": "<>"}
+
+
 def test_an_argument_reaches_the_commands_after_it_and_proxies_do_not_tell_builds_apart():
     options = Options(build_args={"A": "1", "HTTP_PROXY": "http://proxy"})
     step = target_of("FROM base\nARG A\nRUN x\n", options).vertex

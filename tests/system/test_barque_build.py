@@ -211,6 +211,17 @@ def test_each_step_explains_itself(barque: Run, folder: Path) -> None:
     assert said.count("explain: not in the cache: --no-cache was given") == 3, said
 
 
+def test_what_a_copy_may_miss_is_an_extension_that_is_switched_on(barque: Run, folder: Path) -> None:
+    text = "FROM busybox\nCOPY --optional absent absent/*.x there* /d/\nCOPY --optional none /n\nRUN ls /d; test ! -e /n\n"
+    write(folder, {"Dockerfile": "# syntax=barque/dockerfile:1\n" + text, "there": "x"})
+    assert re.search(r"^#\d+ \S+ there$", barque("build", ".").stderr, re.MULTILINE)
+    (folder / "there").unlink()
+    write(folder, {"absent/a.x": "x"})
+    assert re.search(r"^#\d+ \S+ a.x$", barque("build", ".").stderr, re.MULTILINE)
+    write(folder, {"Dockerfile": text})
+    assert "unknown flag: --optional" in barque("build", ".", code=1).stderr
+
+
 def test_two_builds_are_compared(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
     write(folder, {"Dockerfile": "FROM busybox\nRUN echo a > /a\nCOPY d /d\nWORKDIR /w\n", "d/f": "f"})
     said = barque("build", "--verify-reproducible", "-t", "repro", ".").stderr

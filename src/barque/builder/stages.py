@@ -208,8 +208,9 @@ class StageBuilder:
                 actions.append(replace(common, source="/" if into else "/*", unpack=made.unpack is True))
                 continue
             needs.append(source)
-            optional = self._around.lenient and has_wildcards(path)
-            actions.append(_local(common, path, parents=parents, unpack=unpack, optional=optional))
+            missing = isinstance(made, of.Copy) and made.optional
+            optional = missing or (self._around.lenient and has_wildcards(path))
+            actions.append(_local(common, path, parents=parents, unpack=unpack, optional=optional, missing=missing))
         for file in made.inline:
             write = graph.MakeFile(f"/{file.name}", file.data.encode("utf-8", "surrogateescape"))
             needs.append(graph.Files((graph.Scratch(),), (write,), name="preparing inline document"))
@@ -367,7 +368,9 @@ def _remote(path: str, made: of.Add) -> graph.Source:
     return graph.Source(path, (*checksum, *((("filename", name),) if name else ())), name=made.code)
 
 
-def _local(action: graph.CopyFiles, path: str, *, parents: bool, unpack: bool, optional: bool) -> graph.CopyFiles:
+def _local(
+    action: graph.CopyFiles, path: str, *, parents: bool, unpack: bool, optional: bool, missing: bool
+) -> graph.CopyFiles:  # fmt: skip
     if not parents:
         return replace(action, source=path, unpack=unpack, optional=optional)
     pivot, has_pivot, pattern = path.partition("/./")
@@ -376,7 +379,7 @@ def _local(action: graph.CopyFiles, path: str, *, parents: bool, unpack: bool, o
     pattern = posixpath.normpath("/" + pattern).lstrip("/")
     pivot = pivot or "/"
     plain = not has_wildcards(pivot) and not has_wildcards(pattern)
-    required = (posixpath.join(pivot, pattern),) if plain else ()
+    required = (posixpath.join(pivot, pattern),) if plain and not missing else ()
     return replace(action, source=pivot, includes=(pattern,), required=required, optional=True,
                    target=action.target.rstrip("/") + "/")  # fmt: skip
 

@@ -8,6 +8,8 @@ from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.text import SPACE
 
 BOM = "\ufeff"
+EXTENDED = "barque/dockerfile"
+"""The frontend whose name in `# syntax=` switches on what Docker's has not."""
 _NAMES = ("syntax", "escape", "check")
 _FORM = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*")
 
@@ -85,3 +87,9 @@ def _directive(text: str, name: str, comment: str) -> Directive | None:
         if found.name == name:
             return found
     return None
+
+
+def extended(text: str) -> bool:
+    """Tell whether a Dockerfile's syntax directive asks for our extensions."""
+    found = syntax(text)
+    return found is not None and (found.value.split() or [""])[0].partition(":")[0] == EXTENDED

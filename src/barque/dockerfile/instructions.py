@@ -115,6 +115,8 @@ class Copy(Files):
     source: str = ""
     """The flag --from."""
     parents: bool = False
+    optional: bool = False
+    """Sources may be missing: an extension of ours."""
 
     def expanded(self, expand: Expander) -> "Copy":
         """Return it with its values replaced."""

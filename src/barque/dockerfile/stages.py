@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from barque.dockerfile import instructions as of
+from barque.dockerfile.directives import extended
 from barque.dockerfile.errors import DockerfileError, InstructionError
 from barque.dockerfile.flags import TEXT, TEXTS, TRUTH, Flags
 from barque.dockerfile.forms import INSTRUCTIONS
@@ -35,11 +36,12 @@ def parse(text: str) -> Dockerfile:
         InstructionError: an instruction is unknown or malformed.
     """
     source = parse_lines(text)
+    more = extended(text)
     global_args: list[of.Arg] = []
     stages: list[of.Stage] = []
     for line in source.lines:
         try:
-            made = instruction(line)
+            made = instruction(line, more=more)
         except DockerfileError as error:
             raise InstructionError(str(error), line.start, line.end) from None
         if isinstance(made, of.Stage):
@@ -74,8 +76,8 @@ def stage_index(stages: Sequence[of.Stage], name: str) -> int:
     return next((i for i, stage in enumerate(stages) if stage.name.lower() == lower), -1)
 
 
-def instruction(line: Line) -> of.Instruction | of.Stage:
-    """Return what a line says.
+def instruction(line: Line, *, more: bool = False) -> of.Instruction | of.Stage:
+    """Return what a line says; `more`: our extensions are switched on.
 
     Raises:
         DockerfileError: the instruction is unknown or malformed.
@@ -85,7 +87,7 @@ def instruction(line: Line) -> of.Instruction | of.Stage:
         near = suggestion(line.name, INSTRUCTIONS, same_case=False)
         raise DockerfileError(f"unknown instruction: {line.name}{near}", line.start, line.end)
     try:
-        return read(line)
+        return _copy(line, more=more) if read is _copy else read(line)
     except DockerfileError as error:
         raise error.at(line.start, line.end) from None
 
@@ -177,12 +179,13 @@ def _add(line: Line) -> of.Add:
     )  # fmt: skip
 
 
-def _copy(line: Line) -> of.Copy:
+def _copy(line: Line, *, more: bool = False) -> of.Copy:
     _two(line, "COPY")
-    flags = Flags(line.flags, {**_COMMON, "from": TEXT, "parents": TRUTH})
+    flags = Flags(line.flags, {**_COMMON, "from": TEXT, "parents": TRUTH, **({"optional": TRUTH} if more else {})})
     return of.Copy(
         chown=flags.text("chown"), chmod=flags.text("chmod"), link=flags.truth("link"),
         excludes=flags.texts("exclude"), source=flags.text("from"), parents=flags.truth("parents"),
+        optional=more and flags.truth("optional"),
         **_files(line, "COPY"),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.builder import graph
+from barque.dockerfile.directives import EXTENDED
 from barque.oci.reference import parse
 
 Json = dict[str, Any]
@@ -14,7 +15,7 @@ _PLAIN = {
     "cache-from", "cache-imports", "cmdline", "source", "requestid", "frontend.caps",
 }  # fmt: skip
 _PREFIXES = ("build-arg:", "label:", "context:", "input:", "input-metadata:", "attest:", "local-sessionid:", "vcs:")
-_BUILT_IN = ("docker/dockerfile", "docker/dockerfile-upstream")
+_BUILT_IN = ("docker/dockerfile", "docker/dockerfile-upstream", EXTENDED)
 
 
 def number(name: str, text: str) -> int:
@@ -77,7 +78,7 @@ def need_built_in(image: str) -> None:
     # The directive may have a command line behind the name.
     reference = parse((image.split() or [""])[0])
     if reference.familiar_name not in _BUILT_IN:
-        raise InvalidInputError(f"the frontend image {image!r} cannot be run; only docker/dockerfile is built in")
+        raise InvalidInputError(f"the frontend image {image!r} cannot be run; only docker/dockerfile and {EXTENDED} are built in")
 
 
 def is_true(text: str) -> bool:

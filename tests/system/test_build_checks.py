@@ -161,7 +161,7 @@ def test_a_frontend_is_named_by_a_line_or_an_argument(docker: Run, tmp_path: Pat
     (tmp_path / "Dockerfile").write_text("# syntax=example.org/other:1\nFROM busybox\n")
     wrong = docker("buildx", "build", ".", code=1).stderr
     assert "   1 | >>> # syntax=example.org/other:1\n" in wrong
-    assert "only docker/dockerfile is built in" in wrong
+    assert "only docker/dockerfile and barque/dockerfile are built in" in wrong
     docker("buildx", "build", "--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1", ".")
     (tmp_path / "Dockerfile").write_text("FROM busybox\nFROBNICATE\n")
     assert "   2 | >>> FROBNICATE\n" in docker("buildx", "build", ".", code=1).stderr

@@ -45,12 +45,16 @@ def nearest(description: str, now: Facts, runs: Sequence[Run]) -> Run | None:
         now: what it is made of.
         runs: earlier ones of the same kind, the oldest first.
     """
-    text = bare(description)
-    same = [run for run in runs if bare(run.description) == text]
+    same = [run for run in runs if _same(description, now, run)]
     if same:
         return min(reversed(same), key=lambda run: sum(_weight(reason) for reason in explain(now, run.facts)))
     at_place = [run for run in runs if run.facts.get("root") == now.get("root")]
     return at_place[-1] if at_place else None
+
+
+def _same(description: str, now: Facts, run: Run) -> bool:
+    """Tell whether a run is of the same instruction; how it reads has values in it, its command has not."""
+    return bare(run.description) == bare(description) or bool(now.get("args") and run.facts.get("args") == now["args"])
 
 
 def _weight(reason: Reason) -> int:
@@ -62,7 +66,7 @@ def reasons(description: str, now: Facts, before: Run | None) -> list[Reason]:
     """Return why a step had to be run."""
     if before is None:
         return [NEVER]
-    if bare(before.description) != bare(description):
+    if not _same(description, now, before):
         last = bare(before.description)
         return [Reason("instruction", last, f"this instruction has not been run; the last one at its place was {last}")]
     return explain(now, before.facts)

@@ -1,9 +1,13 @@
 """A short soak: nothing is left over, no line is lost; `make soak` takes an hour."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from soak import PARENT, Soak, settled
-from under_test import running_engine
+from under_test import running_engine, until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -24,3 +28,26 @@ def _soak(engine):
     assert not settled(soak, before), soak.counts
     assert not soak.problems, soak.counts
     assert soak.counts["make"] > 30, soak.counts
+
+
+def test_a_control_group_that_a_killed_keeper_left_goes_with_its_container(engine):
+    identity = engine.docker("run", "-d", "busybox", "sleep", "1000")
+    pid = engine.docker("inspect", "-f", "{{.State.Pid}}", identity)
+    paths = {line.rsplit(":", 1)[1] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if identity in line}
+    engine.docker("kill", identity)
+    folders = [Path(f"/sys/fs/cgroup/{kind}{path}") for path in paths for kind in ("pids", "memory", ".")]
+    folders = [folder for folder in folders if folder.parent.is_dir() and folder.parent.name == "barque"]
+    until(lambda: not any(folder.exists() for folder in folders), "the keeper has removed it")
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    left = subprocess.Popen(["sleep", "1000"])
+    (folders[0] / "cgroup.procs").write_text(str(left.pid))
+    try:
+        engine.docker("rm", identity)
+        assert left.wait(20) == -9
+        until(lambda: not any(folder.exists() for folder in folders), "all of it is gone")
+    finally:
+        left.kill()
+        for folder in folders:
+            if folder.exists():
+                os.rmdir(folder)

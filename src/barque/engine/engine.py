@@ -80,7 +80,6 @@ class Engine:
         self.make_builds: Callable[[], Any] | None = None
         self._builds: Any = None
         self.closing = False
-        self.keeper_was_replaced = False
         self.cgroups_v2 = cgroups.is_v2()
         self.cgroupns_mode = config.cgroupns_mode or ("private" if self.cgroups_v2 else "host")
         self.lifecycle = Lifecycle(self)
@@ -403,7 +402,6 @@ class Engine:
         else:
             log.warning("%s", kind.replace("_", " "))
             if kind == "keeper_restarted":
-                self.keeper_was_replaced = True
                 self.spawn(reconcile.end_unknown(self))
 
     def _exit(self, event: Json) -> None:

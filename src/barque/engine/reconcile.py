@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _END_S = 10.0
 _SWEEP_TRIES, _SWEEP_PAUSE_S = 25, 0.2
 _SETTLE_S = 0.5
+_REMOVAL_TRIES, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 18, 0.05, 5.0
 
 
 async def reconcile(engine: "Engine") -> list[Container]:
@@ -118,6 +120,18 @@ async def _is_anothers(engine: "Engine", group: Cgroup) -> bool:
         if is_keeper and parent != engine.keeper.pid:
             return True
     return False
+
+
+async def remove_group(name: str, group: Cgroup) -> None:
+    """Remove the control group of a container that is gone, with what a keeper that was killed left running in it."""
+    pause_s = _FIRST_PAUSE_S
+    for _ in range(_REMOVAL_TRIES):
+        if await asyncio.to_thread(group.delete):
+            return
+        group.kill(signal.SIGKILL)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    log.warning("the control group of container %s is left over: it has processes still", name)
 
 
 async def end_task(engine: "Engine", container: Container) -> None:

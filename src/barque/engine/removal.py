@@ -1,6 +1,5 @@
 """Taking containers away: their layer, their folders, their row."""
 
-import asyncio
 import os
 import shutil
 import signal as signals
@@ -69,9 +68,10 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
     engine.lifecycle.cancel_restart(container)
     try:
         await reconcile.end_task(engine, container)
-        if engine.keeper_was_replaced:
-            # The keeper that made its control group may have died before it could remove it.
-            await asyncio.to_thread(open_manager(engine.cgroup_path(container)).delete)
+        group = open_manager(engine.cgroup_path(container))
+        if group.exists():
+            # The keeper that made it died before it could remove it, perhaps long ago.
+            engine.spawn(reconcile.remove_group(container.id, group))
         try:
             storage_options.release(engine, container.id, container.host)
             engine.snapshots.remove(container.id)

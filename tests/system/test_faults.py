@@ -250,6 +250,9 @@ def test_a_disk_without_inodes_is_told_and_the_engine_goes_on_when_there_are_som
                 result = engine.docker_result(*words)
                 assert result.returncode == 1 and "no space left on device" in result.stderr.lower(), (words, result)
             assert state(engine, "running") == "running"
+            refused = engine.docker_result("exec", "running", "true")
+            assert refused.returncode == 126 and str(few_inodes) not in refused.stdout + refused.stderr
+            assert "no space left on device" in refused.stdout + refused.stderr
         subprocess.run(["rm", "-r", str(filler)], check=True)
         assert engine.docker("run", "--rm", "busybox", "echo", "again") == "again"
         engine.docker("volume", "create", "none")

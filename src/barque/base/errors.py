@@ -76,6 +76,13 @@ class UnavailableError(BarqueError):
     http_status = 503
 
 
+def told(error: OSError) -> str:
+    """Return what went wrong in the kernel's words alone, without the file: clients need not know where it lies."""
+    if isinstance(error, KernelError) or not error.strerror:
+        return str(error)
+    return error.strerror.lower()
+
+
 class KernelError(OSError):
     """A system call failed: errno, the call's name, what it acted on."""
 

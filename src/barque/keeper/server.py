@@ -9,6 +9,7 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import Any
 
+from barque.base.errors import told
 from barque.keeper import logfile
 from barque.keeper.attachments import Attachment
 from barque.keeper.children import Children
@@ -77,7 +78,7 @@ class Server:
         except RequestError as error:
             reply.error(error.step, error.errno, str(error))
         except OSError as error:
-            reply.error(str(message.get("op")), error.errno or 0, str(error))
+            reply.error(str(message.get("op")), error.errno or 0, told(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reply.error("request", 22, f"invalid request: {error!r}")
         except Exception as error:
@@ -169,7 +170,7 @@ class Server:
         except RequestError as error:
             self.start_failed(task, reply, error.step, error.errno, str(error))
         except OSError as error:
-            self.start_failed(task, reply, "start", error.errno or 0, str(error))
+            self.start_failed(task, reply, "start", error.errno or 0, told(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.start_failed(task, reply, "request", 22, f"invalid request: {error!r}")
         except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
+from barque.base.errors import told
 from barque.keeper import external
 from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
@@ -257,7 +258,7 @@ class Start:
             os.kill(task.pid, 9)
             if self._status is None:
                 self._server.children.expect(task.pid, lambda _: None)
-            self._failed(Failed("log", error.errno or 0, str(error)))
+            self._failed(Failed("log", error.errno or 0, told(error)))
             return
         self._child.close_channel()
         # What waits for the end must not keep this start, and with it the whole configuration, in memory.
@@ -358,7 +359,8 @@ def as_request_error(error: Exception) -> Exception:
     if isinstance(error, (RequestError, KeyError, TypeError, AttributeError)):
         return error
     step = getattr(error, "step", None) or getattr(error, "call", None) or "start"
-    return RequestError(str(step), getattr(error, "errno", 0) or 0, str(error))
+    text = told(error) if isinstance(error, OSError) else str(error)
+    return RequestError(str(step), getattr(error, "errno", 0) or 0, text)
 
 
 def _text(request: dict[str, Any], name: str) -> str:

@@ -307,3 +307,18 @@ def test_an_interrupt_ends_the_build_and_its_steps(folder: Path, engine: EngineU
     assert "CANCELED" in said
     assert said.endswith("ERROR: failed to solve: Canceled: context canceled\n")
     until(lambda: not running(), "the step is ended", 10)
+
+
+def test_checks_outlines_and_targets_are_shown(barque: Run, folder: Path) -> None:
+    write(folder, {"Dockerfile": "FROM busybox AS one\n# WORD is said\nARG WORD=w\nENV a b\n"})
+    found = barque("build", "--check", ".", code=1).stdout
+    assert "Check complete, 1 warning has been found!" in found
+    assert "WARNING: LegacyKeyValueFormat - https://docs.docker.com/go/dockerfile/rule/legacy-key-value-format/" in found
+    assert "   4 | >>> ENV a b" in found
+    assert re.search(r"^WORD +w +is said$", barque("build", "--call=outline", ".").stdout, re.MULTILINE)
+    assert "one (default)" in barque("build", "--call=targets", ".").stdout
+    write(folder, {"Dockerfile": "FROM busybox\nCOPY --from=three x /\nWORKDIR\n"})
+    assert "WORKDIR requires exactly one argument" in barque("build", "--check", ".", code=1).stderr
+    write(folder, {"Dockerfile": "# check=error=true\nFROM busybox\nENV a b\n"})
+    failed = barque("build", "--check", ".", code=1)
+    assert "ERROR: lint violation found for rules: LegacyKeyValueFormat" in failed.stderr

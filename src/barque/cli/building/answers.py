@@ -26,12 +26,12 @@ def show(request: BuildRequest, response: dict[str, str], options: Options) -> i
         print(json.dumps(found, indent=2))
     else:
         _show_lint(found, request.inputs.dockerfile)
-    return 1 if found.get("warnings") or found.get("error") else 0
+    return 1 if found.get("warnings") or found.get("buildError") else 0
 
 
 def _show_lint(found: dict[str, Any], dockerfile: str) -> None:
     warnings = found.get("warnings") or []
-    if not warnings and not found.get("error"):
+    if not warnings and not found.get("buildError"):
         print("Check complete, no warnings found.")
         return
     if warnings:
@@ -51,8 +51,8 @@ def _show_lint(found: dict[str, Any], dockerfile: str) -> None:
             lines = source_lines(sources[index].get("filename") or dockerfile or "Dockerfile", text, places)
             if lines:
                 print("\n" + "\n".join(lines))
-    if found.get("error"):
-        print(f"\nERROR: {found['error'].get('message', '')}", file=sys.stderr)
+    if found.get("buildError"):
+        print(f"\nERROR: {found['buildError'].get('message', '')}", file=sys.stderr)
 
 
 def show_warnings(warnings: list[Any], *, debug: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, UnavailableError
+from barque.keeper import strays
 from barque.kernel import packets
 
 Event = dict[str, Any]
@@ -20,6 +21,7 @@ _Row = dict[str, Any]
 _Fds = list[int]
 _Key = tuple[str, str | None]
 _LEAVE_S = 2.0
+_STRAYS_S = 0.5
 _HELD_ORDER = ("pidfd", "stdin", "stdout", "stderr", "console", "bridge")
 
 
@@ -301,7 +303,16 @@ class Link:
                 continue
             self._replacing = False
             self._on_event({"event": "keeper_restarted", "pid": self.pid})
+            await self._reap_strays()
             return
+
+    async def _reap_strays(self) -> None:
+        """Reap what the dead keeper was about to start, for as long as there is some."""
+        left = 1
+        while left and not self._closed and not self._replacing:
+            minded = {strays.pid_behind(fds["pidfd"]) for fds in self._held.values() if "pidfd" in fds}
+            left = strays.reap(minded)
+            await asyncio.sleep(_STRAYS_S)
 
     # Descriptors held for a keeper to come.
 

@@ -34,6 +34,10 @@ class KeeperError(BarqueError):
         self.errno = errno
 
 
+class _UnsentError(UnavailableError):
+    """A request never reached the keeper."""
+
+
 class Doze(NamedTuple):
     """What is left of a link while its daemon dozes: a connection that can be read when there is news, and `held`."""
 
@@ -125,8 +129,16 @@ class Link:
         self._room.set()
 
     async def _call(self, request: _Row, fds: Sequence[int] = (), holder: _Key | None = None) -> _Row:
-        await self._ready.wait()
-        return await self._exchange(request, fds, holder)
+        while True:
+            await self._ready.wait()
+            try:
+                return await self._exchange(request, fds, holder)
+            except _UnsentError:
+                # It has not heard of it: the next keeper will.
+                if self._closed:
+                    raise
+                if self._ready.is_set():
+                    self._lost()
 
     async def _exchange(self, request: _Row, fds: Sequence[int], holder: _Key | None = None) -> _Row:
         """Send one request on the present connection and wait for its answer.
@@ -134,7 +146,7 @@ class Link:
         Descriptors in the answer are held for the process `holder`.
         """
         if self._sock is None:
-            raise UnavailableError("the keeper is not running")
+            raise _UnsentError("the keeper is not running")
         self._next_id += 1
         number = self._next_id
         future: asyncio.Future[_Row] = self._loop.create_future()
@@ -142,7 +154,7 @@ class Link:
         try:
             while True:
                 if self._sock is None:
-                    raise UnavailableError("the keeper is not running")
+                    raise _UnsentError("the keeper is not running")
                 try:
                     packets.send(self._sock, {"id": number, **request}, fds)
                     break
@@ -150,9 +162,9 @@ class Link:
                     self._room.clear()
                     self._loop.add_writer(self._sock.fileno(), self._has_room)
                     await self._room.wait()
+                except OSError as error:
+                    raise _UnsentError(f"the keeper is not reachable: {error}") from error
             return await future
-        except OSError as error:
-            raise UnavailableError(f"the keeper is not reachable: {error}") from error
         finally:
             self._pending.pop(number, None)
 

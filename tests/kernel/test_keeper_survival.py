@@ -270,11 +270,12 @@ async def test_rotated_files_are_numbered_and_compressed(harness):
 
     await harness.start("one", "seq", "1", "20000", log={"max_size": 400_000, "max_file": 5, "compress": True})
     await harness.event("exit", id="one")
-    await until(lambda: all(os.path.exists(f"{harness.root}/one.log.{n}.gz") for n in (1, 2, 3)))
-    text = ""
-    for path in (f"{harness.root}/one.log.{n}.gz" for n in (4, 3, 2, 1)):
-        if os.path.exists(path):
-            text += gzip.decompress(Path(path).read_bytes()).decode()
+
+    def rotated():
+        return sorted(Path(harness.root).glob("one.log.*"), reverse=True)
+
+    await until(lambda: len(rotated()) >= 3 and all(path.suffix == ".gz" for path in rotated()))
+    text = "".join(gzip.decompress(path.read_bytes()).decode() for path in rotated())
     text += Path(f"{harness.root}/one.log").read_text()
     numbers = re.findall(r'"log":"(\d+)\\n"', text)
     assert numbers == [str(n) for n in range(1, 20001)]
@@ -329,3 +330,13 @@ async def test_a_terminal_that_writes_much_loses_nothing(harness):
     assert (await read_all(sock)).decode() == expected
     await harness.event("exit", id="one")
     assert harness.log("one") == expected
+
+
+async def test_a_keeper_that_is_to_end_while_a_process_runs_ends_after_it(tmp_path):
+    made = Harness(tmp_path)
+    await made.connect()
+    await made.start("one", "sleep", "0.5")
+    process = made.keeper._process
+    await made.keeper.close(shutdown=True)
+    assert process.wait(20) == 0
+    assert json.loads(Path(f"{made.root}/containers/one/exit.json").read_text())["exit_code"] == 0

@@ -21,6 +21,7 @@ def _hello(server: "Server", connection: Connection, message: dict[str, Any], fd
     connection.hello = hello
     if fds:
         connection.stderr = fds.pop(0)
+    server.leaving = False
     server.reviver.connected()
     reply.ok({"pid": os.getpid(), "recovered": server.recovered})
 
@@ -149,10 +150,9 @@ def _goodbye(server: "Server", connection: Connection, message: dict[str, Any], 
 
 def _shutdown(server: "Server", connection: Connection, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
     connection.said_goodbye = True
-    busy = server.starting or any(task.raw_status is None for task in server.tasks.values())
-    reply.ok({"stopping": not busy})
-    if not busy:
-        server.stop_when_idle()
+    reply.ok({"stopping": not server.is_busy()})
+    server.leaving = True
+    server.stop_when_idle()
 
 
 Operation = Callable[["Server", Connection, dict[str, Any], list[int], Reply], None]

@@ -23,6 +23,7 @@ from barque.kernel import packets
 from barque.kernel.poller import Poller
 
 _STOP_POLL_S = 0.005
+_LEAVE_POLL_S = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -44,6 +45,7 @@ class Server:
         self.nofile = (0, 0)
         self._listener = listener
         self._connections: list[Connection] = []
+        self.leaving = False
         self.reviver = Reviver(self.poller, self.children)
         listener.setblocking(False)
         self.poller.watch(listener.fileno(), EPOLLIN, self._accept)
@@ -226,9 +228,17 @@ class Server:
             except FileNotFoundError:
                 continue
 
+    def is_busy(self) -> bool:
+        """Tell whether a process runs or is being started."""
+        return bool(self.starting) or any(task.raw_status is None for task in self.tasks.values())
+
     def stop_when_idle(self) -> None:
-        """Stop once nothing is being cleaned up any more."""
-        if self.children.is_idle() and not self.removals:
+        """Stop once nothing runs and nothing is being cleaned up any more, unless a daemon comes before."""
+        if not self.leaving:
+            return
+        if self.is_busy():
+            self.poller.later(_LEAVE_POLL_S, self.stop_when_idle)
+        elif self.children.is_idle() and not self.removals:
             self.poller.stopped = True
         else:
             self.poller.later(_STOP_POLL_S, self.stop_when_idle)

@@ -239,7 +239,7 @@ async def test_many_processes_see_no_descriptor_of_the_keeper(box):
 
 async def test_a_log_that_cannot_be_written_fails_the_start_and_leaves_nothing(box):
     os.mkdir(f"{box.root}/one.log")
-    with pytest.raises(KeeperError, match=r"one\.log"):
+    with pytest.raises(KeeperError, match="is a directory"):
         await box.start("one", "sleep", "100")
     assert await box.keeper.list() == []
     os.rmdir(f"{box.root}/one.log")

@@ -14,6 +14,7 @@ from under_test import busybox_tar, needs_root
 
 pytestmark = pytest.mark.conformance
 
+# Podman hands ignored signals on to containers, so it is given none: whoever runs the tests may ignore some.
 # crun, and so Podman, refuses a version 2 tree beside version 1 hierarchies: it is unmounted for Podman alone.
 _START = "if [ -e /sys/fs/cgroup/unified/cgroup.controllers ]; then umount /sys/fs/cgroup/unified; fi; exec \"$@\""
 _CONF = '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
@@ -40,7 +41,7 @@ def podman() -> Iterator[Podman]:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         words = ["podman", "--root", f"{root}/storage", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", *arguments]
         return subprocess.run(
-            ["unshare", "-m", "-n", "sh", "-c", _START, "sh", *words],
+            ["env", "--default-signal", "unshare", "-m", "-n", "sh", "-c", _START, "sh", *words],
             env={**os.environ, "CONTAINERS_CONF": str(root / "containers.conf")}, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """What a container is asked about its own confinement, to be compared with other engines' containers."""
 
+import re
+
 PROBE = r"""
 echo == status; grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Sig(Ign|Blk)|Umask|Cpus_allowed_list|Mems_allowed_list|Speculation)' /proc/self/status
 echo == mounts; cat /proc/self/mountinfo
@@ -16,6 +18,11 @@ echo == readonly; for p in /proc/bus/x /proc/fs/x /proc/irq/x /proc/sys/kernel/h
 echo == process; pwd; id; hostname; cat /proc/self/loginuid /proc/self/sessionid /proc/self/personality /proc/self/setgroups /proc/self/uid_map /proc/self/coredump_filter 2>&1
 echo == first; tr '\0' ' ' </proc/1/cmdline; readlink /proc/1/cwd; readlink /proc/1/root; awk '$6 ~ /^\// {print $6}' /proc/1/maps | sort -u
 """
+
+
+def without_library_signals(line: str) -> str:
+    """Return a line of a process's status without the two signals that the C library keeps for itself."""
+    return re.sub(r"(?<=SigIgn:\t)[0-9a-f]{16}", lambda found: f"{int(found[0], 16) & ~(3 << 31):016x}", line)
 
 
 def sections(text: str) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 
@@ -66,8 +66,7 @@ def test_a_root_whose_folders_are_links_is_not_left(engine: EngineUnderTest) -> 
         engine.docker_result("run", "--rm", "links", "/bin/busybox", "true")
         assert list(outside.iterdir()) == []
     finally:
-        for name in engine.docker("ps", "-aq").split():
-            engine.docker("rm", "-f", name)
+        until(lambda: engine.docker("ps", "-aq", "--filter", "ancestor=links") == "", "the container goes by itself")
         engine.docker("rmi", "links")
 
 

@@ -122,7 +122,7 @@ def test_no_archive_leads_out_of_its_root(
             assert engine.docker("images", "-aq").split() == before
     finally:
         for name in engine.docker("ps", "-aq").split():
-            engine.docker("rm", "-f", name)
+            engine.docker_result("rm", "-f", name)
         engine.docker_result("rmi", "-f", "hostile")
 
 

@@ -379,7 +379,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_change_leaves_nothing_half_made(o
     known = {f"br-{name[:12]}" for name in engine.docker("network", "ls", "-q", "--no-trunc", "--filter", "driver=bridge").split()}
     assert {line.split()[0] for line in bridges.splitlines() if line.startswith("br-")} <= known
     for name in engine.docker("ps", "-aq").split():
-        engine.docker("rm", "-f", name)
+        engine.docker_result("rm", "-f", name)
     engine.docker("network", "prune", "-f")
 
 

@@ -71,7 +71,7 @@ def test_errors_do_not_tell_the_engines_own_places(engine: EngineUnderTest, argu
             assert place not in said
     finally:
         for name in engine.docker("ps", "-aq").split():
-            engine.docker("rm", "-f", name)
+            engine.docker_result("rm", "-f", name)
 
 
 # Tries every way to open the program that runs it for writing, also once it does not run any more.

@@ -310,6 +310,7 @@ def test_no_value_of_a_field_breaks_the_engine(engine: EngineUnderTest, key: str
         assert ask(engine, "GET", f"/containers/{made}/json")[0] in (200, 404)
         assert ask(engine, "GET", "/containers/json?all=1")[0] == 200
         assert ask(engine, "DELETE", f"/containers/{made}?force=1&v=1")[0] in (204, 404, 409)
+        until(lambda made=made: ask(engine, "GET", f"/containers/{made}/json")[0] == 404, f"a container with {value} is removed")
 
 
 ODD = ["", "%00", "%ff", "%ed%a0%80", "-1", "1e9", "9" * 5000, "x", "%0a", "..%2f..", "[]", "null", "%7B%22label%22%3A%5B%22%5Cud800%22%5D%7D",

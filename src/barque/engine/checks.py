@@ -120,6 +120,9 @@ def check_config(config: Json, options: EngineConfig) -> list[str]:
     _check_logs(host)
     if (host.get("TimeLimit") or 0) < 0:
         raise InvalidInputError("TimeLimit cannot be negative")
+    parent = host.get("CgroupParent") or ""
+    if {".", ".."} & set(parent.split("/")):
+        raise InvalidInputError(f"invalid cgroup parent {parent}: name a control group without . and ..")
     _check_runtime(host, options)
     _check_security(host)
     return check_resources(host)

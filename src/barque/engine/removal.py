@@ -9,7 +9,7 @@ from barque.base.errors import BarqueError, ConflictError, NotFoundError
 from barque.engine import reconcile, storage_options, waiting
 from barque.engine.container import Container
 from barque.kernel import mount as km
-from barque.runtime.cgroups import open_manager
+from barque.runtime.cgroups import CgroupError, open_manager
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -61,6 +61,17 @@ async def auto_remove(engine: "Engine", container: Container) -> None:
         await _delete(engine, container, volumes=True)
 
 
+def _remove_group(engine: "Engine", container: Container) -> None:
+    try:
+        group = open_manager(engine.cgroup_path(container))
+    except CgroupError:
+        # A path that no group can have.
+        return
+    if group.exists():
+        # The keeper that made it died before it could remove it, perhaps long ago.
+        engine.spawn(reconcile.remove_group(container.id, group))
+
+
 async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> None:
     previous = container.status
     container.state["status"] = "removing"
@@ -68,10 +79,7 @@ async def _delete(engine: "Engine", container: Container, *, volumes: bool) -> N
     engine.lifecycle.cancel_restart(container)
     try:
         await reconcile.end_task(engine, container)
-        group = open_manager(engine.cgroup_path(container))
-        if group.exists():
-            # The keeper that made it died before it could remove it, perhaps long ago.
-            engine.spawn(reconcile.remove_group(container.id, group))
+        _remove_group(engine, container)
         try:
             storage_options.release(engine, container.id, container.host)
             engine.snapshots.remove(container.id)

@@ -121,7 +121,7 @@ VOLUMES = {
     "mounts of inspect": [
         "create --name mi -v {dir}:/b:ro -v nm:/v -v /anon --tmpfs /t:size=1m busybox",
         "inspect -f '{{range .Mounts}}{{.Type}} {{.Destination}} {{.Mode}} {{.RW}} {{.Propagation}}|{{end}}' mi",
-        "inspect -f '{{json .HostConfig.Binds}} {{json .HostConfig.Tmpfs}} {{json .Config.Volumes}}' mi",
+        "inspect -f '{{len .HostConfig.Binds}} {{json .HostConfig.Tmpfs}} {{json .Config.Volumes}}' mi",
         "rm -v mi", "volume rm nm",
     ],
     "mount flags": [
@@ -290,7 +290,7 @@ EVENTS = {
         _EVENTS + " --filter image=busybox --filter event=start", _EVENTS + " --filter label=none",
     ],
     "top": ["run -d --name e busybox sleep 100", "top e -eo pid,comm", "rm -f e", _EVENTS],
-    "prune": ["create --name e -l mine busybox", "container prune -f --filter label=mine", "network prune -f", "image prune -f", _EVENTS],
+    "prune": ["quiet image prune -f", "create --name e -l mine busybox", "container prune -f --filter label=mine", "network prune -f", "image prune -f", _EVENTS],
     "start that fails": ["run --name e busybox /no/such", "rm e", _EVENTS],
 }  # fmt: skip
 

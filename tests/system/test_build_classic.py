@@ -291,7 +291,7 @@ def test_a_client_that_goes_away_stops_the_build(own_engine, tmp_path):
     client = subprocess.Popen(["docker", "build", str(tmp_path)], env=environment, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True)  # fmt: skip
     for line in client.stdout:
-        if "started" in line:
+        if line.strip() == "started":
             break
     client.kill()
     client.wait()

@@ -7,7 +7,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError
@@ -71,8 +71,20 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output) -> St
         await reading
         return StepResult(event["exit_code"], bool(event.get("oom_killed")))
     finally:
-        # Cancelled once more, the end still comes: nothing of a step may be left running.
-        await asyncio.shield(asyncio.ensure_future(_end(engine, container, ended, reading, launching)))
+        await _surely(_end(engine, container, ended, reading, launching))
+
+
+async def _surely(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end of work, however often this is cancelled meanwhile: nothing of a step may be left running."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def _end(

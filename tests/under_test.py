@@ -170,7 +170,7 @@ class EngineUnderTest:
             self.process.wait()
             self.process = None
         for pid in pids:
-            _wait_gone(pid)
+            wait_gone(pid)
         shutil.rmtree(self.root / "exec")
         self.socket.unlink(missing_ok=True)
         (self.root / "barque.pid").unlink(missing_ok=True)
@@ -179,7 +179,7 @@ class EngineUnderTest:
         """End the daemon as a service manager would."""
         if self.adopted:
             os.kill(self.adopted, signal.SIGTERM)
-            _wait_gone(self.adopted, timeout_s)
+            wait_gone(self.adopted, timeout_s)
             self.adopted = 0
         if self.process is None:
             return
@@ -249,7 +249,7 @@ def traces(engine: EngineUnderTest) -> dict[str, object]:
     }
 
 
-def _wait_gone(pid: int, timeout_s: float = 10) -> None:
+def wait_gone(pid: int, timeout_s: float = 10) -> None:
     """Wait until a process that may not be our child is gone."""
     try:
         fd = os.pidfd_open(pid)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest, running_engine, until
+from under_test import EngineUnderTest, running_engine, until, wait_gone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 _IDLE_S = 1
@@ -92,13 +92,13 @@ def test_the_end_of_a_container_wakes_it(dozer: EngineUnderTest) -> None:
         dozer.docker("rm", "-f", name)
     dozer.stop()
     # The keeper did not think that its daemon was lost: none came beside it, none comes after it.
-    until(lambda: not Path(f"/proc/{keeper}").exists(), "the keeper has ended, too")
+    wait_gone(keeper, 20)
     assert "in use by another daemon" not in dozer.log.read_text()
     dozer.start()
 
 
 def test_killing_keeper_or_sleeper_costs_nothing(dozer: EngineUnderTest) -> None:
-    script = 'i=0; while [ $i -lt 600 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit 3'
+    script = 'i=0; while [ $i -lt 1500 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit 3'
     dozer.docker("run", "-d", "--name", "writer", "busybox", "sh", "-c", script)
     _until_it_dozes(dozer)
     os.kill(_keeper_pid(dozer), signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_killing_keeper_or_sleeper_costs_nothing(dozer: EngineUnderTest) -> None
     until(lambda: dozer.docker_result("version").returncode == 0, "the keeper starts it again")
     dozer.adopt()
     assert dozer.docker("wait", "writer") == "3"
-    assert dozer.docker("logs", "writer").splitlines() == [f"line {number}" for number in range(1, 601)]
+    assert dozer.docker("logs", "writer").splitlines() == [f"line {number}" for number in range(1, 1501)]
 
 
 def test_what_needs_the_process_keeps_it_awake_and_signals_reach_it(dozer: EngineUnderTest) -> None:
@@ -146,7 +146,7 @@ def test_a_signal_at_any_moment_ends_all(delay_ms: int) -> None:
         time.sleep(_IDLE_S + delay_ms / 1000)
         engine.stop()
         # One that was left without a word would start a daemon.
-        until(lambda: not Path(f"/proc/{keeper}").exists(), "the keeper has ended, too")
+        wait_gone(keeper, 20)
         assert not engine.socket.exists()
     finally:
         subprocess.run(["rm", "-rf", str(root)], check=False)

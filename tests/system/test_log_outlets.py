@@ -188,9 +188,9 @@ def test_a_log_plugin_is_used_by_dockers_protocol(engine, plugin):
     assert (result.stdout, result.stderr) == ("to out\nunfinished", "to err\n")
     assert "keeper" in json.loads(engine.docker("info", "-f", "{{json .Plugins.Log}}"))
     plugin.err = "the shelf is full"
-    refused = engine.docker_result("run", "--name", "refused", "--log-driver", "keeper", "busybox", "true")
+    refused = engine.docker_result("run", "--name", "unplugged", "--log-driver", "keeper", "busybox", "true")
     assert refused.returncode == 125 and "the shelf is full" in refused.stderr
-    engine.docker("rm", "plugged", "refused")
+    engine.docker("rm", "plugged", "unplugged")
 
 
 class Stuck(Lines):

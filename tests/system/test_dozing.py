@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,25 +95,6 @@ def test_the_end_of_a_container_wakes_it(dozer: EngineUnderTest) -> None:
     dozer.start()
 
 
-def test_killing_keeper_or_sleeper_costs_nothing(dozer: EngineUnderTest) -> None:
-    script = 'i=0; while [ $i -lt 1500 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit 3'
-    dozer.docker("run", "-d", "--name", "writer", "busybox", "sh", "-c", script)
-    _until_it_dozes(dozer)
-    os.kill(_keeper_pid(dozer), signal.SIGKILL)
-    until(lambda: not _dozes(dozer), "the daemon wakes")
-    assert dozer.docker("exec", "writer", "echo", "here") == "here"
-    _until_it_dozes(dozer)
-    asleep = dozer.pid
-    os.kill(asleep, signal.SIGKILL)
-    assert dozer.process is not None
-    dozer.process.wait()
-    dozer.process = None
-    until(lambda: dozer.docker_result("version").returncode == 0, "the keeper starts it again")
-    dozer.adopt()
-    assert dozer.docker("wait", "writer") == "3"
-    assert dozer.docker("logs", "writer").splitlines() == [f"line {number}" for number in range(1, 1501)]
-
-
 def test_what_needs_the_process_keeps_it_awake_and_signals_reach_it(dozer: EngineUnderTest) -> None:
     for flags in (["-p", "127.0.0.1::80"], ["--health-cmd", "true"], ["--ttl", "1h"]):
         # Our own command: the other does not know all of these.
@@ -133,20 +112,3 @@ def test_what_needs_the_process_keeps_it_awake_and_signals_reach_it(dozer: Engin
         os.kill(process, 0)
     assert not dozer.socket.exists()
     dozer.start()
-
-
-@pytest.mark.parametrize("delay_ms", [0, 100, 200, 300, 500])
-def test_a_signal_at_any_moment_ends_all(delay_ms: int) -> None:
-    # Around the moment at which it dozes off.
-    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
-    engine = EngineUnderTest(root, "--idle-timeout", str(_IDLE_S))
-    try:
-        engine.start()
-        keeper = _keeper_pid(engine)
-        time.sleep(_IDLE_S + delay_ms / 1000)
-        engine.stop()
-        # One that was left without a word would start a daemon.
-        wait_gone(keeper, 20)
-        assert not engine.socket.exists()
-    finally:
-        subprocess.run(["rm", "-rf", str(root)], check=False)

@@ -30,6 +30,7 @@ def ask(caller: Caller, name: str, seconds: float) -> list[float]:
             begun = time.perf_counter()
             caller.call("GET", path)
             times.append((time.perf_counter() - begun) * 1000)
+        # The pace of a client that watches: without it the questions themselves would be the load.
         time.sleep(0.02)
     return times
 

@@ -90,6 +90,7 @@ class Peer:
             except (OSError, http.client.HTTPException):
                 if time.perf_counter() > deadline:
                     raise
+                # Docker tells nobody when it answers; this is less than any start takes.
                 time.sleep(0.002)
 
     def memory(self) -> int:

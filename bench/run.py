@@ -70,7 +70,10 @@ def in_memory(folder: Path) -> None:
 
 
 def settle() -> None:
-    """Let what an engine took away be gone: the kernel removes namespaces later and spares fresh inodes for 5 s."""
+    """Let what an engine took away be gone: the kernel removes namespaces later and spares fresh inodes for 5 s.
+
+    Nothing tells of either, for any engine: it is time that passes, outside of what is timed.
+    """
     time.sleep(6)
 
 

@@ -81,6 +81,7 @@ class Warm:
         assert isinstance(outcome, Running)
         _, status = os.waitpid(child.pid, 0)
         child.close()
+        # The kernel tells nobody when a version 1 group whose last process ended may be removed.
         while not group.delete():
             time.sleep(0.0005)
         if status:

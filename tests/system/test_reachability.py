@@ -163,7 +163,7 @@ def test_the_same_holds_when_the_daemon_is_killed_during_each_change(town: Town)
         busy = subprocess.Popen(
             ["docker", *change], env=town.engine.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # Another moment each time, of those in which the change is under way.
+        # Another moment each time, of those in which the change is under way: a condition would choose always the same.
         time.sleep(0.014 + 0.005 * at)
         town.engine.kill_daemon()
         busy.wait(20)

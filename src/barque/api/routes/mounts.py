@@ -25,10 +25,7 @@ async def add_mount(call: Call) -> web.StreamResponse:
 
 async def remove_mount(call: Call) -> web.StreamResponse:
     """Take a mount out of a container."""
-    target = call.text("target")
-    if not target.startswith("/"):
-        raise InvalidInputError("target must be an absolute path")
-    await call.backend.containers.remove_mount(call.params["ref"], target)
+    await call.backend.containers.remove_mount(call.params["ref"], _target(call))
     return nothing()
 
 
@@ -41,8 +38,12 @@ async def add_device(call: Call) -> web.StreamResponse:
 
 async def remove_device(call: Call) -> web.StreamResponse:
     """Take a device from a container."""
+    await call.backend.containers.remove_device(call.params["ref"], _target(call))
+    return nothing()
+
+
+def _target(call: Call) -> str:
     path = call.text("target")
     if not path.startswith("/"):
         raise InvalidInputError("target must be an absolute path")
-    await call.backend.containers.remove_device(call.params["ref"], path)
-    return nothing()
+    return path

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import json
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from plugins import Run, docker_in
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 V02, V1 = "https://slsa.dev/provenance/v0.2", "https://slsa.dev/provenance/v1"
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.system
 
@@ -25,25 +22,12 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give the docker command with buildx, in the folder `tmp_path`, where a Dockerfile lies."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
     (tmp_path / "Dockerfile").write_text(
         f"FROM busybox AS b\nARG WORD=w\nRUN --mount=type=secret,id=s echo $WORD > /x\nFROM scratch\n"
         f"COPY --from=b /x /x\nLABEL of={tmp_path.name}\n"
     )
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
-        result = subprocess.run(
-            ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert result.returncode == code, (words, result.stdout, result.stderr)
-        return result
-
-    return run
+    return docker_in(engine, tmp_path)
 
 
 def index_of(archive: Path) -> tuple[Callable[[str], bytes], list[Any]]:

@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from plugins import Run, docker_in
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
-Run = Callable[..., subprocess.CompletedProcess[str]]
 RANDOM = "cat /proc/sys/kernel/random/uuid"
 
 pytestmark = pytest.mark.system
@@ -38,23 +36,10 @@ ENV LAST=1
 @pytest.fixture
 def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give the docker command with buildx, in the folder `tmp_path`."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
     (tmp_path / "a.txt").write_text("a\n")
     (tmp_path / ".dockerignore").write_text("*\n!a.txt\n")
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
-        result = subprocess.run(
-            ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert result.returncode == code, (words, result.stdout, result.stderr)
-        return result
-
-    return run
+    return docker_in(engine, tmp_path)
 
 
 def forget(docker: Run, *images: str) -> None:

@@ -3,22 +3,19 @@
 import contextlib
 import hashlib
 import json
-import shutil
 import socket
-import subprocess
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugins import Run, docker_in
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
-Run = Callable[..., subprocess.CompletedProcess[str]]
 OCI, DOCKER = "application/vnd.oci.image.", "application/vnd.docker."
 
 pytestmark = pytest.mark.system
@@ -27,11 +24,6 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give the docker command with buildx, in the folder `tmp_path`, where a Dockerfile lies."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
     (tmp_path / "Dockerfile").write_text(
         f"FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /which\nCOPY own /own\nLABEL of={tmp_path.name}\n"
     )
@@ -40,15 +32,7 @@ def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     # What another test built must not be known in another form.
     (tmp_path / "own").write_text(str(tmp_path) * 100)
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
-        result = subprocess.run(
-            ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert result.returncode == code, (words, result.stdout, result.stderr)
-        return result
-
-    return run
+    return docker_in(engine, tmp_path)
 
 
 @pytest.fixture

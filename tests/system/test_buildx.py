@@ -3,20 +3,16 @@
 import hashlib
 import json
 import re
-import shutil
 import socket
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from plugins import Run, docker_in
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest
-
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.system
 
@@ -24,21 +20,8 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give the docker command with the plugins, in the folder `tmp_path`."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker, buildx or Compose is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
-        result = subprocess.run(
-            ["docker", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert result.returncode == code, (words, result.stdout, result.stderr)
-        return result
-
-    return run
+    return docker_in(engine, tmp_path)
 
 
 def write(folder: Path, **files: str) -> None:

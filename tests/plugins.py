@@ -1,0 +1,31 @@
+"""The docker command with buildx and Compose, which lie outside of its own folder of plugins."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from under_test import EngineUnderTest
+
+PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def docker_in(engine: EngineUnderTest, folder: Path) -> Run:
+    """Return what runs the docker command in a folder and expects an exit code; skip where a plugin is missing."""
+    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
+        pytest.skip("docker, buildx or Compose is not installed")
+    config = folder / ".docker"
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
+        result = subprocess.run(["docker", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+        assert result.returncode == code, (words, result.stdout, result.stderr)
+        return result
+
+    return run

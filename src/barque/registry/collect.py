@@ -6,13 +6,18 @@ unimportant:
 
 - A blob's record goes before the second look at the manifests; a manifest that came meanwhile gets the
   record back. A push looks for the records after its manifest is in place. One of both sees the other.
-- Content goes after a notice (`deleting/<digest>`) and a second look at all records. Who adds a record
-  looks for the notice afterwards, waits for its end, and then for the content.
+- Content goes after a notice (`deleting/<digest>/<collector>`) and a second look at all records. Who adds
+  a record looks for notices afterwards, waits for their end, and then for the content.
+
+A record may be away for a moment, until the collector that removed it has looked for the second time. So
+another collector keeps content for the sake of manifests too, which it lists after the records: where a
+record is away, the manifest that it comes back for is there already.
 """
 
 import asyncio
 import logging
 import time
+import uuid
 from typing import NamedTuple
 
 from barque.registry import manifests
@@ -54,6 +59,7 @@ class Collector:
         self._records = repositories.storage.records
         self._settings = settings
         self._dry_run = dry_run
+        self._identifier = uuid.uuid4().hex
         self._parsed: dict[str, Manifest | None] = {}
         self._dropped: set[str] = set()
         """Records that a dry run takes as gone."""
@@ -75,16 +81,14 @@ class Collector:
         folder = repository(name)
         if self._settings.untagged:
             await self._untagged(name, report)
-        seen = set(await self._manifests(folder))
-        kept = await self._referred(folder, seen)
+        kept = await self._referred(folder, await self._manifests(folder))
         gone = []
         for entry in await self._records.entries(f"{folder}/blobs"):
             if entry.name in kept or not self._old(entry.time, self._settings.grace_s):
                 continue
             if await self._drop(f"{folder}/blobs/{entry.name}"):
                 gone.append(entry.name)
-        arrived = set(await self._manifests(folder)) - seen
-        back = await self._referred(folder, arrived) & set(gone) if gone else set()
+        back = await self._referred(folder, await self._manifests(folder)) & set(gone) if gone else set()
         for digest in back:
             await self._records.put(f"{folder}/blobs/{digest}", b"")
         report.links.extend(f"{name}@{digest}" for digest in gone if digest not in back)
@@ -104,7 +108,7 @@ class Collector:
         found = [e.name for e in await self._records.entries(f"{folder}/manifests")]
         return [digest for digest in found if f"{folder}/manifests/{digest}" not in self._dropped]
 
-    async def _referred(self, folder: str, digests: set[str]) -> set[str]:
+    async def _referred(self, folder: str, digests: list[str]) -> set[str]:
         """Return the blobs that manifests refer to."""
         found: set[str] = set()
         for digest in digests:
@@ -188,16 +192,21 @@ class Collector:
         return False
 
     async def _linked(self) -> set[str]:
-        """Return all content that some repository has."""
-        found = set()
+        """Return all content that some repository has, or that one of its manifests refers to."""
+        found: set[str] = set()
         for entry in await self._records.entries("repositories"):
-            for kind in ("blobs", "manifests"):
-                folder = f"repositories/{entry.name}/{kind}"
-                names = {e.name for e in await self._records.entries(folder)}
-                found |= {n for n in names if f"{folder}/{n}" not in self._dropped}
+            folder = f"repositories/{entry.name}"
+            names = [e.name for e in await self._records.entries(f"{folder}/blobs")]
+            found.update(n for n in names if f"{folder}/blobs/{n}" not in self._dropped)
+            # After the records (see above).
+            there = await self._manifests(folder)
+            found.update(there)
+            found |= await self._referred(folder, there)
         return found
 
     async def _contents(self, report: Report) -> int:
+        if not self._dry_run:
+            await self._forget_the_dead()
         linked = await self._linked()
         batch, size = [], 0
         async for blob in self._storage.blobs.walk():
@@ -209,6 +218,13 @@ class Collector:
                 batch = []
         return size + await self._delete_contents(batch, report)
 
+    async def _forget_the_dead(self) -> None:
+        """Remove the notices of collectors that died."""
+        for content in await self._records.entries("deleting"):
+            for notice in await self._records.entries(f"deleting/{content.name}"):
+                if self._old(notice.time, DELETING_S):
+                    await self._records.delete(f"deleting/{content.name}/{notice.name}")
+
     async def _delete_contents(self, digests: list[str], report: Report) -> int:
         if not digests:
             return 0
@@ -216,7 +232,7 @@ class Collector:
         size = 0
         try:
             for digest in [] if self._dry_run else digests:
-                await self._records.put(f"deleting/{digest}", b"")
+                await self._records.put(f"deleting/{digest}/{self._identifier}", b"")
             linked = await self._linked()
             for digest in digests:
                 info = await self._storage.blobs.info(digest)
@@ -231,7 +247,7 @@ class Collector:
                 size += info.size
         finally:
             for digest in [] if self._dry_run else digests:
-                await self._records.delete(f"deleting/{digest}")
+                await self._records.delete(f"deleting/{digest}/{self._identifier}")
         return size
 
     async def _uploads(self, report: Report) -> None:

@@ -100,10 +100,13 @@ class Repositories:
 
     async def content_stays(self, digest: str) -> bool:
         """Tell whether content that a record refers to is here and not about to be deleted."""
-        key = f"deleting/{digest}"
-        while (since := await self._records.time(key)) is not None and time.time() - since < DELETING_S:  # noqa: ASYNC110  the collector may be another process
+        while await self._being_deleted(digest):  # noqa: ASYNC110  the collector may be another process
             await asyncio.sleep(_POLL_S)
         return await self._blobs.size(digest) is not None
+
+    async def _being_deleted(self, digest: str) -> bool:
+        notices = await self._records.entries(f"deleting/{digest}")
+        return any(time.time() - notice.time < DELETING_S for notice in notices)
 
     async def mount(self, name: str, digest: str, origin: str) -> bool:
         """Give the repository a blob that another has; tell whether that one has it."""

@@ -262,6 +262,35 @@ async def test_pushes_beside_collectors_never_lose_a_blob(repositories):
             assert await repositories.blob_size("a", wanted) > 0
 
 
+async def test_content_stays_while_another_collector_has_its_record_for_a_moment(repositories):
+    digest = await image(repositories, "a", "tag", layers=(b"layer",))
+    layer = digests.of(b"layer")
+    assert await repositories.storage.records.delete(f"repositories/a/blobs/{layer}")
+    assert (await Collector(repositories, NOW).run()).contents == []
+    await repositories.storage.records.put(f"repositories/a/blobs/{layer}", b"")
+    assert await repositories.resolve("a", digest)
+    assert await repositories.blob_size("a", layer) > 0
+
+
+async def test_a_collector_leaves_the_notices_of_others(repositories, monkeypatch):
+    await blob(repositories, "a", b"nobody's")
+    nobodys = digests.of(b"nobody's")
+    await repositories.storage.records.put(f"deleting/{nobodys}/another", b"")
+    assert (await Collector(repositories, NOW).run()).contents == [nobodys]
+    assert [e.name for e in await repositories.storage.records.entries(f"deleting/{nobodys}")] == ["another"]
+    waiting = asyncio.ensure_future(repositories.add_blob("a", nobodys))
+    assert await asyncio.wait([waiting], timeout=0.2) == (set(), {waiting})
+    await repositories.storage.records.delete(f"deleting/{nobodys}/another")
+    assert await waiting is False
+    # One that died is not waited for, and is forgotten.
+    await repositories.storage.records.put(f"deleting/{nobodys}/dead", b"")
+    monkeypatch.setattr("barque.registry.repositories.DELETING_S", -1)
+    monkeypatch.setattr("barque.registry.collect.DELETING_S", -1)
+    assert await repositories.add_blob("a", nobodys) is False
+    await Collector(repositories, NOW).run()
+    assert await repositories.storage.records.entries("deleting") == []
+
+
 async def test_old_uploads_are_forgotten(repositories):
     upload = await repositories.storage.uploads.create()
     assert (await Collector(repositories, NOW).run()).uploads == []

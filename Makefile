@@ -35,7 +35,7 @@ check: setup ## format, lint, architecture, types
 .PHONY: test
 test: setup packages ## set up and pass all tests
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest $(PYTEST_ARGS)
+	VENV=$(VENV) tools/run-tests $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: setup ## run containers at random for an hour while daemon and keeper are killed (SOAK_ARGS="--seconds 60")

@@ -22,9 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
         isolate_network()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Iterator[EngineUnderTest]:
-    """Give an engine with a busybox image, shared by the tests of a run."""
+    """Give an engine with a busybox image, shared by the tests of a module."""
     yield from running_engine()
 
 

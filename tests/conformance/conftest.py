@@ -91,7 +91,7 @@ def _oracle(flags: str) -> Iterator[Oracle]:
         _remove(root)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dockerd() -> Iterator[Oracle]:
     """Give a Docker daemon with the tests' busybox image; skip aloud where there is none."""
     yield from _oracle(_NO_RULES)

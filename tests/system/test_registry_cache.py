@@ -180,8 +180,10 @@ def test_tokens_are_fetched_where_the_registry_says(tmp_path):
     with registry(tmp_path / "origin", *flags) as origin:
 
         class Bearer(Client):
+            repository = "a/b"
+
             def __call__(self, method, path, body=None, **headers):
-                access = [{"type": "repository", "name": "a/b", "actions": ["pull", "push"]}]
+                access = [{"type": "repository", "name": self.repository, "actions": ["pull", "push"]}]
                 claims = {"iss": "me", "aud": "here", "exp": time.time() + 60, "access": access}
                 token = jwt.encode(claims, key, "ES256")
                 return super().__call__(method, path, body, Authorization=f"Bearer {token}", **headers)
@@ -189,6 +191,15 @@ def test_tokens_are_fetched_where_the_registry_says(tmp_path):
         raw, _ = push_image(Bearer(origin), "a/b", "x")
         assert Client(origin)("GET", "/v2/a/b/manifests/x")[0] == 401
         assert Bearer(origin)("GET", "/v2/other/tags/list")[0] == 401
+
+        class Stranger(Bearer):
+            repository = "c/d"
+
+        # To know a digest is not to be allowed to read: a mount that names no repository is an upload here.
+        for origin_of_it, status in (("", 202), ("&from=a/b", 401)):
+            path = f"/v2/c/d/blobs/uploads/?mount={digest(b'layer')}{origin_of_it}"
+            assert Stranger(origin)("POST", path)[0] == status
+        assert Stranger(origin)("GET", f"/v2/c/d/blobs/{digest(b'layer')}")[0] == 404
         (tmp_path / "password").write_text(PASSWORD)
         more = ["--proxy", origin.url, "--proxy-user", USER, "--proxy-password-file", str(tmp_path / "password")]
         with registry(tmp_path / "cache", *more) as cache:

@@ -217,6 +217,9 @@ class _Fetch:
             log.warning("%s@%s: %s", self._name, self._digest, error)
             self._failed = error
         finally:
+            if not self._whole and self._failed is None:
+                # Whatever ended this: nobody is to wait for bytes that do not come.
+                self._failed = UnreachableError("the transfer was broken off")
             self._tell()
 
     async def _store(self, chunks: AsyncIterator[bytes]) -> None:

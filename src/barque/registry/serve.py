@@ -60,7 +60,9 @@ async def serve(config: Config, *, ready: Callable[[list[str]], None] = lambda a
             background = run_forever(repositories, config.collecting)
         if background is not None:
             stack.callback(loop.create_task(background).cancel)
-        registry = Registry(repositories, guard_of(config), config.settings, metrics, routes)
+        # Tokens give each user repositories of his own; what lies in the others is not to be had by its digest.
+        settings = config.settings._replace(open_mounts=not config.token)
+        registry = Registry(repositories, guard_of(config), settings, metrics, routes)
         context = tls_context(config)
         addresses = []
         for host, port in config.addresses:

@@ -18,6 +18,8 @@ class Settings(NamedTuple):
     """More at a time are asked to come later."""
     blob_size_max: int = 0
     """Bytes; 0 for no limit."""
+    open_mounts: bool = True
+    """A mount that names no repository finds the blob in any: right only where who may push may read all of them."""
     relative_urls: bool = True
     """Location headers without the host: right behind any proxy."""
     chunk_min: int = 0

@@ -47,6 +47,8 @@ async def _mount(exchange: Exchange, digest: str, origin: str) -> web.StreamResp
         names.check_name(origin)
         if not await repositories.mount(exchange.name, digest, origin):
             return None
+    elif not exchange.settings.open_mounts:
+        return None
     else:
         holder = await repositories.holder(digest)
         if not holder or not await repositories.mount(exchange.name, digest, holder):

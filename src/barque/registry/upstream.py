@@ -21,6 +21,7 @@ from barque.registry.manifests import SIZE_MAX
 _ACCEPT = ", ".join(sorted(media.MANIFESTS | media.INDEXES))
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"')
 _CONNECT_S, _IDLE_S = 15, 60
+_TOKENS_MAX = 1000
 
 
 class UnreachableError(Exception):
@@ -71,8 +72,11 @@ class UpstreamRegistry:
             if response.status == 401:
                 challenge = response.headers.get("WWW-Authenticate", "")
                 response.release()
-                self._tokens[name] = await self._authorization(challenge)
-                response = await self._request(method, url, self._tokens[name])
+                if len(self._tokens) >= _TOKENS_MAX:
+                    # Whoever asks for names chooses how many there are.
+                    self._tokens.clear()
+                authorization = self._tokens[name] = await self._authorization(challenge)
+                response = await self._request(method, url, authorization)
             async with response:
                 if response.status in (401, 403):
                     raise UnreachableError(f"{self._settings.url} refuses the credentials for {name}")

@@ -31,7 +31,17 @@ class Writer:
         except BlockingIOError:
             os.close(self._fd)
             raise ConflictError("this blob is being written by another request") from None
+        if not self._is_at(path):
+            # Between our opening and our lock another writer made it a blob, which nobody writes to again.
+            os.close(self._fd)
+            raise ConflictError("this blob was finished by another request")
         self.size = os.fstat(self._fd).st_size
+
+    def _is_at(self, path: str) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(path))
+        except FileNotFoundError:
+            return False
 
     def __enter__(self) -> "Writer":
         return self

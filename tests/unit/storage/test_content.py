@@ -1,6 +1,7 @@
 """The content store: leases beside the collector, blobs written in several goes, two algorithms."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 
@@ -95,6 +96,22 @@ def test_a_wrong_digest_keeps_what_was_written(store):
 def test_one_writer_at_a_time(store):
     with store.writer("part"), pytest.raises(ConflictError):
         store.writer("part")
+
+
+def test_what_another_writer_made_a_blob_meanwhile_is_not_written_to(store, monkeypatch):
+    first = store.writer("part")
+    first.write(b"whole")
+    lock = fcntl.flock
+
+    def finished_before(fd, how):
+        monkeypatch.undo()
+        first.commit(digests.of(b"whole"))
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", finished_before)
+    with pytest.raises(ConflictError, match="finished by another request"):
+        store.writer("part")
+    assert store.read(digests.of(b"whole")) == b"whole"
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a\0b"])

@@ -408,6 +408,45 @@ def test_a_redirect_to_a_file_is_no_address(pulled, registry):
     pulled.refused("unsupported protocol scheme", TransportError)
 
 
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+def test_a_redirect_to_what_is_no_url_is_told(pulled, registry, part):
+    registry.add_image("1", LAYER)
+    registry.behaviours[part] = lambda handler, data: send(handler, 307, b"", {"Location": "http://[nowhere"})
+    pulled.refused("leads to an invalid URL 'http://.nowhere'", TransportError)
+
+
+def test_a_token_server_at_what_is_no_url_is_told(pulled, registry):
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://[nowhere",service="x"'}
+    registry.behaviours["/v2/"] = lambda handler, data: send(handler, 401, b"{}", challenge)
+    pulled.refused("invalid realm of the registry's token server", TransportError)
+
+
+@pytest.mark.parametrize("tags", [b"5", b"true", b'"all"', b'{"a": 1}', b"[5]", b"[null]"])
+def test_a_list_of_tags_that_is_none_is_told(pulled, registry, tags):
+    registry.behaviours["/tags/list"] = lambda handler, data: send(handler, 200, b'{"tags": %b}' % tags)
+    pulled.refused("the registry's list is (not JSON|broken)", TransportError, name="x", all_tags=True)
+
+
+@pytest.mark.parametrize("lie", ["manifest", "config", "layer"])
+def test_behind_a_mirror_that_lies_another_one_is_asked(pulled, registry, lie):
+    registry.add_image("1", LAYER)
+    manifest = json.loads(registry.manifests["1"][1])
+    wrong = {"manifest": "/manifests/", "config": manifest["config"]["digest"], "layer": digest_of(LAYER)}[lie]
+    with serving(FakeRegistry()) as liar:
+        liar.add_image("1", LAYER)
+
+        def answer(handler, data):
+            told = {"Docker-Content-Digest": "sha256:" + "0" * 64}
+            send(handler, 200, b"x" * len(data or liar.manifests["1"][1]), told)
+
+        liar.behaviours[wrong] = answer
+        pulled.settings.mirrors = {"registry.test": [f"http://{liar.host}", f"http://{registry.host}"]}
+        puller = Puller(pulled.store, pulled.settings, Turns(), pulled.messages.append, pulled.calls)
+        puller.pull(parse("registry.test/x:1"), Credentials(), wanted=None, all_tags=False)
+        assert liar.asked("GET", wrong)
+    assert pulled.store.resolve("registry.test/x:1").diff_ids == [digest_of(PLAIN)]
+
+
 def test_a_limit_of_requests_is_shown(pulled, registry):
     text = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}'
     registry.behaviours["/manifests/"] = lambda handler, data: send(handler, 429, text)

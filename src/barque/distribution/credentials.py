@@ -169,7 +169,11 @@ class Authority:
 
     def _fetch(self, parameters: dict[str, str], scope: str) -> tuple[str, float]:
         realm = parameters.get("realm", "")
-        if urlsplit(realm).scheme not in ("http", "https"):
+        try:
+            scheme = urlsplit(realm).scheme
+        except ValueError:
+            scheme = ""
+        if scheme not in ("http", "https"):
             raise TransportError(f"invalid realm of the registry's token server: {realm[:200]!r}")
         scopes = scope.split()
         service = parameters.get("service", "")

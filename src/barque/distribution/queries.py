@@ -174,6 +174,8 @@ def _asked(registry: Registry, term: str, limit: int) -> list[Json]:
         raise of_answer(answer.status, answer.headers, body)
     try:
         results = json.loads(body).get("results") or []
+        if not isinstance(results, list):
+            raise ValueError("results")
         return [_row(r) for r in results if isinstance(r, dict)][:limit]
     except (ValueError, AttributeError, RecursionError):
         raise TransportError("the registry's answer to a search is not JSON") from None

@@ -7,14 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
-from barque.base.errors import BarqueError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.distribution.credentials import Authority, Credentials
 from barque.distribution.endpoints import Endpoint, endpoints, trust
 from barque.distribution.errors import RegistryError, TransportError, of_answer
 from barque.distribution.settings import Settings
-from barque.distribution.transport import Answer, Calls, Transport, same_host
+from barque.distribution.transport import Answer, Calls, Transport, joined, same_host
 from barque.oci import digest as digests, manifest as manifests, media
 
 _ACCEPTED = ", ".join(sorted(media.MANIFESTS | media.INDEXES | media.SCHEMA_1 | {"application/json"}))
@@ -132,7 +132,8 @@ class Repository:
 
         Raises:
             RegistryError: there is none, or it is refused.
-            TransportError: the answer is broken, or its digest is another.
+            TransportError: the answer is broken.
+            InvalidInputError: its digest is another.
         """
         answer = self._get(f"/manifests/{reference}", {"Accept": _ACCEPTED})
         raw = answer.text(manifests.BYTES_MAX)
@@ -140,7 +141,7 @@ class Repository:
         told = answer.headers.get("Docker-Content-Digest", "")
         wanted = reference if ":" in reference else told
         if wanted and wanted.startswith("sha256:") and wanted != found:
-            raise BarqueError(f"manifest verification failed for digest {wanted}")
+            raise InvalidInputError(f"manifest verification failed for digest {wanted}")
         return Fetched(raw, answer.headers.get("Content-Type", ""), found)
 
     def has_manifest(self, reference: str) -> str:
@@ -177,14 +178,14 @@ class Repository:
         """Return the whole of a small blob, verified.
 
         Raises:
-            BarqueError: it is too big, or its size or digest is another.
+            InvalidInputError: it is too big, or its size or digest is another.
         """
         if descriptor.size > manifests.BYTES_MAX:
-            raise BarqueError(f"blob {descriptor.digest} of {descriptor.size} bytes is too big for a configuration")
+            raise InvalidInputError(f"blob {descriptor.digest} of {descriptor.size} bytes is too big for a configuration")
         answer = self.blob(descriptor.digest)
         data = answer.text(descriptor.size)
         if len(data) != descriptor.size or digests.of(data) != descriptor.digest:
-            raise BarqueError(f"image config verification failed for digest {descriptor.digest}")
+            raise InvalidInputError(f"image config verification failed for digest {descriptor.digest}")
         return data
 
     def has_blob(self, digest: str) -> bool:
@@ -211,7 +212,7 @@ class Repository:
 
     def _upload(self, answer: Answer) -> "Upload":
         _expect(answer, 202)
-        return Upload(self, urljoin(answer.url, answer.headers.get("Location", "")))
+        return Upload(self, joined(answer.url, answer.headers.get("Location", "")))
 
     def tags(self) -> list[str]:
         """Return the repository's tags in order."""
@@ -293,7 +294,7 @@ class Upload:
 
     def _moved(self, answer: Answer) -> None:
         if location := answer.headers.get("Location"):
-            self._url = urljoin(answer.url, location)
+            self._url = joined(answer.url, location)
 
 
 def connect(
@@ -340,6 +341,8 @@ def _paged(registry: Registry, url: str, scope: str, key: str) -> Iterator[str]:
             raise of_answer(answer.status, answer.headers, body)
         try:
             values = json.loads(body).get(key) or []
+            if not isinstance(values, list):
+                raise ValueError(key)
         except (ValueError, AttributeError, RecursionError):
             raise TransportError(f"{url}: the registry's list is not JSON") from None
         for value in values:
@@ -350,7 +353,7 @@ def _paged(registry: Registry, url: str, scope: str, key: str) -> Iterator[str]:
         link = re.match(r'\s*<([^>]*)>\s*;\s*rel="?next"?', answer.headers.get("Link", ""))
         if link is None:
             return
-        following = urljoin(url, link[1])
+        following = joined(url, link[1])
         if not same_host(following, url):
             raise TransportError(f"{url}: the registry's list goes on at another host")
         url = following

@@ -200,7 +200,7 @@ class Transport:
             answer = self._send(method, url, sent, body)
             if not follow or method not in ("GET", "HEAD") or answer.status not in _REDIRECTS:
                 return answer
-            target = urljoin(url, answer.headers.get("Location", ""))
+            target = joined(url, answer.headers.get("Location", ""))
             answer.close()
             if not same_host(url, target):
                 sent.pop("Authorization", None)
@@ -310,6 +310,20 @@ class Transport:
             if context is None:
                 context = self._contexts[""] = ssl.create_default_context()
             return context
+
+
+def joined(url: str, other: str) -> str:
+    """Return what a server's URL, perhaps relative to the one that was asked, means.
+
+    Raises:
+        TransportError: it is none.
+    """
+    try:
+        target = urljoin(url, other)
+        urlsplit(target)
+    except ValueError:
+        raise TransportError(f"{url}: the server leads to an invalid URL {other[:200]!r}") from None
+    return target
 
 
 def same_host(one: str, other: str) -> bool:

@@ -1,6 +1,7 @@
 """An image as the other rooms see it."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
@@ -60,15 +61,23 @@ class Image(NamedTuple):
         return self.config.get("config") or {}
 
 
+_KIND_NAMES: dict[type, str] = {str: "text", dict: "object", list: "list"}
+_TEXTS = ("architecture", "author", "comment", "created", "docker_version", "os", "os.version", "variant")
+_RUN_TEXTS = ("Domainname", "Hostname", "Image", "StopSignal", "User", "WorkingDir")
+_RUN_LISTS = ("Cmd", "Entrypoint", "Env", "OnBuild", "Shell")
+_RUN_OBJECTS = ("ExposedPorts", "Healthcheck", "Labels", "Volumes")
+_STEP_TEXTS = ("author", "comment", "created", "created_by")
+
+
 def check_config(raw: bytes) -> Json:
-    """Return a config's content.
+    """Return a config's content, of which everything that is read later has its type.
 
     Raises:
         InvalidInputError: it is no image config.
     """
     try:
         config = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"invalid image config: {error}") from None
     if not isinstance(config, dict):
         raise InvalidInputError("invalid image config: not an object")
@@ -76,9 +85,33 @@ def check_config(raw: bytes) -> Json:
     if not isinstance(rootfs, dict) or not isinstance(rootfs.get("diff_ids") or [], list):
         raise InvalidInputError("invalid image JSON, no RootFS key")
     rootfs["diff_ids"] = [digests.check(d) for d in rootfs.get("diff_ids") or []]
-    for key, kind in (("config", dict), ("history", list)):
-        if not isinstance(config.get(key) or kind(), kind):
-            raise InvalidInputError(f"invalid image config: {key}")
-    if not all(isinstance(h, dict) for h in config.get("history") or []):
-        raise InvalidInputError("invalid image config: history")
+    _check_types(config, str, _TEXTS)
+    _check_types(config, dict, ("config",))
+    _check_types(config, list, ("history",))
+    for step in config.get("history") or []:
+        if not isinstance(step, dict):
+            raise InvalidInputError("invalid image config: history")
+        _check_types(step, str, _STEP_TEXTS)
+    _check_run_config(config.get("config") or {})
     return config
+
+
+def _check_run_config(config: Json) -> None:
+    _check_types(config, str, _RUN_TEXTS)
+    _check_types(config, dict, _RUN_OBJECTS)
+    for key in ("Cmd", "Entrypoint"):
+        # Old builders wrote a command of one word as a text.
+        if isinstance(config.get(key), str):
+            config[key] = [config[key]]
+    _check_types(config, list, _RUN_LISTS)
+    for key in _RUN_LISTS:
+        if not all(isinstance(item, str) for item in config.get(key) or []):
+            raise InvalidInputError(f"invalid image config: {key} has something that is no text")
+    if not all(isinstance(value, str) for value in (config.get("Labels") or {}).values()):
+        raise InvalidInputError("invalid image config: Labels has something that is no text")
+
+
+def _check_types(value: Json, kind: type, keys: Iterable[str]) -> None:
+    for key in keys:
+        if not isinstance(value.get(key) or kind(), kind):
+            raise InvalidInputError(f"invalid image config: {key} is no {_KIND_NAMES[kind]}")

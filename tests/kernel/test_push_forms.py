@@ -10,6 +10,7 @@ import threading
 import pytest
 import zstandard
 
+from barque.base.errors import InvalidInputError
 from barque.distribution.credentials import Credentials
 from barque.distribution.errors import RegistryError, TransportError
 from barque.distribution.pull import Puller, Turns
@@ -163,6 +164,74 @@ def test_a_pulled_image_keeps_its_digest_at_any_registry(store, registry, elsewh
     store.delete(image.id)
     assert list(store.content.walk()) == []
     store.close()
+
+
+def pull(store, registry, tag):
+    """Pull x:tag and return what was told of its layers."""
+    messages = []
+    puller = Puller(store, Settings(retry_delay_s=0.01), Turns(), messages.append, Calls())
+    puller.pull(parse(f"{registry.host}/x:{tag}"), Credentials(), wanted=None, all_tags=False)
+    return [m["status"] for m in messages if "progressDetail" in m]
+
+
+FORMS = {"gzip": lambda data: gzip.compress(data, 9, mtime=7), "zstd": zstandard.compress}
+
+
+@pytest.mark.parametrize("is_one_image", [True, False], ids=["one image", "two images"])
+def test_a_layer_that_is_pulled_in_two_forms_is_pushed_in_each(store, registry, elsewhere, tmp_path, is_one_image):
+    configs = [{}, {} if is_one_image else {"author": "another"}]
+    wanted = {
+        tag: registry.add_image(tag, pack(PLAIN), plain=[PLAIN], **config)
+        for (tag, pack), config in zip(FORMS.items(), configs, strict=True)
+    }
+    assert "Pull complete" in pull(store, registry, "gzip")
+    assert "Pull complete" in pull(store, registry, "zstd")
+    assert store.kept_forms([digest_of(PLAIN)]) == {digest_of(pack(PLAIN)) for pack in FORMS.values()}
+    assert set(pull(store, registry, "zstd")) == {"Already exists"}
+    registry.behaviours["/"] = lambda handler, data: send(handler, 503, b"")
+    store.close()
+    store = ImageStore(str(tmp_path), store.content, store.snapshots)
+    # Each in its form, in both orders, although the repository has the layer in the other form already.
+    for tag in ("gzip", "zstd", "gzip"):
+        source = f"{registry.host}/x:{tag}"
+        store.tag(store.resolve(source).id, f"{elsewhere.host}/x", tag, store.target(source))
+        assert pushed(store, elsewhere, f"x:{tag}")[-1]["aux"]["Digest"] == wanted[tag]
+        assert elsewhere.manifests[tag] == registry.manifests[tag]
+    assert {pack(PLAIN) for pack in FORMS.values()} <= set(elsewhere.blobs.values())
+    store.close()
+
+
+def test_a_form_goes_with_the_image_that_was_pulled_in_it(store, registry):
+    for tag, pack in FORMS.items():
+        registry.add_image(tag, pack(PLAIN), plain=[PLAIN], author=tag)
+        pull(store, registry, tag)
+    gone = store.resolve(f"{registry.host}/x:zstd")
+    for name in (*gone.names, *gone.digests):
+        store.untag(name)
+    store.delete(gone.id)
+    left = digest_of(FORMS["gzip"](PLAIN))
+    assert store.kept_forms([digest_of(PLAIN)]) == {left}
+    assert store.content.has(left)
+    assert not store.content.has(digest_of(FORMS["zstd"](PLAIN)))
+
+
+def test_what_a_manifest_says_of_a_layer_that_is_here_is_not_believed(store, registry):
+    registry.add_image("good", gzip.compress(PLAIN))
+    pull(store, registry, "good")
+    other = gzip.compress(tar_of({"evil": b"x"}))
+    registry.add_image("evil", other, plain=[PLAIN])
+    with pytest.raises(InvalidInputError, match="unexpected digest"):
+        pull(store, registry, "evil")
+    assert digest_of(other) not in {form.digest for form in store.packed(digest_of(PLAIN))}
+    assert not store.content.has(digest_of(other))
+
+
+def test_a_damaged_form_comes_anew_with_the_next_pull(store, registry, elsewhere):
+    packed = gzip.compress(PLAIN, 9, mtime=7)
+    wanted = pulled_and_named_for(store, registry, elsewhere, packed)
+    os.unlink(store.content.path(digest_of(packed)))
+    pull(store, registry, "1")
+    assert pushed(store, elsewhere)[-1]["aux"]["Digest"] == wanted
 
 
 def test_what_was_damaged_of_a_kept_layer_is_compressed_anew(store, registry, elsewhere):

@@ -17,7 +17,8 @@ from barque.distribution.registry import Repository
 from barque.distribution.settings import Settings
 from barque.distribution.transport import PIECE_BYTES, Answer
 from barque.oci.manifest import Descriptor
-from barque.storage.content import ContentStore, Hasher
+from barque.storage.content import ContentStore
+from barque.storage.hashing import Hasher
 
 
 class Download:

@@ -24,9 +24,11 @@ from barque.oci.reference import Reference
 from barque.storage.bounds import bounded
 from barque.storage.compression import plain
 from barque.storage.content import CHUNK
+from barque.storage.hashing import verify
 
 _NESTING_MAX = 3
 T = TypeVar("T")
+K = TypeVar("K")
 _IMAGE_CONFIGS = media.CONFIGS | {"application/octet-stream", "application/json", "text/html", ""}
 
 
@@ -207,55 +209,84 @@ class Puller:
                 lease.hold_blob(layer.digest)
             for chain in digests.chain_ids(diff_ids):
                 lease.hold_chain(chain)
-            came = _Layers(self, lease, repository, list(zip(manifest.layers, diff_ids, strict=True))).fetch()
+            layers = _Layers(self, lease, repository, list(zip(manifest.layers, diff_ids, strict=True)))
+            came = layers.fetch()
             # Registering writes out all that came before it says that it is here.
-            return self._store.register(raw), came
+            image = self._store.register(raw)
+            layers.remember()
+            return image, came
 
     def _config(self, repository: Repository, descriptor: Descriptor) -> bytes:
         if self._store.content.has(descriptor.digest):
             return self._store.content.read(descriptor.digest)
         return repository.small_blob(descriptor)
 
-    def download(self, repository: Repository, layer: Descriptor, diff_id: str) -> None:
-        """Bring one layer's tar into the store, unless it is there."""
+    def download(self, repository: Repository, layer: Descriptor, diff_id: str, *, keep: bool = False) -> None:
+        """Bring one layer's tar into the store, unless it is there.
+
+        Args:
+            repository: where the layer is.
+            layer: its compressed form.
+            diff_id: the digest of its tar.
+            keep: bring the compressed form, too, and keep it with the layer, so that a push gives these very bytes.
+
+        Raises:
+            BarqueError: what comes is not what its digests say, or does not come.
+        """
         content, shown = self._store.content, short(layer.digest)
         calls = repository.registry.transport.calls
         with self._turns.of(layer.digest, calls):
-            if content.has(diff_id):
+            if content.has(diff_id) and (not keep or self.knows(layer, diff_id)):
                 self._progress.step(shown, "Download complete")
                 return
-            if content.has(layer.digest) and self._from_kept(layer, diff_id):
-                return
-            for again in (False, True):
-                download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
-                tar = self._inflated(download.chunks(), layer)
-                try:
-                    content.ingest(tar, diff_id, durable=False)
-                    break
-                except InvalidInputError:
-                    content.drop_partial(layer.digest)
-                    # What was kept of an earlier pull may have been broken; what comes now is the registry's own.
-                    if again or not download.was_continued:
-                        raise
-            if layer.digest == diff_id:
-                content.drop_partial(layer.digest)
-            else:
-                # A push to any registry gives these very bytes.
-                content.keep_partial(layer.digest)
+            if not (content.has(layer.digest) and self._from_kept(layer, diff_id)):
+                self._fetched(repository, layer, diff_id)
+            if keep and layer.digest != diff_id:
+                self._store.add_packed(diff_id, [PackedLayer(layer.digest, layer.size, layer.media_type, "")])
 
-    def _inflated(self, chunks: Iterator[bytes], layer: Descriptor) -> Iterator[bytes | memoryview]:
-        settings = self._settings
-        return bounded(
-            plain(chunks), layer.size, self._store.content.folder,
-            ratio_max=settings.plain_ratio_max, free_min=settings.plain_free_min,
+    def knows(self, layer: Descriptor, diff_id: str) -> bool:
+        """Tell whether a compressed form is known to be the layer's, and is here if it was kept."""
+        if layer.digest == diff_id:
+            return True
+        forms = [form for form in self._store.packed(diff_id) if form.digest == layer.digest]
+        if any(not form.repository for form in forms):
+            return self._store.content.has(layer.digest)
+        return bool(forms)
+
+    def _fetched(self, repository: Repository, layer: Descriptor, diff_id: str) -> None:
+        content = self._store.content
+        for again in (False, True):
+            shown = short(layer.digest)
+            download = Download(repository, content, layer, self._settings, self._progress, shown=shown)
+            try:
+                self._stored(download.chunks(), layer, diff_id)
+                break
+            except InvalidInputError:
+                content.drop_partial(layer.digest)
+                # What was kept of an earlier pull may have been broken; what comes now is the registry's own.
+                if again or not download.was_continued:
+                    raise
+        if layer.digest == diff_id:
+            content.drop_partial(layer.digest)
+        else:
+            content.keep_partial(layer.digest)
+
+    def _stored(self, packed: Iterator[bytes], layer: Descriptor, diff_id: str) -> None:
+        """Store the tar of a compressed layer; where it is here, find out whether it is that tar."""
+        tar = bounded(
+            plain(packed), layer.size, self._store.content.folder,
+            ratio_max=self._settings.plain_ratio_max, free_min=self._settings.plain_free_min,
         )  # fmt: skip
+        if self._store.content.has(diff_id):
+            verify(tar, diff_id)
+        else:
+            self._store.content.ingest(tar, diff_id, durable=False)
 
     def _from_kept(self, layer: Descriptor, diff_id: str) -> bool:
         """Make a layer's tar of the compressed layer that is here; False if that is damaged."""
         with self._store.content.open(layer.digest) as file:
-            tar = self._inflated(iter(lambda: file.read(CHUNK), b""), layer)
             try:
-                self._store.content.ingest(tar, diff_id, durable=False)
+                self._stored(iter(lambda: file.read(CHUNK), b""), layer, diff_id)
             except InvalidInputError:
                 return False
         self._progress.step(short(layer.digest), "Download complete")
@@ -296,36 +327,42 @@ class _Layers:
         self._layers = layers
 
     def fetch(self) -> bool:
-        """Fetch what is missing; tell whether anything was."""
+        """Fetch what is missing, of a layer that is here perhaps its compressed form; tell whether anything was."""
         store = self._puller.store
         chain = digests.chain_ids(diff_id for _, diff_id in self._layers)
         missing = []
         for (layer, diff_id), chain_id in zip(self._layers, chain, strict=True):
-            known = store.layers.has(chain_id) and store.content.has(diff_id)
+            known = store.layers.has(chain_id) and store.content.has(diff_id) and self._puller.knows(layer, diff_id)
             self._puller.told(layer, "Already exists" if known else "Pulling fs layer")
             missing.append(not known)
         if any(missing):
             with ThreadPoolExecutor(self._puller.side_by_side, "layer") as pool:
                 self._run(pool, chain, missing)
+        return any(missing)
+
+    def remember(self) -> None:
+        """Remember where the layers' compressed forms are: there, and those that are kept here."""
+        store = self._puller.store
         for layer, diff_id in self._layers:
             there = PackedLayer(layer.digest, layer.size, layer.media_type, self._repository.name)
             is_kept = layer.digest != diff_id and store.content.has(layer.digest)
             store.add_packed(diff_id, [there._replace(repository=""), there] if is_kept else [there])
-        return any(missing)
 
     def _run(self, pool: ThreadPoolExecutor, chain: list[str], missing: list[bool]) -> None:
         calls = self._repository.registry.transport.calls
-        started: dict[str, Future[None]] = {}
-        for number, ((layer, diff_id), wanted) in enumerate(zip(self._layers, missing, strict=True)):
-            if wanted and layer.digest not in started:
+        started: dict[tuple[str, str], Future[None]] = {}
+        for number, (pair, wanted) in enumerate(zip(self._layers, missing, strict=True)):
+            layer, diff_id = pair
+            key = layer.digest, diff_id
+            if wanted and key not in started:
                 if number >= self._puller.side_by_side:
                     self._puller.told(layer, "Waiting")
-                started[layer.digest] = pool.submit(self._puller.download, self._repository, layer, diff_id)
+                started[key] = pool.submit(self._puller.download, self._repository, layer, diff_id, keep=True)
         try:
             parent = ""
             for (layer, diff_id), chain_id, wanted in zip(self._layers, chain, missing, strict=True):
                 if wanted:
-                    started[layer.digest].result()
+                    started[layer.digest, diff_id].result()
                     calls.check()
                     self._puller.unpack(self._lease, parent, layer, diff_id)
                 parent = chain_id
@@ -337,7 +374,7 @@ class _Layers:
             raise first_cause(error, started) from None
 
 
-def first_cause(error: BaseException, started: Mapping[str, "Future[T]"]) -> BaseException:
+def first_cause(error: BaseException, started: "Mapping[K, Future[T]]") -> BaseException:
     """Return why the first of several transfers failed: the others were called off because of it."""
     if not isinstance(error, CancelledError):
         return error

@@ -1,6 +1,6 @@
 """Pushing: layers side by side, the configuration, then the manifest that makes all of it visible."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
@@ -84,7 +84,7 @@ class Pusher:
             if siblings:
                 raw, media_type = self._index(repository, full, [image, *siblings])
             else:
-                raw, media_type = self._with_attestations(repository, full, *self._image(repository, image))
+                raw, media_type = self._with_attestations(repository, full, *self._image(repository, image, full))
             digest = repository.put_manifest(reference.tag, raw, media_type)
         self._progress.message(f"{reference.tag}: digest: {digest} size: {len(raw)}")
         pinned = reference._replace(tag="", digest=digest)
@@ -114,7 +114,7 @@ class Pusher:
         old = self._store.content.read(self._store.target(full))
         parsed = manifests.parse(old)
         assert isinstance(parsed, manifests.Index)
-        pushed: dict[str, tuple[bytes, str]] = {i.id: self._image(repository, i) for i in images}
+        pushed: dict[str, tuple[bytes, str]] = {i.id: self._image(repository, i, full) for i in images}
         for raw, media_type in pushed.values():
             repository.put_manifest(digests.of(raw), raw, media_type)
         found = {digests.of(raw) for raw, _ in pushed.values()}
@@ -130,10 +130,10 @@ class Pusher:
             return manifests.oci_index(entries, parsed.annotations), media.OCI_INDEX
         return manifests.docker_list(entries), media.DOCKER_LIST
 
-    def _image(self, repository: Repository, image: Image) -> tuple[bytes, str]:
+    def _image(self, repository: Repository, image: Image, full: str) -> tuple[bytes, str]:
         """Push an image's layers and configuration and return its manifest, in the form it was pulled if it fits."""
-        known = [(raw, m) for raw, m in self._known(image) if len(m.layers) == len(image.diff_ids)]
-        preferred = {layer.digest for _, m in known for layer in m.layers}
+        known = [(raw, m) for raw, m in self._known(image, full) if len(m.layers) == len(image.diff_ids)]
+        preferred = {d: layer.digest for _, m in known[:1] for d, layer in zip(image.diff_ids, m.layers, strict=True)}
         layers = upload_layers(
             self._store, repository, image.diff_ids, settings=self._settings, progress=self._progress, preferred=preferred
         )
@@ -150,9 +150,11 @@ class Pusher:
         config = Descriptor(media.DOCKER_CONFIG, image.id, len(image.raw))
         return manifests.docker_manifest(config, [_docker(layer) for layer in layers]), media.DOCKER_MANIFEST
 
-    def _known(self, image: Image) -> list[tuple[bytes, manifests.Manifest]]:
+    def _known(self, image: Image, full: str) -> list[tuple[bytes, manifests.Manifest]]:
+        """Return the manifests that the image came with, the one that its name means first."""
         found = []
-        for digest in self._store.manifests_of(image.id):
+        meant = self._store.manifests_meant(full)
+        for digest in sorted(self._store.manifests_of(image.id), key=lambda one: one not in meant):
             raw = self._store.content.read(digest)
             parsed = manifests.parse(raw)
             if isinstance(parsed, manifests.Manifest):
@@ -183,7 +185,7 @@ def _entry(raw: bytes, media_type: str, old: Descriptor) -> dict[str, object]:
 
 def upload_layers(
     store: ImageStore, repository: Repository, diff_ids: list[str], *, settings: Settings, progress: Progress,
-    preferred: Iterable[str] = (), form: Form | None = None,
+    preferred: Mapping[str, str] | None = None, form: Form | None = None,
 ) -> list[Descriptor]:  # fmt: skip
     """Bring layers into a repository side by side, the last one first; return what a manifest says of each.
 
@@ -193,7 +195,7 @@ def upload_layers(
         diff_ids: which, lowest first.
         settings: tries, how many side by side.
         progress: is told.
-        preferred: digests of compressed forms to look for first.
+        preferred: the compressed form of each layer that is to be taken where it is here or there.
         form: how those are compressed of which no compressed form is known.
 
     Raises:
@@ -211,7 +213,7 @@ def upload_layers(
         for diff_id in wanted:
             upload = LayerUpload(
                 store, repository, diff_id,
-                preferred=set(preferred), settings=settings, progress=progress, form=form or Form(),
+                preferred=(preferred or {}).get(diff_id, ""), settings=settings, progress=progress, form=form or Form(),
             )  # fmt: skip
             futures[diff_id] = pool.submit(upload.run)
         try:

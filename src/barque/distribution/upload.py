@@ -13,7 +13,8 @@ from barque.images.store import ImageStore
 from barque.oci import media
 from barque.oci.manifest import Descriptor
 from barque.storage.compression import Form
-from barque.storage.content import CHUNK, Hasher
+from barque.storage.content import CHUNK
+from barque.storage.hashing import Hasher
 
 _LOOKED_FOR_MAX = 5
 _CHUNK_BYTES = 16 << 20
@@ -31,7 +32,7 @@ class LayerUpload:
         store: has the layer, and knows where it has been.
         repository: where to.
         diff_id: which layer.
-        preferred: digests of compressed forms to look for first: those of the manifest it was pulled by.
+        preferred: the compressed form in which it was pulled, empty if none: the one that keeps the image's digest.
         settings: tries and waits.
         progress: is told.
         form: how it is compressed where no compressed form is known.
@@ -39,7 +40,7 @@ class LayerUpload:
 
     def __init__(
         self, store: ImageStore, repository: Repository, diff_id: str, *,
-        preferred: set[str], settings: Settings, progress: Progress, form: Form,
+        preferred: str, settings: Settings, progress: Progress, form: Form,
     ) -> None:  # fmt: skip
         self._store = store
         self._repository = repository
@@ -57,34 +58,26 @@ class LayerUpload:
         Raises:
             BarqueError: the registry refuses, or breaks off too often.
         """
-        return self._found() or self._mounted() or self._kept_sent() or self._sent(None)
-
-    def _forms(self, *, here: bool) -> list[PackedLayer]:
-        """Return known compressed forms, of the repository itself or of its neighbours, likeliest first."""
-        name, domain = self._repository.name, self._repository.name.partition("/")[0]
         known = self._known()
-        if here:
-            own = [f for f in known if f.repository == name]
-            others = [f for f in known if f.repository != name]
-            forms = sorted(own, key=self._rank) + sorted(others, key=self._rank)
-        else:
-            near = [f for f in known if f.repository != name and f.repository.partition("/")[0] == domain]
-            forms = sorted(near, key=self._rank)
-        return forms
+        best = [form for form in known if form.digest == self._preferred]
+        # The preferred form is sent where it is kept, even to a repository that has the layer in another one.
+        for forms in (best, [form for form in known if form not in best]):
+            if done := self._found(forms) or self._mounted(forms) or self._kept_sent(forms):
+                return done
+        return self._sent(None)
 
     def _known(self) -> list[PackedLayer]:
+        """Return the known compressed forms that will do, the latest first."""
         known = self._store.packed(self._diff_id)
         if self._form.force:
             # Which level a known form was compressed with is not known.
             known = [f for f in known if self._form.level is None and media.layer_kind(f.media_type) == self._form.kind]
         return known
 
-    def _rank(self, form: PackedLayer) -> bool:
-        return form.digest not in self._preferred
-
-    def _found(self) -> Descriptor | None:
+    def _found(self, forms: list[PackedLayer]) -> Descriptor | None:
+        """Find the layer in the repository; forms that are known to have been there are looked for first."""
         looked: set[str] = set()
-        for form in self._forms(here=True):
+        for form in sorted(forms, key=lambda one: one.repository != self._repository.name):
             if form.digest in looked or len(looked) >= _LOOKED_FOR_MAX:
                 continue
             looked.add(form.digest)
@@ -94,8 +87,11 @@ class LayerUpload:
             self._store.forget_packed(form.digest, self._repository.name)
         return None
 
-    def _mounted(self) -> Descriptor | None:
-        for form in self._forms(here=False)[:_LOOKED_FOR_MAX]:
+    def _mounted(self, forms: list[PackedLayer]) -> Descriptor | None:
+        """Take the layer over from a neighbour: another repository of the registry."""
+        name, domain = self._repository.name, self._repository.name.partition("/")[0]
+        near = [f for f in forms if f.repository != name and f.repository.partition("/")[0] == domain]
+        for form in near[:_LOOKED_FOR_MAX]:
             source = form.repository.partition("/")[2]
             try:
                 upload = self._repository.mount(form.digest, source)
@@ -113,13 +109,13 @@ class LayerUpload:
         self._store.add_packed(self._diff_id, [kept])
         return Descriptor(kept.media_type, kept.digest, kept.size)
 
-    def _kept_sent(self) -> Descriptor | None:
+    def _kept_sent(self, forms: list[PackedLayer]) -> Descriptor | None:
         """Send the layer in the very form in which it was pulled, where that is kept and whole."""
-        for kept in sorted((form for form in self._known() if not form.repository), key=self._rank):
+        for kept in (form for form in forms if not form.repository):
             try:
                 return self._sent(kept)
             except _DamagedError:
-                self._store.forget_packed(kept.digest, "")
+                self._store.forget_packed(kept.digest)
         return None
 
     def _sent(self, kept: PackedLayer | None) -> Descriptor:

@@ -190,11 +190,19 @@ class Catalogue:
         with self.lock:
             return {digest for diff_id in diff_ids for digest in self._kept.get(diff_id, ())}
 
-    def forget_packed(self, digest: str, repository: str) -> None:
-        """Forget that a repository has a compressed layer, or this store (""), whose blob goes with the next sweep."""
+    def forget_packed(self, digest: str, repository: str | None = None) -> None:
+        """Forget that a repository has a compressed layer, or all about it; its blob here then goes with the next sweep.
+
+        Args:
+            digest: of the compressed layer.
+            repository: which; None for this store and all repositories.
+        """
         with self.lock, self._transaction() as database:
-            database.execute("DELETE FROM packed WHERE digest = ? AND repository = ?", (digest, repository))
-            for kept in self._kept.values() if not repository else ():
+            if repository is not None:
+                database.execute("DELETE FROM packed WHERE digest = ? AND repository = ?", (digest, repository))
+                return
+            database.execute("DELETE FROM packed WHERE digest = ?", (digest,))
+            for kept in self._kept.values():
                 kept.discard(digest)
 
     def _remove_name(self, full_name: str) -> str:

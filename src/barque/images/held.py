@@ -1,14 +1,15 @@
 """What images and actions under way need of the store, and the removal of what nobody needs."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from barque.base.errors import ConflictError, NotFoundError
+from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.images.indexes import IndexedCatalogue
 from barque.images.layers import Layers
 from barque.images.leases import Lease
 from barque.images.model import Image
+from barque.oci import manifest as manifests
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Snapshotter, init_layer_name
 
@@ -85,6 +86,43 @@ class LeasedCatalogue(IndexedCatalogue):
         """Remove layers and blobs that belong to no image and no lease."""
         with self.changing, self.lock:
             self.layers.keep_only(self.used_chains(), self.used_blobs())
+
+    def _drop_forms(self, image: Image, gone: Iterable[str]) -> set[str]:
+        """Forget compressed forms that only a removed image's manifests name, of layers that stay in another form.
+
+        Args:
+            image: the removed image.
+            gone: digests of its manifests, whose blobs are still here.
+
+        Returns:
+            Digests of the forms.
+        """
+        shared = {d: forms for d in image.diff_ids if len(forms := self._kept.get(d, set())) > 1}
+        if not shared:
+            return set()
+        own = self._layers_named(gone)
+        users = (i for i in self._images.values() if not shared.keys().isdisjoint(i.diff_ids))
+        dropped = own - self._layers_named(m for i in users for m in self.manifests_of(i.id))
+        found: set[str] = set()
+        for forms in shared.values():
+            unused = forms & dropped
+            # One form stays in any case: a push of the layer need not compress it.
+            found |= set(sorted(unused)[1:]) if unused == forms else unused
+        for digest in found:
+            self.forget_packed(digest)
+        return found
+
+    def _layers_named(self, digests: Iterable[str]) -> set[str]:
+        """Return the digests of the compressed layers that manifests name."""
+        found: set[str] = set()
+        for digest in digests:
+            try:
+                parsed = manifests.parse(self.content.read(digest))
+            except (NotFoundError, InvalidInputError):
+                continue
+            if isinstance(parsed, manifests.Manifest):
+                found.update(layer.digest for layer in parsed.layers)
+        return found
 
     def _delete_layers(self, image: Image) -> list[str]:
         kept = self.used_chains()

@@ -46,6 +46,12 @@ class IndexedCatalogue(Catalogue):
             members = {m for target in set(self._targets.values()) for m in self._members(target)}
             return {i for m in members if (i := self._manifests.get(m, ""))}
 
+    def manifests_meant(self, full_name: str) -> set[str]:
+        """Return the digests of the manifests that a name means: the one it was pulled by, or those of its index."""
+        with self.lock:
+            target = self.target(full_name)
+            return {target, *self._members(target)} - {""}
+
     def _members(self, target: str) -> list[str]:
         """Return the digests of the manifests in an index; none for a manifest."""
         if not target or self._manifests.get(target, "") != "" or not self.content.has(target):

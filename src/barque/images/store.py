@@ -69,7 +69,8 @@ class ImageStore(LeasedCatalogue):
             image = self._images[image_id]
             if image.names or image.digests or self.children(image_id):
                 raise ConflictError(f"image {short(image_id)} has names or children")
-            blobs = {image_id, *image.diff_ids, *self._forget(image)}
+            named = self.manifests_of(image_id)
+            blobs = {image_id, *image.diff_ids, *self._forget(image), *self._drop_forms(image, named)}
             gone = self._delete_layers(image)
             unused = [d for d, i in self._manifests.items() if not i and d not in self._targets.values()]
             self._forget_manifests(unused)

@@ -13,9 +13,7 @@ name. A writer holds a lease (`lease`) from before its first blob until what ref
 durable: leased blobs stay, and `collect` looks at the leases before it asks what is referred to.
 """
 
-import hashlib
 import os
-import queue
 import re
 import threading
 import time
@@ -28,13 +26,13 @@ from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder
 from barque.kernel.openat2 import start_writing
 from barque.oci import digest as digests
+from barque.storage.hashing import Hasher
 from barque.storage.unfinished import CHUNK, Writer
 
-__all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Hasher", "Lease", "Writer"]
+__all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Lease", "Writer"]
 
 KEPT = "keep-"
 _PULLED = "pull-"
-_HASH_AHEAD = 4
 _WRITTEN_AHEAD = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -339,41 +337,3 @@ class Lease:
         """Tell whether the blob is here; if so it stays as long as the lease."""
         self.hold(digest)
         return self._store.has(digest)
-
-
-class Hasher:
-    """A hash that is fed in a thread of its own, at most a few chunks behind."""
-
-    def __init__(self, algorithm: str = digests.SHA256) -> None:
-        self._hash = hashlib.new(algorithm)
-        self._queue: queue.Queue[bytes | memoryview | None] | None = None
-        self._thread: threading.Thread | None = None
-
-    def update(self, chunk: bytes | memoryview) -> None:
-        """Add bytes; they must not change afterwards."""
-        # A small blob is hashed at once: a thread costs more than it saves.
-        if self._queue is None and len(chunk) < 1 << 16:
-            self._hash.update(chunk)
-            return
-        if self._queue is None:
-            self._queue = queue.Queue(_HASH_AHEAD)
-            self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
-            self._thread.start()
-        self._queue.put(chunk)
-
-    def _run(self) -> None:
-        assert self._queue is not None
-        while (chunk := self._queue.get()) is not None:
-            self._hash.update(chunk)
-
-    def finish(self) -> str:
-        """Return the digest's hexadecimal digits; no more bytes may come."""
-        self.stop()
-        return self._hash.hexdigest()
-
-    def stop(self) -> None:
-        """End the thread; to be called whatever happens."""
-        if self._thread is not None and self._queue is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None

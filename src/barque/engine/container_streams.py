@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from barque.base.errors import ConflictError, InvalidInputError, UnsupportedError
-from barque.engine import log_shipping, logs
+from barque.engine import log_files, log_shipping, logs
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
 from barque.engine.log_changes import Changes, changes_of
@@ -69,7 +69,7 @@ async def clear_logs(engine: "Engine", container: Container) -> None:
     if container.is_running:
         await engine.keeper.log_clear(container.id)
     else:
-        for name in logs.files_of(path):
+        for name in log_files.files_of(path):
             if name == path:
                 os.truncate(name, 0)
             else:

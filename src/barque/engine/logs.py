@@ -1,7 +1,6 @@
 """Reading json-file logs: rotated files, the tail from the end, following."""
 
 import asyncio
-import gzip
 import json
 import os
 import struct
@@ -10,31 +9,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, BinaryIO
 
 from barque.base.times import parse_ns
+from barque.engine import log_files
 from barque.engine.log_changes import Changes, Polling
 from barque.engine.types import LogOptions
 
 Json = dict[str, Any]
 _BLOCK = 1 << 16
-_CHUNK = 1 << 18
 _RENAMES = 100
 _HEAD = b'{"log":"'
 _MIDDLE = (b'","stream":"stdout","time":"', b'","stream":"stderr","time":"')
-
-
-def files_of(path: str) -> list[str]:
-    """Return the existing files of a log, oldest first."""
-    found = []
-    number = 1
-    while True:
-        for name in (f"{path}.{number}", f"{path}.{number}.gz"):
-            if os.path.exists(name):
-                found.append(name)
-                break
-        else:
-            break
-        number += 1
-    found.reverse()
-    return [*found, path] if os.path.exists(path) else found
 
 
 class Formatter:
@@ -113,107 +96,6 @@ def _parse(line: bytes) -> tuple[bytes, int, str, dict[str, str]]:
         return b"", 1, "", {}
 
 
-def _open(name: str) -> BinaryIO:
-    return gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
-
-
-def tail_start(file: BinaryIO, size: int, count: int) -> tuple[int, int]:
-    """Return (offset where the last `count` lines begin, lines found), reading from the end."""
-    if count <= 0:
-        return size, 0
-    position, found = size, 0
-    first = True
-    while position > 0:
-        begin = max(0, position - _BLOCK)
-        file.seek(begin)
-        block = file.read(position - begin)
-        end = len(block)
-        if first and block.endswith(b"\n"):
-            end -= 1
-        first = False
-        while (at := block.rfind(b"\n", 0, end)) >= 0:
-            found += 1
-            if found == count:
-                return begin + at + 1, found
-            end = at
-        position = begin
-    return 0, found + (1 if size else 0)
-
-
-def _opened(path: str) -> Iterator[tuple[bool, BinaryIO]]:
-    """Open the files of a log, newest first; True for the newest.
-
-    A rotation meanwhile gives files higher numbers, and leaves a gap in them for a moment: by going up a file may be
-    met twice, which is noticed, but none is missed.
-    """
-    seen: set[tuple[int, int]] = set()
-    gaps = number = 0
-    while gaps < 2:
-        names = (f"{path}.{number}", f"{path}.{number}.gz") if number else (path,)
-        number += 1
-        file = _first(names)
-        if file is None:
-            gaps += 1
-            continue
-        gaps = 0
-        identity = _identity(file)
-        if identity in seen:
-            file.close()
-            continue
-        seen.add(identity)
-        yield names == (path,), file
-
-
-def _first(names: tuple[str, ...]) -> BinaryIO | None:
-    for name in names:
-        try:
-            return _open(name)
-        except FileNotFoundError:
-            continue
-    return None
-
-
-def _identity(file: BinaryIO) -> tuple[int, int]:
-    found = os.fstat(file.fileno())
-    return found.st_dev, found.st_ino
-
-
-def _chosen(path: str, tail: int) -> list[tuple[bool, BinaryIO]]:
-    """Open the files from which to read, oldest first, at the offsets where the tail begins; True for the newest."""
-    chosen: list[tuple[bool, BinaryIO]] = []
-    left = tail
-    try:
-        for newest, file in _opened(path):
-            chosen.append((newest, file))
-            if tail < 0:
-                continue
-            size = file.seek(0, os.SEEK_END)
-            offset, found = tail_start(file, size, left)
-            file.seek(offset)
-            left -= found
-            if left <= 0:
-                break
-    except BaseException:
-        for _, file in chosen:
-            file.close()
-        raise
-    chosen.reverse()
-    return chosen
-
-
-def whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield chunks of whole lines up to the present end of the file."""
-    rest = b""
-    while data := file.read(_CHUNK):
-        data = rest + data
-        cut = data.rfind(b"\n") + 1
-        rest = data[cut:]
-        if cut:
-            yield data[:cut]
-    if rest:
-        file.seek(-len(rest), os.SEEK_CUR)
-
-
 async def read(
     path: str,
     options: LogOptions,
@@ -233,7 +115,7 @@ async def read(
     """
     formatter = Formatter(options, tty=tty)
     watched = changes() if options.follow else None
-    chosen = await asyncio.to_thread(_chosen, path, options.tail)
+    chosen = await asyncio.to_thread(log_files.chosen, path, options.tail, options.since_ns)
     current: BinaryIO | None = None
     try:
         while chosen:
@@ -241,7 +123,7 @@ async def read(
             if newest:
                 current = file
             try:
-                for chunk in whole_lines(file):
+                for chunk in log_files.whole_lines(file):
                     out = (
                         await asyncio.to_thread(formatter.lines, chunk)
                         if len(chunk) > _BLOCK
@@ -307,14 +189,14 @@ class Follower:
                     if os.fstat(self._file.fileno()).st_size < self._file.tell():
                         # It was cleared.
                         self._file.seek(0)
-                    yield from whole_lines(self._file)
+                    yield from log_files.whole_lines(self._file)
                 if not newer:
                     return
                 while newer:
                     self._close()
                     self._file = newer.pop(0)
                     if newer:
-                        yield from whole_lines(self._file)
+                        yield from log_files.whole_lines(self._file)
             finally:
                 for file in newer:
                     file.close()
@@ -323,11 +205,11 @@ class Follower:
         """Open the files behind the present one, oldest first; it may have been rotated more than once."""
         for _ in range(_RENAMES):
             found: list[BinaryIO] = []
-            for _, file in _opened(self._path):
+            for _, file in log_files.opened(self._path):
                 if self._file is None:
                     found.append(file)
                     break
-                if _identity(file) == _identity(self._file):
+                if log_files.identity(file) == log_files.identity(self._file):
                     file.close()
                     return found[::-1]
                 found.append(file)
@@ -346,7 +228,7 @@ class Follower:
         end = os.fstat(self._file.fileno()).st_mtime_ns
         kept = []
         for file in found:
-            if os.fstat(file.fileno()).st_mtime_ns > end and not isinstance(file, gzip.GzipFile):
+            if os.fstat(file.fileno()).st_mtime_ns > end and not log_files.is_packed(file):
                 kept.append(file)
             else:
                 file.close()

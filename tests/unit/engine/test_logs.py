@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,93 @@ async def test_a_rotation_while_the_log_is_read_doubles_and_loses_nothing(tmp_pa
     path.write_bytes(_line("3\n"))
     got += [chunk async for chunk in reading]
     assert got == [b"1\n", b"2\n"]
+
+
+SECONDS, RATE = 3000, 20
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a log of 12 MB in three files: 3,000 seconds with twenty lines each, the oldest file compressed."""
+    path = tmp_path_factory.mktemp("long") / "log"
+    seconds = [_line(f"{second} {'x' * 130}\n", at_ns=second * 10**9) * RATE for second in range(SECONDS)]
+    parts = [b"".join(seconds[number * SECONDS // 3 : (number + 1) * SECONDS // 3]) for number in range(3)]
+    packed = path.with_name("log.2.gz")
+    packed.write_bytes(gzip.compress(parts[0], 1))
+    os.utime(packed, (1001, 1001))
+    path.with_name("log.1").write_bytes(parts[1])
+    path.write_bytes(parts[2])
+    return path
+
+
+def _bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.parametrize(("since", "until"), [(1990, 1995), (2500, 2501), (2999, 3001), (1000.5, 1002), (3100, 3200)])
+async def test_a_moment_is_found_without_reading_what_lies_before(long_log: Path, since: float, until: float) -> None:
+    before = _bytes_read()
+    text = await _read(long_log, ALL._replace(since_ns=int(since * 10**9), until_ns=int(until * 10**9)))
+    taken = _bytes_read() - before
+    seconds = [int(line.split()[0]) for line in text.splitlines()]
+    assert seconds == [second for second in range(SECONDS) if since <= second <= until for _ in range(RATE)]
+    # Each of the files is 4 MB.
+    assert taken < 1_000_000
+
+
+async def test_a_compressed_file_is_read_where_the_moment_lies_in_it(long_log: Path) -> None:
+    text = await _read(long_log, ALL._replace(since_ns=990 * 10**9, until_ns=1010 * 10**9))
+    assert len(text.splitlines()) == 21 * RATE
+
+
+@pytest.mark.parametrize("tail", [1, 20_001, 50_123, 59_999, 60_000, 80_000])
+async def test_a_tail_that_begins_in_a_compressed_file_is_exact(long_log: Path, tail: int) -> None:
+    text = await _read(long_log, ALL._replace(tail=tail))
+    count = min(tail, RATE * SECONDS)
+    lines = text.splitlines()
+    assert len(lines) == count
+    assert int(lines[0].split()[0]) == (RATE * SECONDS - count) // RATE
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 40_000), st.integers(-900, 3000)), min_size=1, max_size=12),
+    st.integers(0, 20_000),
+    st.binary(max_size=3),
+)
+def test_no_line_since_a_moment_is_missed_where_the_clock_was_set_back_a_little(
+    steps: list[tuple[int, int]], since_ms: int, torn: bytes
+) -> None:
+    import tempfile
+
+    at_ms, data, expected = 5000, b"", []
+    for index, (length, step_ms) in enumerate(steps):
+        # Set back by less than a second in all, whatever the order.
+        at_ms = max(at_ms + step_ms, at_ms - 900 if step_ms < 0 else 0)
+        data += _line(f"{index}{'x' * length}\n", at_ns=at_ms * 1_000_000)
+        expected += [f"{index}{'x' * length}"] if at_ms >= since_ms else []
+        if step_ms < 0:
+            at_ms -= step_ms
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        path.write_bytes(data + torn.replace(b"\n", b""))
+        found = asyncio.run(_read(path, ALL._replace(since_ns=max(1, since_ms) * 1_000_000)))
+        assert found.decode().splitlines() == expected
+
+
+async def test_what_was_written_before_a_clock_was_set_back_by_a_day_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    day = 86400
+    times_s = [*range(day, day + 1000), *range(2000)]
+    path.write_bytes(b"".join(_line(f"{second} {'x' * 900}\n", at_ns=second * 10**9) for second in times_s))
+    text = await _read(path, ALL._replace(since_ns=1900 * 10**9))
+    assert [int(line.split()[0]) for line in text.splitlines()] == [second for second in times_s if second >= 1900]
+
+
+async def test_rubbish_in_a_log_hides_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = [_line(f"{second} {'x' * 900}\n", at_ns=second * 10**9) for second in range(1000)]
+    path.write_bytes(b"".join(lines[:300]) + b"\0" * 3_000_000 + b"\n" + b"".join(lines[300:]))
+    for since in (10, 299, 500, 990):
+        text = await _read(path, ALL._replace(since_ns=since * 10**9))
+        assert len(text.splitlines()) == 1000 - since

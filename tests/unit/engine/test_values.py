@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from barque.base.errors import InvalidInputError
-from barque.engine import logs
+from barque.engine import log_files, logs
 from barque.engine.detach import parse_keys
 from barque.engine.events import Events, matches
 from barque.engine.names import check_name, random_name
@@ -109,7 +109,7 @@ async def test_since_until_timestamps_and_details(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 5, 1000, 5000])
 def test_the_tail_is_found_across_blocks(count):
     data = b"".join(b"%06d %s\n" % (n, b"x" * (n % 300)) for n in range(3000))
-    offset, found = logs.tail_start(io.BytesIO(data), len(data), count)
+    offset, found = log_files.tail_start(io.BytesIO(data), len(data), count)
     assert data[offset:].count(b"\n") == min(count, 3000)
     assert found == min(count, 3000)
 

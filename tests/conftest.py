@@ -1,6 +1,7 @@
 """Fixtures of all tests: a real engine, in a network namespace of the run's own."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -17,7 +18,10 @@ hypothesis.settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Move the whole run into a network namespace of its own."""
+    """Move the whole run into a network namespace of its own; commands that tests start can be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A run in the background of a shell; what it starts would be deaf as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0:
         isolate_network()
 

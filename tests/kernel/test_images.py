@@ -138,6 +138,18 @@ def test_a_parent_goes_with_its_last_child(store):
     assert everything(store) == ([], [])
 
 
+def test_parents_without_a_layer_of_their_own_are_pruned_at_once(store):
+    base = imported(store, "base")
+    made = [base]
+    for number in range(3):
+        config = {**json.loads(base.raw), "author": str(number)}
+        made.append(store.register(json.dumps(config).encode(), parent=made[-1].id))
+    store.untag("docker.io/library/base:latest")
+    rows, _ = removal.prune(store, [store.resolve(i.id) for i in made], [])
+    assert [row["Deleted"] for row in rows if row.get("Deleted") in {i.id for i in made}] == [i.id for i in reversed(made)]
+    assert store.images() == []
+
+
 def test_an_image_in_use_is_only_untagged_by_force(store):
     image = imported(store, "a:1")
     store.tag(image.id, "a", "2")

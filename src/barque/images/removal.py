@@ -91,13 +91,26 @@ def _needed(store: ImageStore, image: Image, users: Sequence[User]) -> bool:
     return image.id in store.covered()
 
 
+def _children_first(store: ImageStore, images: Sequence[Image]) -> list[Image]:
+    """Return the images so that each comes before the one it was made from, which then has no children left."""
+    parents = {image.id: image.parent for image in store.images()}
+
+    def generation(image: Image) -> int:
+        count, above = 0, image.parent
+        while above in parents and count <= len(parents):
+            count, above = count + 1, parents[above]
+        return count
+
+    return sorted(images, key=generation, reverse=True)
+
+
 def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> tuple[list[Json], int]:
     """Remove the given images where nothing uses them; return the rows and the bytes won."""
     rows: list[Json] = []
     with store.changing:
         before = store.layers_size()
         used = {u.image_id for u in users}
-        for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
+        for chosen in _children_first(store, unused):
             if chosen.id in used or store.children(chosen.id) or chosen not in store.images():
                 continue
             if chosen.id in store.covered():
@@ -119,7 +132,7 @@ def would_prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User
     used = {u.image_id for u in users}
     gone: set[str] = set()
     with store.changing:
-        for chosen in sorted(unused, key=lambda i: len(i.chain), reverse=True):
+        for chosen in _children_first(store, unused):
             if chosen.id in used or any(child not in gone for child in store.children(chosen.id)):
                 continue
             gone.add(chosen.id)

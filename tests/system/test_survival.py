@@ -4,10 +4,11 @@ import json
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest, until
+from under_test import EngineUnderTest, running_engine, until, wait_gone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 _WRITER = 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit {code}'
@@ -53,6 +54,28 @@ def test_killing_the_keeper_costs_no_container_no_line_and_no_exit_code(own_engi
     os.close(ended)
     assert own_engine.docker("exec", "stays", "echo", "here") == "here"
     _assert_whole(own_engine, names)
+
+
+def test_containers_run_on_without_the_daemon_under_live_restore_and_the_keeper_ends_after_the_last(tmp_path: Path) -> None:
+    for engine in running_engine("--live-restore"):
+        script = "echo before; until [ -e /go/now ]; do usleep 20000; done; echo after; exit 3"
+        engine.docker("run", "-d", "--name", "on", "-v", f"{tmp_path}:/go", "busybox", "sh", "-c", script)
+        keeper, process = _keeper_pid(engine), int(engine.docker("inspect", "-f", "{{.State.Pid}}", "on"))
+        engine.stop()
+        os.kill(process, 0)
+        engine.start()
+        assert engine.docker("inspect", "-f", "{{.State.Pid}} {{.RestartCount}}", "on") == f"{process} 0"
+        assert _keeper_pid(engine) == keeper
+        engine.stop()
+        (tmp_path / "now").touch()
+        wait_gone(keeper)
+        engine.start()
+        assert engine.docker("wait", "on") == "3"
+        assert _lines(engine, "on") == ["before", "after"]
+        keeper = _keeper_pid(engine)
+        engine.stop()
+        wait_gone(keeper)
+        engine.start()
 
 
 def test_killing_both_leaves_containers_running_and_says_what_was_lost(own_engine: EngineUnderTest) -> None:

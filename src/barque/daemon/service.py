@@ -95,7 +95,8 @@ class Service:
             engine.make_builds = None
             for builder in builds:
                 await builder.close()
-            await engine.close(stop_containers=left is None and not self._config.live_restore)
+            awake = left is None
+            await engine.close(stop_containers=awake and not self._config.live_restore, keeper_stays=not awake)
         if left is None:
             log.info("daemon ended")
         return left

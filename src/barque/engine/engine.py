@@ -190,8 +190,11 @@ class Engine:
             self.database.put("engine", "id", row)
         self.engine_id = row["id"]
 
-    async def close(self, stop_containers: bool = True) -> None:
-        """Close everything; with stop_containers stop what runs first, else it runs on."""
+    async def close(self, stop_containers: bool = True, *, keeper_stays: bool = False) -> None:
+        """Close everything; with stop_containers stop what runs first, else it runs on.
+
+        The keeper ends with the last of its processes, unless it stays.
+        """
         self.closing = True
         if stop_containers:
             await self.lifecycle.stop_all()
@@ -204,7 +207,7 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait([*self._tasks], timeout=2)
-        await self.keeper.close(shutdown=stop_containers)
+        await self.keeper.close(shutdown=not keeper_stays)
         for fd in self.network.watched:
             asyncio.get_running_loop().remove_reader(fd)
         self.network.close()

@@ -251,17 +251,19 @@ class Keeper(Link):
         return await self._call({"op": "ping"})
 
     async def close(self, *, shutdown: bool = False) -> None:
-        """Say goodbye; with shutdown the keeper ends too, if nothing runs under it."""
+        """Say goodbye; with shutdown the keeper ends too, once nothing runs under it."""
         self._closed = True
+        ends = False
         if self._sock is not None:
             with contextlib.suppress(UnavailableError, KeeperError):
-                await self._exchange({"op": "shutdown" if shutdown else "goodbye"}, ())
+                told = await self._exchange({"op": "shutdown" if shutdown else "goodbye"}, ())
+                ends = bool(told.get("stopping"))
         self._drop_connection()
         for key in [*self._held]:
             self._release(key)
         for task in self._tasks:
             task.cancel()
-        if shutdown and self._process is not None:
+        if ends and self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, 5)
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
@@ -24,7 +25,7 @@ from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, result_of
 from barque.builder.squash import squash
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin, config_bytes
-from barque.dockerfile import instructions as of, stages as dockerfiles
+from barque.dockerfile import including, instructions as of, stages as dockerfiles
 from barque.dockerfile.errors import DockerfileError, InstructionError
 from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
@@ -92,11 +93,13 @@ class ClassicBuild:
     async def _build(self, context: contexts.Context) -> str:
         request = self._request
         try:
-            parsed = dockerfiles.parse(context.text)
+            scope = Scope(request.build_args, platform_values(request.platform))
+            name = request.dockerfile or contexts.DEFAULT_NAME
+            parsed = await including.parse(context.text, name, scope, partial(contexts.included, context.result))
         except InstructionError:
             raise
         except DockerfileError as error:
-            raise InvalidInputError(f"failed to parse {request.dockerfile or contexts.DEFAULT_NAME}: {error}") from None
+            raise InvalidInputError(f"failed to parse {name}: {error}") from None
         stages = self._chosen(parsed.stages)
         if context.result is not None:
             self._session.trees["context"] = context.result
@@ -107,16 +110,17 @@ class ClassicBuild:
                 stages[-1].instructions.append(
                     of.Label(pairs=(pair,), literal=True, name="label", code=f"LABEL {pair}")
                 )
-        for line, warning in parsed.source.warnings:
+        warnings = [*parsed.source.warnings, *(one for _, found in parsed.source.included for one in found)]
+        for line, warning in warnings:
             await self._error(f"[WARNING]: {warning}\n")
             log.debug("line %d: %s", line, warning)
-        if parsed.source.warnings:
+        if warnings:
             await self._error("[WARNING]: Empty continuation lines will become errors in a future release.\n")
         self._total = len(parsed.global_args) + len(stages) + sum(len(s.instructions) for s in stages)
-        scope = Scope(request.build_args, platform_values(request.platform))
         for arg in parsed.global_args:
             await self._announce(arg.code)
-            made = arg.expanded(lambda word: expand(word, scope.global_values(), Rules(parsed.source.escape)).text)
+            rules = Rules(of.escape_of(arg, parsed.source.escape))
+            made = arg.expanded(lambda word, rules=rules: expand(word, scope.global_values(), rules).text)  # type: ignore[misc]
             for key, value in made.args:
                 scope.declare_global(key, value)
         try:
@@ -167,11 +171,11 @@ class ClassicBuild:
         self._finished.append((work.image, state, work.result, work.history))
 
     async def _from(self, stage: of.Stage, scope: Scope, escape: str) -> "tuple[StageState, Result, str, list[Json]]":
-        values = scope.global_values()
-        name = expand(stage.base, values, Rules(escape)).text
+        values, rules = scope.global_values(), Rules(of.escape_of(stage, escape))
+        name = expand(stage.base, values, rules).text
         if not name:
             raise BarqueError(f"base name ({stage.base}) should not be blank")
-        platform = expand(stage.platform, values, Rules(escape)).text or self._request.platform
+        platform = expand(stage.platform, values, rules).text or self._request.platform
         wanted = platforms.parse(platform) if platform else platforms.host()
         index = self._names.get(name.lower())
         if index is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.builder.folder_tree import FolderTree
 from barque.builder.results import Result
 from barque.builder.solver import Session
@@ -106,6 +106,37 @@ def read_dockerfile(tree: Tree, name: str) -> str:
         raise InvalidInputError(f"the Dockerfile ({wanted}) is larger than {LARGEST_DOCKERFILE} bytes")
     data = b"".join(bytes(chunk) for chunk in tree.read(real))
     return data.decode("utf-8", "surrogateescape")
+
+
+async def included(result: Result | None, context: str, path: str) -> str:
+    """Return the text of a file that a Dockerfile includes.
+
+    Raises:
+        BarqueError: there is none, or it can be no Dockerfile.
+    """
+    if context:
+        raise InvalidInputError(f"the context {context} is unknown: contexts with names need BuildKit (docker buildx build, barque build)")
+    if result is None or result.tree is None:
+        raise NotFoundError("a Dockerfile without a context can include nothing")
+    return await asyncio.to_thread(fragment_text, result.tree, path)
+
+
+def fragment_text(tree: Tree, path: str) -> str:
+    """Return the text of a file to be included; links to it are followed inside the context; blocking.
+
+    Raises:
+        NotFoundError: there is none.
+        InvalidInputError: it is no regular file, or too large.
+    """
+    real = resolve(tree, path)
+    node = tree.lstat(real)
+    if node is None:
+        raise NotFoundError("no such file in the context (is it ignored?)" if real == path else f"no such file in the context: it leads to {real}")
+    if node.kind != FILE:
+        raise InvalidInputError("no regular file")
+    if node.size > LARGEST_DOCKERFILE:
+        raise InvalidInputError(f"larger than {LARGEST_DOCKERFILE >> 20} MiB")
+    return b"".join(bytes(chunk) for chunk in tree.read(real)).decode("utf-8", "replace")
 
 
 def hide_ignored(tree: TarTree, name: str) -> None:

@@ -11,6 +11,7 @@ from barque.builder.naming import Naming, whole_name
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin
 from barque.dockerfile import instructions as of, stages as dockerfiles
 from barque.dockerfile.errors import DockerfileError
+from barque.dockerfile.line import Fragment
 from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
@@ -35,8 +36,8 @@ class Options:
     network: str = graph.DEFAULT_NETWORK
     cache_namespace: str = ""
     time_ns: int | None = None
-    places: dict[graph.Vertex, tuple[int, int]] = field(default_factory=dict)
-    """Filled: the lines that vertices come from, first and last."""
+    places: dict[graph.Vertex, tuple[int, int, Fragment | None]] = field(default_factory=dict)
+    """Filled: the lines that vertices come from, first and last, and what was included for them."""
     several_platforms: bool = False
     """Names the platform in the names of steps."""
     all_stages: bool = False
@@ -115,7 +116,8 @@ class _Conversion:
     async def run(self) -> Target:
         for arg in self._parsed.global_args:
             values = self._scope.global_values()
-            made = arg.expanded(lambda word, values=values: expand(word, values, Rules(self._escape)).text)  # type: ignore[misc]
+            rules = Rules(of.escape_of(arg, self._escape))
+            made = arg.expanded(lambda word, values=values, rules=rules: expand(word, values, rules).text)  # type: ignore[misc]
             for key, value in made.args:
                 self._scope.declare_global(key, value)
         stages = self._parsed.stages
@@ -151,15 +153,16 @@ class _Conversion:
 
     def _expanded_base(self, stage: of.Stage) -> tuple[str, str]:
         values = self._scope.global_values()
+        rules = Rules(of.escape_of(stage, self._escape))
         try:
-            name = expand(stage.base, values, Rules(self._escape)).text
-            platform = expand(stage.platform, values, Rules(self._escape)).text
+            name = expand(stage.base, values, rules).text
+            platform = expand(stage.platform, values, rules).text
+            if not name:
+                raise DockerfileError(f"base name ({stage.base}) should not be blank")
+            if stage.platform and not platform:
+                raise DockerfileError(f"empty platform value from expression {stage.platform}")
         except DockerfileError as error:
-            raise error.at(stage.line, stage.end) from None
-        if not name:
-            raise DockerfileError(f"base name ({stage.base}) should not be blank", stage.line, stage.end)
-        if stage.platform and not platform:
-            raise DockerfileError(f"empty platform value from expression {stage.platform}", stage.line, stage.end)
+            raise error.at(stage.line, stage.end, stage.file) from None
         return name, platform
 
     def _stage_of(self, name: str, *, before: int | None = None) -> int:
@@ -241,12 +244,13 @@ class _Conversion:
             try:
                 step = builder.apply(instruction)
             except DockerfileError as error:
-                raise error.at(instruction.line, instruction.end) from None
+                raise error.at(instruction.line, instruction.end, instruction.file) from None
             except InvalidInputError as error:
-                raise DockerfileError(str(error), instruction.line, instruction.end) from None
+                made = DockerfileError(str(error), instruction.line, instruction.end)
+                raise made.within(instruction.file) from None
             if step.vertex is not None:
                 for vertex in naming.name(step.vertex, instruction, builder.values(), trigger=place < len(triggers)):
-                    self._options.places[vertex] = (instruction.line, instruction.end)
+                    self._options.places[vertex] = (instruction.line, instruction.end, instruction.file)
             target.steps.append((step, target.state.root))
         return target
 

@@ -1,5 +1,6 @@
 """Explaining a build's steps while it runs: hit, or what differs from the nearest earlier run."""
 
+from collections.abc import Callable
 from typing import Any
 
 from barque.base.times import format_ns
@@ -14,11 +15,15 @@ Json = dict[str, Any]
 
 
 class Explainer:
-    """Explains the steps of one build; `rows` holds what was said, in the form of JSON."""
+    """Explains the steps of one build; `rows` holds what was said, in the form of JSON.
 
-    def __init__(self, cache: BuildCache, session: Session) -> None:
+    `included_at` says where a step stands that was included, empty for others.
+    """
+
+    def __init__(self, cache: BuildCache, session: Session, included_at: Callable[[Session, Vertex], str]) -> None:
         self._cache = cache
         self._session = session
+        self._included_at = included_at
         self.rows: list[Json] = []
 
     def missed(self, vertex: Vertex) -> list[str]:
@@ -33,8 +38,17 @@ class Explainer:
             runs = [Run(one.description, one.facts, one.created_ns) for one in self._cache.records() if one.kind == kind]
             before = nearest(vertex.name, facts, runs)
             found = [self._named(reason, vertex) for reason in reasons(vertex.name, facts, before)]
-        self.rows.append({"step": vertex.name, "cached": False, "reasons": [one._asdict() for one in found]})
-        return [f"not in the cache: {one.text}" for one in found]
+        row: Json = {"step": vertex.name, "cached": False, "reasons": [one._asdict() for one in found]}
+        place = self._place(row, vertex)
+        self.rows.append(row)
+        return [f"not in the cache: {one.text}{place}" for one in found]
+
+    def _place(self, row: Json, vertex: Vertex) -> str:
+        """Note which line of an included text a step is, and return how that is told."""
+        found = self._included_at(self._session, vertex)
+        if found:
+            row["included"] = found
+        return f" ({found})" if found else ""
 
     def _named(self, reason: Reason, vertex: Vertex) -> Reason:
         """Say of other files below a step which step they come from."""
@@ -55,11 +69,12 @@ class Explainer:
         row: Json = {"step": vertex.name, "cached": True, "reasons": []}
         if made:
             row["made"] = made
+        place = self._place(row, vertex)
         if record is None:
             row["imported"] = True
             self.rows.append(row)
-            return ["in a cache that was imported"]
+            return [f"in a cache that was imported{place}"]
         row["uses"] = record.uses
         self.rows.append(row)
         times = "once" if record.uses == 1 else f"{record.uses} times"
-        return [f"in the cache: made at {made[:19]}Z, used {times}"]
+        return [f"in the cache: made at {made[:19]}Z, used {times}{place}"]

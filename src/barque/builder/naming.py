@@ -83,7 +83,7 @@ class Naming:
         if isinstance(instruction, of.Run) and len(instruction.files) == 1:
             text += f" ({_summary(instruction.files[0].data)})"
         try:
-            text = expand(text, values, Rules(self._escape, raw_quotes=run, keep_unset=run)).text
+            text = expand(text, values, Rules(of.escape_of(instruction, self._escape), raw_quotes=run, keep_unset=run)).text
         except DockerfileError:
             pass
         name, _, rest = text.partition(" ")

@@ -107,9 +107,10 @@ class StageBuilder:
             InvalidInputError: the instruction cannot be carried out.
         """
         values = self.values()
-        made = instruction.expanded(lambda word: expand(word, values, Rules(self._around.escape)).text)
+        escape = of.escape_of(instruction, self._around.escape)
+        made = instruction.expanded(lambda word: expand(word, values, Rules(escape)).text)
         if isinstance(made, of.Files):
-            raw = Rules(self._around.escape, raw_quotes=True, plain_quotes=True)
+            raw = Rules(escape, raw_quotes=True, plain_quotes=True)
             made = made.with_inline(lambda text: expand(text, values, raw).text)
         step: Step = _APPLY[type(made)](self, made)
         return step
@@ -309,7 +310,7 @@ class StageBuilder:
 
     def _expose(self, made: of.Expose) -> Step:
         values = self.values()
-        words = [w for port in made.ports for w in expand(port, values, Rules(self._around.escape)).words]
+        words = [w for port in made.ports for w in expand(port, values, Rules(of.escape_of(made, self._around.escape))).words]
         exposed = dict(self.state.config.get("ExposedPorts") or {})
         ports = [port for word in words for port in ports_of(word)]
         self.state.config["ExposedPorts"] = exposed | {port: {} for port in ports}

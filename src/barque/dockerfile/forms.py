@@ -209,3 +209,5 @@ _FORMS: dict[str, Callable[[str, str], _Form]] = {
     "workdir": _string,
 }
 INSTRUCTIONS = tuple(name.upper() for name in _FORMS)
+# An extension of ours, which is not proposed to those who mistype another name.
+_FORMS["include"] = _maybe_json_list

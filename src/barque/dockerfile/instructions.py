@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from barque.dockerfile.line import Fragment
 from barque.dockerfile.mounts import DeviceRequest, MountRequest, parse_mount
 
 Expander = Callable[[str], str]
@@ -38,6 +39,8 @@ class Instruction:
     line: int = 0
     end: int = 0
     comments: tuple[str, ...] = ()
+    file: Fragment | None = field(default=None, compare=False)
+    """What it stands in, None for the Dockerfile itself."""
 
     def expanded(self, expand: Expander) -> "Instruction":
         """Return the instruction with its variables replaced."""
@@ -256,7 +259,13 @@ class Stage:
     line: int = 0
     end: int = 0
     comments: tuple[str, ...] = ()
+    file: Fragment | None = None
     instructions: list[Instruction] = field(default_factory=list)
+
+
+def escape_of(made: "Instruction | Stage", default: str) -> str:
+    """Return the escape character of the text that an instruction stands in; `default` is the Dockerfile's."""
+    return made.file.escape if made.file is not None else default
 
 
 def _expanded(pairs: tuple[Pair, ...], expand: Expander) -> tuple[Pair, ...]:

@@ -23,8 +23,19 @@ class Heredoc(NamedTuple):
         return _TABS.sub("", self.content) if self.strip else self.content
 
 
+class Fragment(NamedTuple):
+    """A text that an INCLUDE took in: its name, its escape character, and where it was asked for."""
+
+    name: str
+    text: str
+    escape: str
+    asked_at: str
+
+
 class Line(NamedTuple):
     """One instruction's logical line; `start` and `end` are the 1-based lines of the text it spans.
+
+    `file` is the text where that is not the Dockerfile itself.
 
     Arguments of ENV and LABEL come in threes: name, value, `=` (empty in the legacy form). `inner` is
     ONBUILD's instruction. `json` tells that the arguments were a JSON array.
@@ -40,6 +51,7 @@ class Line(NamedTuple):
     start: int = 0
     end: int = 0
     comments: tuple[str, ...] = ()
+    file: Fragment | None = None
 
     def dump(self) -> str:
         """Return the line as an S-expression."""
@@ -54,11 +66,13 @@ class Line(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A parsed text: its lines, its escape character, and the lines whose continuation is empty."""
+    """A parsed text: its lines, its escape character, the lines whose continuation is empty, what it took in."""
 
     lines: list[Line]
     escape: str
     warnings: list[tuple[int, str]]
+    included: "tuple[tuple[Fragment, list[tuple[int, str]]], ...]" = ()
+    """What INCLUDE took in, each text once, with its own warnings."""
 
     def dump(self) -> str:
         """Return all lines as S-expressions."""

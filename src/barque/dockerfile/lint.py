@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
 from barque.dockerfile import instructions as of
 from barque.dockerfile.errors import DockerfileError
-from barque.dockerfile.line import Line
+from barque.dockerfile.line import Fragment, Line
 from barque.dockerfile.patterns import Matcher
-from barque.dockerfile.rules import RULES, Choice
+from barque.dockerfile.rules import RULES, Choice, Finding
 from barque.dockerfile.scope import PROXIES
 from barque.dockerfile.stages import Dockerfile
 from barque.dockerfile.text import clean, nearest, quoted
@@ -23,29 +22,6 @@ _SECRET = re.compile(
 _HARMLESS = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 _NO_VARIABLES = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
 _WHOLE_CONTEXT = ("*", "**", "**/*")
-
-
-class Finding(NamedTuple):
-    """What a check found: the rule's name, words, explanation, and the lines (1-based, 0: none)."""
-
-    rule: str
-    message: str
-    line: int
-    end: int
-
-    @property
-    def description(self) -> str:
-        """Return what the rule is about."""
-        return RULES[self.rule].description
-
-    @property
-    def url(self) -> str:
-        """Return where the rule is explained."""
-        return RULES[self.rule].url
-
-    def __str__(self) -> str:
-        place = f" (line {self.line})" if self.line > 0 else ""
-        return f"{self.rule}: {self.message}{place}"
 
 
 @dataclass(slots=True)
@@ -92,12 +68,17 @@ class _Check:
         self._known = known
         self._escape = parsed.source.escape
         self._matcher = Matcher(known.ignored) if known.ignored else None
+        # What is being checked stands in it.
+        self._file: Fragment | None = None
         self.found: list[Finding] = []
 
     def run(self) -> None:
-        for line, _ in self._parsed.source.warnings:
-            self._add("NoEmptyContinuation", "Empty continuation line", line, line)
+        for file, warnings in [(None, self._parsed.source.warnings), *self._parsed.source.included]:
+            self._file = file
+            for line, _ in warnings:
+                self._add("NoEmptyContinuation", "Empty continuation line", line, line)
         for source in self._parsed.source.lines:
+            self._file = source.file
             self._check_line(source)
         self._check_names()
         self._check_casing()
@@ -105,6 +86,7 @@ class _Check:
         given, keys = self._globals()
         states: dict[str, _Variables] = {}
         for number, stage in enumerate(self._parsed.stages):
+            self._file = stage.file
             self._check_from(stage, given, keys)
             variables = self._begin(number, stage, given, states)
             if self._known.stages is None or number in self._known.stages:
@@ -114,7 +96,7 @@ class _Check:
 
     def _add(self, rule: str, message: str, line: int, end: int, comments: Sequence[str] = ()) -> None:
         if self._choice.beside(comments).wants(RULES[rule]):
-            self.found.append(Finding(rule, message, line, end))
+            self.found.append(Finding(rule, message, line, end, self._file))
 
     # What single lines show.
 
@@ -145,6 +127,7 @@ class _Check:
     def _check_names(self) -> None:
         seen: set[str] = set()
         for stage in self._parsed.stages:
+            self._file = stage.file
             if stage.name in _RESERVED:
                 message = f"Stage name should not use the same name as reserved stage {quoted(stage.name)}"
                 self._add("ReservedStageName", message, stage.line, stage.end)
@@ -154,12 +137,13 @@ class _Check:
             seen.add(stage.name)
 
     def _check_casing(self) -> None:
-        names = [(stage.command, stage.line, stage.end) for stage in self._parsed.stages]
-        names += [(i.name, i.line, i.end) for stage in self._parsed.stages for i in stage.instructions if i.line]
-        lower = sum(name == name.lower() for name, _, _ in names)
-        upper = sum(name == name.upper() for name, _, _ in names)
+        names = [(stage.command, stage.line, stage.end, stage.file) for stage in self._parsed.stages]
+        names += [(i.name, i.line, i.end, i.file) for stage in self._parsed.stages for i in stage.instructions if i.line]
+        lower = sum(name == name.lower() for name, *_ in names)
+        upper = sum(name == name.upper() for name, *_ in names)
         is_lower = lower > upper
-        for name, line, end in names:
+        for name, line, end, file in names:
+            self._file = file
             if name != (name.lower() if is_lower else name.upper()):
                 wanted = "lowercase" if is_lower else "uppercase"
                 message = f"Command '{name}' should match the case of the command majority ({wanted})"
@@ -170,6 +154,7 @@ class _Check:
         values = dict(self._known.platform)
         keys = list(values)
         for arg in self._parsed.global_args:
+            self._file = arg.file
             for key, default in arg.args:
                 keys.append(key)
                 value = None if defaults_only else self._known.arguments.get(key)
@@ -184,7 +169,7 @@ class _Check:
 
     def _expanded(self, word: str, values: Mapping[str, str]) -> Expansion:
         try:
-            return expand(word, values, Rules(self._escape))
+            return expand(word, values, Rules(self._file.escape if self._file is not None else self._escape))
         except DockerfileError:
             # The build itself fails with it; a check has nothing to add.
             return Expansion(word, [word], frozenset(), frozenset())
@@ -192,6 +177,7 @@ class _Check:
     def _check_defaults(self) -> None:
         values, _ = self._globals(defaults_only=True)
         for stage in self._parsed.stages:
+            self._file = stage.file
             name = self._expanded(stage.base, values).text
             if not name or not self._known.valid_image(name):
                 message = f"Default value for ARG {stage.base} results in empty or invalid base image name"
@@ -237,6 +223,7 @@ class _Check:
             self._add("InvalidBaseImagePlatform", message, stage.line, stage.end, stage.comments)
         once: dict[str, of.Instruction] = {}
         for made in stage.instructions:
+            self._file = made.file
             if made.line:
                 self._check_uses(made, variables)
                 self._check_instruction(made, variables, once)
@@ -306,7 +293,9 @@ class _Check:
                 f"Multiple {made.name} instructions should not be used in the same stage because only the last one "
                 "will be used"
             )
+            self._file = before.file
             self._add("MultipleInstructionsDisallowed", message, before.line, before.end, made.comments)
+            self._file = made.file
         once[key] = made
 
     def _check_secrets(self, name: str, keys: Iterable[str], made: of.Instruction) -> None:
@@ -362,7 +351,7 @@ def _take(made: of.Instruction, variables: _Variables, given: Mapping[str, str],
 
     def value_of(word: str) -> str:
         try:
-            return expand(word, variables.values(), Rules(escape)).text
+            return expand(word, variables.values(), Rules(of.escape_of(made, escape))).text
         except DockerfileError:
             return word
 

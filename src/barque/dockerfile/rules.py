@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from barque.dockerfile.directives import DirectiveReader, directive
 from barque.dockerfile.errors import DockerfileError
+from barque.dockerfile.line import Fragment
 from barque.dockerfile.text import SPACE, quoted
 
 _PLACE = "https://docs.docker.com/go/dockerfile/rule/"
@@ -152,3 +153,28 @@ def choice_of(text: str, given: str) -> Choice:
         return choice(given)
     found = directive(text, "check")
     return choice(found.value) if found is not None else Choice()
+
+
+class Finding(NamedTuple):
+    """What a check found: the rule's name, words, explanation, and the lines (1-based, 0: none)."""
+
+    rule: str
+    message: str
+    line: int
+    end: int
+    file: Fragment | None = None
+
+    @property
+    def description(self) -> str:
+        """Return what the rule is about."""
+        return RULES[self.rule].description
+
+    @property
+    def url(self) -> str:
+        """Return where the rule is explained."""
+        return RULES[self.rule].url
+
+    def __str__(self) -> str:
+        of_file = f" of {self.file.name}" if self.file is not None else ""
+        place = f" (line {self.line}{of_file})" if self.line > 0 else ""
+        return f"{self.rule}: {self.message}{place}"

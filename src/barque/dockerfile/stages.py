@@ -35,15 +35,23 @@ def parse(text: str) -> Dockerfile:
         DockerfileError: the text is no Dockerfile.
         InstructionError: an instruction is unknown or malformed.
     """
-    source = parse_lines(text)
-    more = extended(text)
+    return assemble(parse_lines(text), more=extended(text))
+
+
+def assemble(source: Source, *, more: bool) -> Dockerfile:
+    """Return the stages that lines make; `more`: our extensions are switched on.
+
+    Raises:
+        DockerfileError: an instruction is where it may not be.
+        InstructionError: an instruction is unknown or malformed.
+    """
     global_args: list[of.Arg] = []
     stages: list[of.Stage] = []
     for line in source.lines:
         try:
             made = instruction(line, more=more)
         except DockerfileError as error:
-            raise InstructionError(str(error), line.start, line.end) from None
+            raise InstructionError(str(error), line.start, line.end).within(line.file) from None
         if isinstance(made, of.Stage):
             stages.append(made)
         elif stages:
@@ -51,7 +59,7 @@ def parse(text: str) -> Dockerfile:
         elif isinstance(made, of.Arg):
             global_args.append(made)
         else:
-            raise DockerfileError("no build stage in current context", line.start, line.end)
+            raise DockerfileError("no build stage in current context", line.start, line.end).within(line.file)
     return Dockerfile(global_args, stages, source)
 
 
@@ -87,14 +95,14 @@ def instruction(line: Line, *, more: bool = False) -> of.Instruction | of.Stage:
         near = suggestion(line.name, INSTRUCTIONS, same_case=False)
         raise DockerfileError(f"unknown instruction: {line.name}{near}", line.start, line.end)
     try:
-        return _copy(line, more=more) if read is _copy else read(line)
+        return _MORE[read](line, more=more) if read in _MORE else read(line)
     except DockerfileError as error:
         raise error.at(line.start, line.end) from None
 
 
 def _place(line: Line) -> dict[str, Any]:
     return {"name": line.name, "code": line.original.strip(SPACE), "line": line.start, "end": line.end,
-            "comments": line.comments}  # fmt: skip
+            "comments": line.comments, "file": line.file}  # fmt: skip
 
 
 def _at_least_one(line: Line, name: str) -> None:
@@ -204,17 +212,17 @@ def _from(line: Line) -> of.Stage:
     flags = Flags(line.flags, {"platform": TEXT})
     return of.Stage(
         base=args[0], name=name, platform=flags.text("platform"), command=line.name, code=line.original.strip(SPACE),
-        line=line.start, end=line.end, comments=line.comments,
+        line=line.start, end=line.end, comments=line.comments, file=line.file,
     )  # fmt: skip
 
 
-def _onbuild(line: Line) -> of.Onbuild:
+def _onbuild(line: Line, *, more: bool = False) -> of.Onbuild:
     _at_least_one(line, "ONBUILD")
     _none(line)
     word = line.args[0].strip(SPACE).upper()
     if word == "ONBUILD":
         raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
-    if word in ("MAINTAINER", "FROM"):
+    if word in ("MAINTAINER", "FROM", *(("INCLUDE",) if more else ())):
         raise DockerfileError(f"{word} isn't allowed as an ONBUILD trigger")
     expression = re.sub(r"(?i)\A\s*ONBUILD\s*", "", line.original)
     for doc in line.heredocs:
@@ -370,3 +378,5 @@ _READERS: dict[str, Callable[[Line], of.Instruction | of.Stage]] = {
     "from": _from, "healthcheck": _healthcheck, "label": _label, "maintainer": _maintainer, "onbuild": _onbuild,
     "run": _run, "shell": _shell, "stopsignal": _stopsignal, "user": _user, "volume": _volume, "workdir": _workdir,
 }  # fmt: skip
+_MORE: dict[Callable[[Line], of.Instruction | of.Stage], Callable[..., of.Instruction]] = {_copy: _copy, _onbuild: _onbuild}
+"""Those that our extensions change."""

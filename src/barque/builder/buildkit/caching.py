@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
+from barque.builder.buildkit import places
 from barque.builder.buildkit.actions_cache import ActionsCache
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.content_store import ClientCache, ClientStore
@@ -74,7 +75,7 @@ class Caches:
     def explain(self, build: Build, options: dict[str, str]) -> None:
         """Let a build's steps say why they were or were not in the cache, where its options ask for it."""
         if true_of(options, f"build-arg:{EXPLAIN}") and build.report.explainer is None:
-            build.report.explainer = Explainer(self._builder.cache, build.session)
+            build.report.explainer = Explainer(self._builder.cache, build.session, places.included_at)
 
     def _in_registry(self, build: Build, ref: str, *, insecure: bool) -> Reader:
         if not ref:

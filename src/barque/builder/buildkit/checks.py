@@ -13,8 +13,9 @@ from barque.builder.buildkit.progress import Report, Step
 from barque.builder.dockerfile import Base, platform_values
 from barque.builder.stages import environment_of
 from barque.dockerfile.errors import DockerfileError
-from barque.dockerfile.lint import Finding, Known, check, complaint
-from barque.dockerfile.rules import Choice, choice_of
+from barque.dockerfile.line import Fragment
+from barque.dockerfile.lint import Known, check, complaint
+from barque.dockerfile.rules import Choice, Finding, choice_of
 from barque.dockerfile.stages import Dockerfile
 from barque.oci import platform as platforms
 from barque.oci.reference import parse
@@ -88,8 +89,9 @@ def warn(of: Checked, found: list[Finding], report: Report, step: Step | None) -
     Raises:
         InvalidInputError: the Dockerfile wants them to be errors.
     """
-    info = ops_pb2.SourceInfo(filename=of.name, data=_bytes(of.text), language=_LANGUAGE)
     for one in found:
+        name, text = (one.file.name, one.file.text) if one.file is not None else (of.name, of.text)
+        info = ops_pb2.SourceInfo(filename=name, data=_bytes(text), language=_LANGUAGE)
         spans = [
             ops_pb2.Range(start=ops_pb2.Position(line=line), end=ops_pb2.Position(line=line)) for line in _lines(one)
         ]
@@ -106,17 +108,22 @@ def answer(of: Checked, found: list[Finding], error: DockerfileError | InvalidIn
     warnings = [
         {
             "ruleName": one.rule, "description": one.description, **({"url": one.url} if one.url else {}),
-            "detail": one.message, "location": location(*_span(one)),
+            "detail": one.message, "location": location(*_span(one), index_of(of.parsed, one.file)),
         }
         for one in found
     ]  # fmt: skip
-    source = {"filename": of.name, "language": _LANGUAGE, "data": base64.b64encode(_bytes(of.text)).decode()}
-    value: Json = {"warnings": warnings or None, "sources": [source]}
+    files = [(of.name, of.text), *((file.name, file.text) for file, _ in of.parsed.source.included)]
+    sources = [
+        {"filename": name, "language": _LANGUAGE, "data": base64.b64encode(_bytes(text)).decode()} for name, text in files
+    ]
+    value: Json = {"warnings": warnings or None, "sources": sources}
     if error is None and of.choice.as_error and found:
         error = InvalidInputError(complaint(found))
     if error is not None:
-        place = (error.line, error.end) if isinstance(error, DockerfileError) else (0, 0)
-        value["buildError"] = {"message": str(error), "location": location(*place) if place[0] else {}}
+        where: Json = {}
+        if isinstance(error, DockerfileError) and error.line:
+            where = location(error.line, error.end, index_of(of.parsed, error.file))
+        value["buildError"] = {"message": str(error), "location": where}
     told = "".join(_told(of, one) for one in ordered)
     failed = bool(found) or error is not None
     return answered(value, told, statuscode=str(int(failed)))
@@ -129,9 +136,16 @@ def answered(value: Any, text: str, **more: str) -> Outcome:
     return Outcome({}, {**found, "version": b"1.0.0"})
 
 
-def location(start: int, end: int) -> Json:
-    """Return the place of an instruction."""
-    return {"ranges": [{"start": {"line": line}, "end": {"line": line}} for line in range(start, max(start, end) + 1)]}
+def location(start: int, end: int, index: int = 0) -> Json:
+    """Return the place of an instruction in a file, 0 for the Dockerfile itself."""
+    of_file = {"sourceIndex": index} if index else {}
+    return {**of_file, "ranges": [{"start": {"line": line}, "end": {"line": line}} for line in range(start, max(start, end) + 1)]}
+
+
+def index_of(parsed: Dockerfile, file: Fragment | None) -> int:
+    """Return the number of a file among those that a Dockerfile includes, 0 for itself."""
+    names = [one.name for one, _ in parsed.source.included]
+    return names.index(file.name) + 1 if file is not None else 0
 
 
 def _span(one: Finding) -> tuple[int, int]:
@@ -144,7 +158,8 @@ def _lines(one: Finding) -> range:
 
 def _told(of: Checked, one: Finding) -> str:
     title = f"\nWARNING: {one.rule}" + (f" - {one.url}" if one.url else "")
-    return f"{title}\n{one.message}\n{excerpt(of.name, of.text, one.line, one.end)}"
+    name, text = (one.file.name, one.file.text) if one.file is not None else (of.name, of.text)
+    return f"{title}\n{one.message}\n{excerpt(name, text, one.line, one.end)}"
 
 
 def excerpt(name: str, text: str, start: int, end: int) -> str:

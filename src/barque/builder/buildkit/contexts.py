@@ -28,7 +28,9 @@ class ContextFolders:
     def __init__(self, kept: KeptFolders) -> None:
         self._kept = kept
 
-    async def bring(self, client: ClientSession, name: str, options: dict[str, list[str]], session: Session) -> Result:
+    async def bring(
+        self, client: ClientSession, name: str, options: dict[str, list[str]], session: Session, *, kept: bool = True
+    ) -> Result:  # fmt: skip
         """Return a folder of the client as it is now; it stays as it is until the session ends.
 
         Args:
@@ -36,6 +38,7 @@ class ContextFolders:
             name: the name that the client gave it.
             options: `include-patterns`, `exclude-patterns`, `followpaths`.
             session: the build that uses it.
+            kept: keep it for later builds.
 
         Raises:
             BarqueError: the client has no such folder, or went away.
@@ -43,7 +46,7 @@ class ContextFolders:
         shared = json.dumps([client.shared_key, name, options], sort_keys=True)
         key = hashlib.sha256(shared.encode("utf-8", "surrogateescape")).hexdigest()
         # A folder that another build reads now must not change under it.
-        if not client.shared_key or self._kept.in_use(key):
+        if not kept or not client.shared_key or self._kept.in_use(key):
             key = f"tmp-{os.urandom(8).hex()}"
         self._kept.take(key, f"local source for {name}")
         session.options.setdefault("ends", []).append(lambda: self._release(key))
@@ -95,8 +98,8 @@ class LocalSources:
         self._session = session
         self._brought: dict[str, asyncio.Task[Result]] = {}
 
-    async def get(self, name: str, options: dict[str, list[str]]) -> Result:
-        """Return a folder of the client.
+    async def get(self, name: str, options: dict[str, list[str]], *, kept: bool = True) -> Result:
+        """Return a folder of the client; what is not `kept` comes whole again in the next build.
 
         Raises:
             InvalidInputError: the build has no client session.
@@ -106,5 +109,7 @@ class LocalSources:
             raise InvalidInputError(f"local source {name} needs a client session")
         key = json.dumps([name, options], sort_keys=True)
         if key not in self._brought:
-            self._brought[key] = asyncio.create_task(self._folders.bring(self._client, name, options, self._session))
+            self._brought[key] = asyncio.create_task(
+                self._folders.bring(self._client, name, options, self._session, kept=kept)
+            )
         return await asyncio.shield(self._brought[key])

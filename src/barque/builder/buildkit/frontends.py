@@ -10,6 +10,7 @@ from barque.builder.buildkit import attestations, checks, option_values as optio
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.caching import EXPLAIN, Caches
 from barque.builder.buildkit.contexts import ContextFolders, LocalSources, local_options
+from barque.builder.buildkit.fragments import Fragments
 from barque.builder.buildkit.named import NamedContexts
 from barque.builder.buildkit.progress import Step
 from barque.builder.buildkit.providers import ClientSecrets, registry_header
@@ -20,11 +21,11 @@ from barque.builder.results import Result, opened
 from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, is_git, is_url, result_of
 from barque.builder.trees import resolve
-from barque.dockerfile import stages as dockerfiles
+from barque.dockerfile import including, stages as dockerfiles
 from barque.dockerfile.directives import syntax
 from barque.dockerfile.errors import DockerfileError
-from barque.dockerfile.lint import Finding
 from barque.dockerfile.patterns import read_ignore
+from barque.dockerfile.rules import Finding
 from barque.dockerfile.scope import Scope
 from barque.images.model import Image
 from barque.oci import platform as platforms
@@ -70,8 +71,8 @@ class DockerfileFrontends:
         known = build.session.options
         locals_ = LocalSources(self._folders, build.client, build.session)
 
-        async def local(name: str, attributes: dict[str, str], vertex: Vertex | None = None) -> Result:
-            found = await locals_.get(name, local_options(attributes))
+        async def local(name: str, attributes: dict[str, str], vertex: Vertex | None = None, *, kept: bool = True) -> Result:
+            found = await locals_.get(name, local_options(attributes), kept=kept)
             step = build.report.step_of(vertex) if vertex is not None else None
             if step is not None:
                 step.transferred("transferring context:", known.get("transferred", {}).get(name, 0))
@@ -111,6 +112,7 @@ class _Run:
         self._ignores: list[str] = []
         tools = (owner._engine, owner._caches.cache, owner._sources)
         self._named = NamedContexts(tools, build, options, inputs, self._image, self._ignored_in)
+        self._fragments = Fragments((owner._solver, owner._engine.snapshots), build, options, self._named)
 
     async def outcome(self) -> Outcome:
         text = await self._read()
@@ -118,20 +120,19 @@ class _Run:
         if request == requests.DESCRIBE:
             return requests.describe()
         self._need_built_in(text)
-        try:
-            parsed = dockerfiles.parse(text)
-        except DockerfileError as error:
-            raise self._placed(error, text) from None
+        wanted = [one for one in self._options.get("platform", "").split(",") if one] or [""]
+        parsed = await self._parse(text, wanted[0])
         of = checks.checked(self._file_name, text, parsed, self._argument("BUILDKIT_DOCKERFILE_CHECK"))
         if request:
             return await self._answer(request, of)
         self._host_options()
-        wanted = [one for one in self._options.get("platform", "").split(",") if one]
         multiple = self._several
         outcome = Outcome()
         listed = []
-        for text_of in wanted or [""]:
+        for text_of in wanted:
             options = self._convert_options(text_of)
+            # What is included may be another text for each platform.
+            parsed = parsed if text_of == wanted[0] or not parsed.source.included else await self._parse(text, text_of)
             target, time_ns = await self._convert(parsed, options, text)
             if not outcome.vertices:
                 checks.warn(of, self._findings(of, options), self._build.report, self._definition)
@@ -150,6 +151,16 @@ class _Run:
         if listed:
             outcome.metadata["refs.platforms"] = json.dumps({"Platforms": listed}).encode()
         return outcome
+
+    async def _parse(self, text: str, platform: str) -> dockerfiles.Dockerfile:
+        """Return what a Dockerfile says to those who build for a platform."""
+        options = self._convert_options(platform)
+        scope = Scope(options.build_args, platform_values(platform, options.target))
+        self._fragments.given = self._given
+        try:
+            return await including.parse(text, self._file_name, scope, self._fragments.read)
+        except DockerfileError as error:
+            raise places.placed(error, self._file_name, text) from None
 
     def _host_options(self) -> None:
         """Pass on what the commands of RUN are given besides the Dockerfile."""
@@ -241,8 +252,10 @@ class _Run:
         try:
             target = await convert(parsed, options, Surroundings(self._context, self._image, self._named.base))
         except DockerfileError as error:
-            raise self._placed(error, text) from None
+            raise places.placed(error, self._file_name, text) from None
         places.remember(self._session, options.places, self._file_name, text)
+        for file, _ in parsed.source.included:
+            places.remember(self._session, {}, file.name, file.text)
         return target, options.time_ns
 
     @property
@@ -269,13 +282,6 @@ class _Run:
             if line is not None:
                 error.details = places.details_of((self._file_name, text, line.line, line.line))
             raise
-
-    def _placed(self, error: DockerfileError, text: str) -> InvalidInputError:
-        """Return an error of the client's, with its place in the Dockerfile."""
-        made = InvalidInputError(str(error))
-        if error.line:
-            made.details = places.details_of((self._file_name, text, error.line, error.end))
-        return made
 
     async def source(self, name: str, platform: str) -> Result:
         """Return what a --from names that is no stage: a named context, or an image."""

@@ -70,6 +70,11 @@ class NamedContexts:
                 return self._known[known]
         return None
 
+    def folder(self, name: str) -> str | None:
+        """Return how the client calls the folder of its that a name means, None where the name means none."""
+        kind, _, rest = self._options.get(f"context:{name}", "").partition(":")
+        return rest if kind == "local" else None
+
     async def _of(self, name: str, text: str, platform: str) -> Base:
         kind, colon, rest = text.partition(":")
         if kind == "docker-image" and rest.startswith("//"):

@@ -3,10 +3,15 @@
 import base64
 import json
 
+from barque.base.errors import InvalidInputError
 from barque.builder.buildkit.details import Details
 from barque.builder.graph import Vertex
 from barque.builder.solver import Session
+from barque.dockerfile.errors import DockerfileError
+from barque.dockerfile.line import Fragment
 
+Lines = dict[Vertex, tuple[int, int, Fragment | None]]
+"""The first and last line of steps, and what was included for them."""
 Place = tuple[str, str, int, int]
 """A file's name, its text, and the first and last line, counted from 1."""
 SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
@@ -22,21 +27,30 @@ def details_of(place: Place) -> Details:
     return [(SOURCE, json.dumps(value).encode())]
 
 
-def remember(session: Session, vertices: dict[Vertex, tuple[int, int]], name: str, text: str) -> None:
-    """Note which lines of a file vertices come from."""
+def placed(error: DockerfileError, name: str, text: str) -> InvalidInputError:
+    """Return what is wrong with a Dockerfile as an error of the client's, with its place in it or in what it includes."""
+    made = InvalidInputError(str(error))
+    if error.line:
+        known = (name, text) if error.file is None else (error.file.name, error.file.text)
+        made.details = details_of((*known, error.line, error.end))
+    return made
+
+
+def remember(session: Session, vertices: Lines, name: str, text: str) -> None:
+    """Note which lines of a file, or of what it includes, vertices come from."""
     session.options.setdefault(_OPTION, []).append((vertices, name, text))
 
 
 def of_failure(session: Session) -> Details:
     """Return where the step comes from that failed, nothing where no step of a file did."""
     for vertices, name, text in session.options.get(_OPTION, []):
-        for vertex, (start, end) in vertices.items():
+        for vertex, (start, end, file) in vertices.items():
             task = session.tasks.get(vertex)
             if task is None or not task.done() or task.cancelled() or task.exception() is None or not start:
                 continue
             # A step whose input failed fails with it; the one whose inputs are all well is meant.
             if all(_well(session, needed) for needed in vertex.inputs):
-                return details_of((name, text, start, end))
+                return details_of((file.name, file.text, start, end) if file is not None else (name, text, start, end))
     return []
 
 
@@ -45,7 +59,16 @@ def _well(session: Session, vertex: Vertex) -> bool:
     return task is None or (task.done() and not task.cancelled() and task.exception() is None)
 
 
-def remembered(session: Session) -> list[tuple[dict[Vertex, tuple[int, int]], str, str]]:
+def remembered(session: Session) -> list[tuple[Lines, str, str]]:
     """Return what was noted: lines by vertex, the file's name, its text."""
-    found: list[tuple[dict[Vertex, tuple[int, int]], str, str]] = session.options.get(_OPTION, [])
+    found: list[tuple[Lines, str, str]] = session.options.get(_OPTION, [])
     return found
+
+
+def included_at(session: Session, vertex: Vertex) -> str:
+    """Return where a step stands that an INCLUDE brought (file:line), empty for all others."""
+    for vertices, _, _ in remembered(session):
+        start, _, file = vertices.get(vertex, (0, 0, None))
+        if file is not None:
+            return f"{file.name}:{start}"
+    return ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from barque.builder.buildkit.builds import Outcome
-from barque.builder.buildkit.checks import answered, location
+from barque.builder.buildkit.checks import answered, index_of, location
 from barque.dockerfile import instructions as of
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.scope import Scope
@@ -49,9 +49,9 @@ def targets(parsed: Dockerfile, text: str) -> Outcome:
             "name": stage.name, "default": last, "description": description, "base": stage.base,
             "platform": stage.platform,
         }  # fmt: skip
-        listed.append({key: value for key, value in made.items() if value} | {"location": location(stage.line, stage.end)})
+        listed.append({key: value for key, value in made.items() if value} | {"location": location(stage.line, stage.end, index_of(parsed, stage.file))})
         rows.append((f"{stage.name} (default)".lstrip() if last else stage.name, description))
-    return answered({"targets": listed, "sources": [_data(text)]}, table(rows, 1))
+    return answered({"targets": listed, "sources": _data(parsed, text)}, table(rows, 1))
 
 
 def outline(parsed: Dockerfile, text: str, numbers: Iterable[int], wanted: int, scope: Scope) -> Outcome:
@@ -69,7 +69,7 @@ def outline(parsed: Dockerfile, text: str, numbers: Iterable[int], wanted: int, 
         work.stage(parsed.stages[number])
     stage = parsed.stages[wanted]
     description = described(stage.comments, stage.name)
-    value: Json = {"name": stage.name, "description": description, **work.found(), "sources": [_data(text)]}
+    value: Json = {"name": stage.name, "description": description, **work.found(), "sources": _data(parsed, text)}
     told = ""
     if stage.name or description:
         rows = [("TARGET:", stage.name or "(default)"), *([("DESCRIPTION:", description)] if description else [])]
@@ -86,6 +86,7 @@ def outline(parsed: Dockerfile, text: str, numbers: Iterable[int], wanted: int, 
 
 class _Outline:
     def __init__(self, parsed: Dockerfile, scope: Scope) -> None:
+        self._parsed = parsed
         self._escape = parsed.source.escape
         self._scope = scope
         self._global: dict[str, Json] = {}
@@ -94,12 +95,14 @@ class _Outline:
         self.secrets: dict[str, Json] = {}
         self.agents: dict[str, Json] = {}
         for arg in parsed.global_args:
+            self._escape = of.escape_of(arg, parsed.source.escape)
             for key, default in arg.args:
                 found = expand(default or "", scope.global_values(), Rules(self._escape))
                 scope.declare_global(key, None if default is None else found.text)
                 self._deps[key] = found.used - {key}
-                self._global[key] = _row(key, scope.global_values().get(key), arg)
+                self._global[key] = self._row(key, scope.global_values().get(key), arg)
         for stage in parsed.stages:
+            self._escape = of.escape_of(stage, parsed.source.escape)
             for word in (stage.base, stage.platform):
                 self._use(expand(word, scope.global_values(), Rules(self._escape)).used)
 
@@ -116,6 +119,7 @@ class _Outline:
         scope = self._scope.stage()
         env: dict[str, str] = {}
         for made in stage.instructions:
+            self._escape = of.escape_of(made, self._parsed.source.escape)
             if isinstance(made, of.Arg):
                 self._declared(made, scope, env)
             elif isinstance(made, of.Env):
@@ -138,7 +142,7 @@ class _Outline:
             if default is None and key in self._global:
                 self._use([key])
                 continue
-            self.args.setdefault(key, _row(key, scope.value(key), made))
+            self.args.setdefault(key, self._row(key, scope.value(key), made))
 
     def _mounts(self, made: of.Run) -> None:
         for mount in made.mounts:
@@ -148,7 +152,14 @@ class _Outline:
             held = self.secrets if mount.type == "secret" else self.agents
             name = name if mount.type == "secret" else mount.id or "default"
             row = {"name": name, **({"required": True} if mount.required else {})}
-            held.setdefault(name, {**row, "location": location(made.line, made.end)})
+            held.setdefault(name, {**row, "location": self._location(made)})
+
+    def _row(self, name: str, value: str | None, made: of.Arg) -> Json:
+        found = {"name": name, "description": described(made.comments, name), "value": value or ""}
+        return {key: one for key, one in found.items() if one} | {"location": self._location(made)}
+
+    def _location(self, made: of.Instruction) -> Json:
+        return location(made.line, made.end, index_of(self._parsed, made.file))
 
     def args_in_order(self) -> list[Json]:
         return sorted(self.args.values(), key=_line)
@@ -156,11 +167,6 @@ class _Outline:
     def found(self) -> Json:
         held = {"args": self.args, "secrets": self.secrets, "ssh": self.agents}
         return {name: sorted(rows.values(), key=_line) for name, rows in held.items() if rows}
-
-
-def _row(name: str, value: str | None, made: of.Arg) -> Json:
-    found = {"name": name, "description": described(made.comments, name), "value": value or ""}
-    return {key: one for key, one in found.items() if one} | {"location": location(made.line, made.end)}
 
 
 def _line(row: Json) -> int:
@@ -182,5 +188,6 @@ def table(rows: Iterable[tuple[str, ...]], gap: int) -> str:
     )
 
 
-def _data(text: str) -> str:
-    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+def _data(parsed: Dockerfile, text: str) -> list[str]:
+    texts = [text, *(file.text for file, _ in parsed.source.included)]
+    return [base64.b64encode(one.encode("utf-8", "surrogateescape")).decode() for one in texts]

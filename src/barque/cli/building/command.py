@@ -90,6 +90,7 @@ def _request(call: Invocation, inputs: Inputs) -> BuildRequest:
         return _asking(asked, wishes, inputs, options)
     outputs = all_outputs(options["output"], push=options["push"], load=options["load"])
     tagged(outputs, options["tag"], options["annotation"])
+    inputs.stores |= wishes.stores
     return BuildRequest("", inputs, wishes.options, outputs, wishes.entitlements, wishes.cache_exports)
 
 

@@ -11,8 +11,9 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from barque.base.errors import InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.builder.sources import is_git, is_url
+from barque.cli.building.stores import Store, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ class Inputs:
     dockerfile: str = ""
     """Path of the Dockerfile on this machine, empty where it is elsewhere."""
     key: str = ""
+    stores: dict[str, Store] = field(default_factory=dict)
+    """Folders of blobs that the engine may ask for, by the names that it uses."""
 
 
 class Stdin:
@@ -198,13 +201,20 @@ def named_context(name: str, value: str, made: Inputs, *, prefix: str = "") -> N
     """Add a context with a name (`--build-context name=value`).
 
     Raises:
-        InvalidInputError: it is a folder that does not exist, or an OCI layout, which cannot be sent.
+        BarqueError: it is a folder or an OCI layout that does not exist.
     """
     if is_remote(value) or value.startswith(("docker-image://", "input:", "target:")):
         made.options[f"context:{name}"] = value
         return
     if value.startswith("oci-layout://"):
-        raise InvalidInputError(f"build context {name}: OCI layouts are not supported: load the image, or push it")
+        try:
+            store, tag, digest = layout_of(value.removeprefix("oci-layout://"))
+        except BarqueError as error:
+            raise InvalidInputError(f"failed to get build context {name}: {error}") from None
+        identity = os.urandom(12).hex()
+        made.stores[f"oci:{identity}"] = store
+        made.options[f"context:{name}"] = f"oci-layout://{identity}:{tag}@{digest}"
+        return
     if not os.path.isdir(value):
         raise InvalidInputError(f"failed to get build context {name}: path \"{value}\" is no folder and no URL")
     key = f"{prefix}{name}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import InvalidInputError, UnsupportedError
+from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 from barque.cli.building.outputs import Output, read_fields, read_list
+from barque.cli.building.stores import LATEST, Store
 from barque.oci import platform as platforms
 from barque.oci.reference import parse
 
@@ -62,6 +64,7 @@ class Wishes:
         self.options: dict[str, str] = {}
         self.entitlements: list[str] = []
         self.cache_exports: list[tuple[str, dict[str, str]]] = []
+        self.stores: dict[str, Store] = {}
 
     def arguments(self, pairs: list[str]) -> None:
         """Take `--build-arg NAME[=value]`; a name alone takes the environment's value."""
@@ -150,10 +153,37 @@ class Wishes:
 
     def caches(self, sources: list[str], exports: list[str]) -> None:
         """Take `--cache-from` and `--cache-to`."""
-        rows = [{"Type": kind, "Attrs": fields} for kind, fields in map(_cache, sources)]
+        rows = [{"Type": kind, "Attrs": fields} for kind, fields in map(_cache, sources) if kind != "local" or self._reads(fields)]
         if rows:
             self.options["cache-imports"] = json.dumps(rows)
-        self.cache_exports += [_cache(text) for text in exports]
+        for kind, fields in map(_cache, exports):
+            if kind == "local":
+                self._writes(fields)
+            self.cache_exports.append((kind, fields))
+
+    def _reads(self, fields: dict[str, str]) -> bool:
+        """Offer the folder of a cache; tell whether there is one to be read."""
+        if not fields.get("src"):
+            raise InvalidInputError("local cache importer requires src, the name of a folder")
+        store = Store(os.path.abspath(fields["src"]))
+        fields["src"] = store.folder
+        tag = fields.pop("tag", "")
+        try:
+            fields["digest"] = fields.get("digest") or store.find(tag)
+        except NotFoundError as error:
+            # The first build of all finds no cache yet.
+            print(f"WARNING: the local cache is passed over: {error}", file=sys.stderr)
+            return False
+        self.stores.setdefault(f"local:{store.folder}", store)
+        return True
+
+    def _writes(self, fields: dict[str, str]) -> None:
+        if not fields.get("dest"):
+            raise InvalidInputError("local cache exporter requires dest, the name of a folder")
+        store = Store(os.path.abspath(fields["dest"]), tag=fields.get("tag") or LATEST, writable=True)
+        fields["dest"] = store.folder
+        os.makedirs(store.folder, exist_ok=True)
+        self.stores[f"local:{store.folder}"] = store
 
     def plain(self, **values: str) -> None:
         """Take options as the frontend names them, with `_` for `-`, where they are not empty."""
@@ -181,8 +211,6 @@ def _cache(text: str) -> tuple[str, dict[str, str]]:
     kind = fields.pop("type", "")
     if not kind:
         raise InvalidInputError(f"type required for cache {text!r}: for example type=registry,ref=user/app:cache")
-    if kind == "local":
-        raise UnsupportedError("caches in local folders are not supported by this command: use type=registry")
     if kind == "gha":
         fields.setdefault("token", os.environ.get("ACTIONS_RUNTIME_TOKEN", ""))
         fields.setdefault("url_v2", os.environ.get("ACTIONS_RESULTS_URL", ""))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +15,7 @@ from barque.builder.buildkit.pb import control_pb2
 from barque.cli.building import nested
 from barque.cli.building.files import FileSend, FileSync, Upload
 from barque.cli.building.link import CONTROL, Link
+from barque.cli.building.stores import Store, Stores
 
 if TYPE_CHECKING:
     from barque.builder.buildkit.connection import Service
@@ -56,11 +59,15 @@ class Builds:
         """Offer the engine what a build needs; return the session's id."""
         upload = Upload()
         folders: dict[str, str] = {}
+        stores: dict[str, Store] = {}
         for one in request.all():
+            stores |= one.inputs.stores
             folders |= one.inputs.folders
             for name, opened in one.inputs.uploads.items():
                 upload.add(name, opened)
         services: list[Service] = [FileSync(folders), upload, *self._services]
+        if stores:
+            services.append(Stores(stores))
         destinations = {str(n): one.destination for n, one in enumerate(request.outputs) if one.destination is not None}
         if destinations:
             services.append(FileSend(destinations))
@@ -90,7 +97,9 @@ class Builds:
         if request.linked:
             beside.append(asyncio.create_task(nested.lead(self._link, ref, request)))
         try:
-            return ref, await self._solve(message)
+            response = await self._solve(message)
+            await asyncio.to_thread(_name_caches, request, response)
+            return ref, response
         finally:
             _, late = await asyncio.wait(beside, timeout=_LAST_WORDS_S)
             for task in late:
@@ -119,6 +128,24 @@ class Builds:
         except (GRPCError, OSError, StreamTerminatedError):
             # The build's own answer tells what happened.
             return
+
+
+def _name_caches(request: BuildRequest, response: dict[str, str]) -> None:
+    """Let the folders that a cache went to say which manifest it is; blocking.
+
+    Raises:
+        BarqueError: the folder cannot be written to, or the engine did not say.
+    """
+    for store in request.inputs.stores.values():
+        text = response.get("cache.manifest")
+        if not store.writable or not text:
+            continue
+        try:
+            described = json.loads(text)
+            if os.path.exists(store.blob(str(described.get("digest")))):
+                store.put(described)
+        except (OSError, ValueError, AttributeError) as error:
+            raise BarqueError(f"the cache in {store.folder} could not be given its tag: {error}") from None
 
 
 def _details(error: GRPCError) -> list[tuple[str, bytes]]:

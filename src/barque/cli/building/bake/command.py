@@ -236,6 +236,7 @@ class _Baking:
         tagged(outputs, target.get("tags", []), target.get("annotations", []))
         self._runner.offer([text_of_fields("secret", one) for one in target.get("secret", [])],
                            [text_of_fields("ssh", one) for one in target.get("ssh", [])])  # fmt: skip
+        inputs.stores |= wishes.stores
         made = BuildRequest(name, inputs, wishes.options, outputs, wishes.entitlements, wishes.cache_exports, "", linked)
         self._made[name] = made
         return made

@@ -1,6 +1,7 @@
 """`barque build` with caches and images in folders of this machine."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from under_test import EngineUnderTest
 
 SOURCE = Path(__file__).parents[2] / "src"
 STAGES = "FROM busybox AS one\nRUN echo one > /one\nFROM busybox\nCOPY --from=one /one /\nRUN echo two > /two\n"
+ALL = {"RUN echo one > /one", "COPY --from=one /one /", "RUN echo two > /two"}
 pytestmark = pytest.mark.system
 
 
@@ -35,6 +37,12 @@ def barque(engine: EngineUnderTest, tmp_path: Path) -> Run:
     return run
 
 
+def cached(said: str) -> set[str]:
+    """Return the steps that change files and came from the cache."""
+    numbers = dict(re.findall(r"^#(\d+) \[[^\]]*\] ((?:RUN|COPY) .*)$", said, re.MULTILINE))
+    return {text for number, text in numbers.items() if f"\n#{number} CACHED\n" in said}
+
+
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_cache_in_a_folder_is_written_and_read(barque: Run, engine: EngineUnderTest, tmp_path: Path, mode: str) -> None:
     (tmp_path / "Dockerfile").write_text(STAGES)
@@ -46,8 +54,8 @@ def test_a_cache_in_a_folder_is_written_and_read(barque: Run, engine: EngineUnde
     # Written to what it is read from: what is there stays.
     flags = ("--cache-from", "type=local,src=cache", "--cache-to", f"type=local,dest=cache,mode={mode},tag=again")
     said = barque("build", *flags, "-t", "stored", ".")
-    cached = [line.split(" ", 1)[0] for line in said.stderr.splitlines() if line.endswith(" CACHED")]
-    assert len(cached) == 3, said.stderr
+    expected = {"RUN echo two > /two", "COPY --from=one /one /"}
+    assert cached(said.stderr) >= expected, said.stderr
     assert engine.docker("image", "inspect", "-f", "{{.Id}}", "stored") == identity
     rows = json.loads((tmp_path / "cache/index.json").read_text())["manifests"]
     assert [row["annotations"]["org.opencontainers.image.ref.name"] for row in rows] == ["latest", "again"]
@@ -61,9 +69,9 @@ def test_buildx_and_barque_read_each_other(barque: Run, docker: Run, engine: Eng
     barque("build", "--cache-to", "type=local,dest=ours,mode=max", ".")
     engine.docker("builder", "prune", "-af")
     said = docker("buildx", "build", "--cache-from", "type=local,src=ours", "--cache-to", "type=local,dest=theirs,mode=max", ".").stderr
-    assert said.count(" CACHED\n") == 3, said
+    assert cached(said) == ALL, said
     engine.docker("builder", "prune", "-af")
-    assert barque("build", "--cache-from", "type=local,src=theirs", ".").stderr.count(" CACHED\n") == 3
+    assert cached(barque("build", "--cache-from", "type=local,src=theirs", ".").stderr) == ALL
 
 
 def test_a_baked_target_has_a_cache_in_a_folder(barque: Run, engine: EngineUnderTest, tmp_path: Path) -> None:
@@ -73,7 +81,7 @@ def test_a_baked_target_has_a_cache_in_a_folder(barque: Run, engine: EngineUnder
     )
     barque("bake")
     engine.docker("builder", "prune", "-af")
-    assert barque("bake").stderr.count(" CACHED\n") == 3
+    assert cached(barque("bake").stderr) >= ALL - {"RUN echo one > /one"}
 
 
 def test_a_context_is_an_image_in_a_layout(barque: Run, docker: Run, engine: EngineUnderTest, tmp_path: Path) -> None:

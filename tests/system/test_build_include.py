@@ -102,7 +102,7 @@ def test_contexts_with_names_of_every_kind(docker: Run, engine: EngineUnderTest,
     failed = docker("buildx", "build", "--build-context", "lib=lib", "w", code=1).stderr
     assert "no context has the name image; give one (--build-context image=...)" in failed
     # An archive on standard input is a context as good as a folder.
-    with tarfile.open(tmp_path / "c.tar", "w") as tar:
+    with tarfile.open(tmp_path / "c.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         tar.add(tmp_path / "lib", "lib")
         (tmp_path / "D").write_text(f"{HEAD}FROM busybox\nINCLUDE lib/part\n")
         tar.add(tmp_path / "D", "Dockerfile")
@@ -114,7 +114,7 @@ def test_contexts_with_names_of_every_kind(docker: Run, engine: EngineUnderTest,
     assert "RUN echo of the folder" in done.stderr
 
 
-def test_errors_show_the_line_of_the_fragment(docker: Run, tmp_path: Path) -> None:
+def test_errors_show_the_line_of_the_fragment(docker: Run, barque: Run, tmp_path: Path) -> None:
     write(tmp_path, {"w/Dockerfile": f"{HEAD}FROM busybox\nINCLUDE parts/a\n", "w/parts/a": "\nRUN echo fine\nRUN exit 7\n"})
     failed = docker("buildx", "build", "w", code=1).stderr
     assert "parts/a:3\n" in failed
@@ -124,11 +124,11 @@ def test_errors_show_the_line_of_the_fragment(docker: Run, tmp_path: Path) -> No
     assert "   3 | >>> COPY --from=a" in failed, failed
     assert "dockerfile parse error on line 3 of parts/a (included at Dockerfile:3): COPY requires" in failed
     write(tmp_path, {"w/parts/a": "\nENV a b\nRUN true\n"})
-    checked = docker("buildx", "build", "--call=check,format=json", "w", code=1)
+    checked = barque("build", "--call=check,format=json", "w", code=1)
     found = json.loads(checked.stdout)
     assert [(one["ruleName"], one["location"]["sourceIndex"]) for one in found["warnings"]] == [("LegacyKeyValueFormat", 1)]
     assert [one["filename"] for one in found["sources"]] == ["Dockerfile", "parts/a"]
-    checked = docker("buildx", "build", "--call=check", "w", code=1)
+    checked = barque("build", "--call=check", "w", code=1)
     assert "parts/a:2\n" in checked.stdout
     assert "   2 | >>> ENV a b" in checked.stdout, checked.stdout
 

@@ -66,7 +66,11 @@ class Store:
             InvalidInputError: the folder is no OCI layout.
         """
         rows = self._rows()
-        named = [row for row in rows if (row.get("annotations") or {}).get(TAG) == (tag or LATEST)]
+        names = [str((row.get("annotations") or {}).get(TAG, "")) for row in rows]
+        wanted = tag or LATEST
+        named = [row for row, name in zip(rows, names, strict=True) if name == wanted]
+        # Some write the whole name of the image where others write its tag.
+        named = named or [row for row, name in zip(rows, names, strict=True) if name.rpartition("/")[2].partition(":")[2] == wanted]
         if not named and not tag and len(rows) == 1:
             named = rows
         if not named:

@@ -8,6 +8,7 @@ from barque.base.errors import InvalidInputError
 from barque.engine import archives
 from barque.engine.images import Images
 from barque.images.store import open_store
+from barque.kernel.private_mounts import Bind
 from barque.storage.snapshots import DirectorySnapshotter
 
 pytestmark = pytest.mark.kernel
@@ -92,7 +93,7 @@ async def test_files_are_copied_into_and_out_of_a_container_that_does_not_run(st
     volume = tmp_path / "volume"
     volume.mkdir()
     mounts = store.snapshots.prepare("c", store.resolve("a:1").top)
-    root = archives.Root(0, mounts, [(str(volume), "/data", False)])
+    root = archives.Root(0, mounts, [Bind(str(volume), "/data", read_only=False)])
     archives.put(root, "/data", [archive_of("in", b"2")], content=store.content)
     archives.put(root, "/etc", [archive_of("g", b"3")], content=store.content)
     assert (volume / "in").read_bytes() == b"2"

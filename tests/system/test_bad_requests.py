@@ -1,6 +1,5 @@
 """Wrong requests to every container route: the status, Docker's words, and nothing that stays behind."""
 
-import http.client
 import json
 import socket
 import subprocess
@@ -12,27 +11,10 @@ from typing import Any
 import pytest
 
 from barque.api import checks
+from raw_requests import ask
 from under_test import EngineUnderTest, traces, until
 
 pytestmark = pytest.mark.system
-JSON = "application/json"
-
-
-def ask(engine: EngineUnderTest, method: str, path: str, body: bytes | None = None, kind: str = JSON) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("localhost", timeout=30)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(30)
-    connection.sock.connect(str(engine.socket))
-    try:
-        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
-        answer = connection.getresponse()
-        text = answer.read()
-    finally:
-        connection.close()
-    try:
-        return answer.status, json.loads(text) if text else None
-    except ValueError:
-        return answer.status, text.decode(errors="replace")
 
 
 def unchanged(engine: EngineUnderTest, before: dict[str, object]) -> None:

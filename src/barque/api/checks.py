@@ -12,7 +12,7 @@ from barque.base.errors import InvalidInputError
 Schema = dict[str, Any]
 
 # Kinds: str, int, uint, bool, float, [kind] a list, {"*": kind} a map, a Schema an object,
-# "any" anything, "args" a list of strings or one string.
+# "args" a list of strings or one string, "size" rows and columns of a terminal.
 _HEALTH: Schema = {
     "Test": ["str"], "Interval": "int", "Timeout": "int", "StartPeriod": "int", "StartInterval": "int",
     "Retries": "int", "OnFailure": "str",
@@ -49,11 +49,11 @@ _MOUNT: Schema = {
 }  # fmt: skip
 _PORTS: Schema = {"*": [{"HostIp": "str", "HostPort": "str"}]}
 _GIVEN: Schema = {"Source": "str", "Target": "str", "UID": "str", "GID": "str", "Mode": "int"}
-_HOST: Schema = {
+HOST: Schema = {
     **_RESOURCES,
     "Binds": ["str"], "ContainerIDFile": "str", "LogConfig": {"Type": "str", "Config": {"*": "str"}},
     "NetworkMode": "str", "PortBindings": _PORTS, "RestartPolicy": _RESTART,
-    "AutoRemove": "bool", "VolumeDriver": "str", "VolumesFrom": ["str"], "ConsoleSize": ["uint"],
+    "AutoRemove": "bool", "VolumeDriver": "str", "VolumesFrom": ["str"], "ConsoleSize": "size",
     "Annotations": {"*": "str"}, "CapAdd": "args", "CapDrop": "args", "CgroupnsMode": "str", "Dns": ["str"],
     "DnsOptions": ["str"], "DnsSearch": ["str"], "ExtraHosts": ["str"], "GroupAdd": ["str"], "IpcMode": "str",
     "Cgroup": "str", "Links": ["str"], "OomScoreAdj": "int", "PidMode": "str", "Privileged": "bool",
@@ -78,16 +78,16 @@ CONFIG: Schema = {
 }  # fmt: skip
 CREATE: Schema = {
     **CONFIG,
-    "HostConfig": _HOST,
+    "HostConfig": HOST,
     "NetworkingConfig": {"EndpointsConfig": {"*": ENDPOINT}},
 }
 UPDATE: Schema = {**_RESOURCES, "RestartPolicy": _RESTART, "PublishAdd": _PORTS, "PublishRemove": _PORTS}
 EXEC: Schema = {
-    "User": "str", "Privileged": "bool", "Tty": "bool", "ConsoleSize": ["uint"], "AttachStdin": "bool",
+    "User": "str", "Privileged": "bool", "Tty": "bool", "ConsoleSize": "size", "AttachStdin": "bool",
     "AttachStderr": "bool", "AttachStdout": "bool", "DetachKeys": "str", "Env": ["str"], "WorkingDir": "str",
     "Cmd": "args", "Detach": "bool",
 }  # fmt: skip
-EXEC_START: Schema = {"Detach": "bool", "Tty": "bool", "ConsoleSize": ["uint"]}
+EXEC_START: Schema = {"Detach": "bool", "Tty": "bool", "ConsoleSize": "size"}
 NETWORK: Schema = {
     "Name": "str", "CheckDuplicate": "bool", "Driver": "str", "Scope": "str", "EnableIPv4": "bool",
     "EnableIPv6": "bool", "Internal": "bool", "Attachable": "bool", "Ingress": "bool", "ConfigOnly": "bool",
@@ -105,6 +105,7 @@ AUTH: Schema = {"username": "str", "password": "str", "email": "str", "serveradd
 
 _GO = {
     "str": "string", "int": "int64", "uint": "uint64", "bool": "bool", "float": "float64", "args": "[]string",
+    "size": "[2]uint",
 }  # fmt: skip
 
 
@@ -167,6 +168,9 @@ def _scalar(value: Any, kind: str, where: str) -> Any:
             return [_scalar(value, "str", where)]
         if isinstance(value, list):
             return [_scalar(item, "str", where) for item in value]
+    elif kind == "size":
+        if isinstance(value, list):
+            return _size(value, where)
     elif kind == "str" and isinstance(value, str):
         if "\0" in value:
             # No path, argument or name may have one: the kernel would cut it there.
@@ -182,6 +186,14 @@ def _scalar(value: Any, kind: str, where: str) -> Any:
             f"invalid JSON: json: cannot unmarshal number {value} into Go struct field {where} of type {_GO[kind]}"
         )
     raise _mismatch(value, where, _GO[kind])
+
+
+def _size(value: list[Any], where: str) -> list[int]:
+    """Return two numbers of 16 bits; what is missing is 0, and what is too much is dropped, as in Go."""
+    rows, columns = [*(_scalar(item, "uint", where) for item in value), 0, 0][:2]
+    if max(rows, columns) >= 1 << 16:
+        raise InvalidInputError(f"invalid value of {where}: a terminal has at most 65535 rows and columns")
+    return [rows, columns]
 
 
 def _mismatch(value: Any, where: str, wanted: str) -> InvalidInputError:

@@ -76,9 +76,10 @@ def _open(call: Invocation, *, stream: bool) -> list[Meter]:
     begun = []
     # All are asked before the first is waited for: each takes its time.
     for name in names:
-        api, path = call.api.beside(), f"/containers/{quote(name)}/stats"
-        begun.append((name, api, path, api.begin("GET", path, parameters=parameters)))
-    return [Meter(name, api.complete(response, "GET", path)) for name, api, path, response in begun]
+        api = call.api.beside()
+        request = api.request("GET", f"/containers/{quote(name)}/stats", parameters=parameters)
+        begun.append((name, api, request, api.begin(request)))
+    return [Meter(name, api.complete(response, request)) for name, api, request, response in begun]
 
 
 def _live(call: Invocation, meters: list[Meter]) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from barque.base import jsontext
+from barque.base.errors import UnavailableError
 from barque.client.endpoint import Endpoint, TlsFiles, connect
-from barque.client.http import ApiError, Response, send_request
+from barque.client.http import ApiError, Request, Response, has_news, send_request
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
@@ -65,10 +66,27 @@ class Api:
         return Api(self.endpoint, self.tls, self.prefix.removeprefix("/v"), self.trace)
 
     def _socket(self) -> Any:
-        if self._idle is not None:
-            sock, self._idle = self._idle, None
-            return sock
+        sock, self._idle = self._idle, None
+        if sock is not None:
+            if not has_news(sock):
+                return sock
+            # The engine, which owes us nothing, has closed it.
+            sock.close()
         return connect(self.endpoint, self.tls)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: dict[str, Any] | None = None,
+        body: Body = None,
+        headers: dict[str, str] | None = None,
+    ) -> Request:
+        """Return a request to this engine, for begin()."""
+        host = "localhost" if self.endpoint.kind == "unix" else f"{self.endpoint.host}:{self.endpoint.port}"
+        head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
+        return Request(method, self.prefix + path + query(parameters), head, body)
 
     def send(
         self,
@@ -85,57 +103,50 @@ class Api:
             ApiError: the engine answered with an error status.
             UnavailableError: the engine is not reachable.
         """
-        reused = self._idle is not None
+        request = self.request(method, path, parameters=parameters, body=body, headers=headers)
+        if self._idle is not None and request.is_repeatable:
+            try:
+                return self.complete(self.begin(request), request)
+            except (OSError, UnavailableError):
+                # The engine closed the connection just as it was used again; what changes nothing is asked anew.
+                self._idle = None
         try:
-            response = self.begin(method, path, parameters=parameters, body=body, headers=headers)
-            return self.complete(response, method, self.prefix + path + query(parameters))
+            return self.complete(self.begin(request), request)
         except OSError as error:
-            if reused:
-                return self.send(method, path, parameters=parameters, body=body, headers=headers)
             raise ApiConnectionError(f"error during connect: {error.strerror or error}") from error
 
-    def begin(
-        self,
-        method: str,
-        path: str,
-        *,
-        parameters: dict[str, Any] | None = None,
-        body: Body = None,
-        headers: dict[str, str] | None = None,
-    ) -> Response:
+    def begin(self, request: Request) -> Response:
         """Send a request and return the response to come, of which nothing is read: complete() waits for it.
 
         Raises:
             OSError: the connection broke.
             UnavailableError: the engine is not reachable.
         """
-        host = "localhost" if self.endpoint.kind == "unix" else f"{self.endpoint.host}:{self.endpoint.port}"
-        head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
-        target = self.prefix + path + query(parameters)
         if self.trace is not None:
-            self.trace(f"{method} {target}")
+            self.trace(f"{request.method} {request.target}")
         sock = self._socket()
         try:
-            send_request(sock, method, target, head, body)
+            send_request(sock, request)
         except OSError:
             sock.close()
             raise
         return Response(sock)
 
-    def complete(self, response: Response, method: str, path: str) -> Response:
+    def complete(self, response: Response, request: Request) -> Response:
         """Wait for the head of a response that begin() gave; return it with the body unread.
 
         Raises:
             ApiError: the engine answered with an error status.
             OSError: the connection broke.
+            UnavailableError: the connection ended, or what came is not HTTP.
         """
         try:
-            response.read_head(method)
-        except OSError:
+            response.read_head(request.method)
+        except (OSError, UnavailableError):
             response.close()
             raise
         if self.trace is not None:
-            self.trace(f"{response.status} {method} {path}")
+            self.trace(f"{response.status} {request.method} {request.target}")
         if response.status >= 400:
             raise self._error(response)
         return response

@@ -25,6 +25,23 @@ class ApiError(BarqueError):
         self.message = message
 
 
+class Request:
+    """What is asked: method, target with its query, headers and body."""
+
+    __slots__ = ("body", "headers", "method", "target")
+
+    def __init__(self, method: str, target: str, headers: dict[str, str], body: Body = None) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Tell whether asking twice is as good as once, by RFC 9110, section 9.2.2."""
+        return self.method in ("GET", "HEAD") and self.body is None
+
+
 class Response:
     """Status, headers (names in lower case) and a body that is read as it comes."""
 
@@ -103,8 +120,10 @@ class Response:
 
     def _chunked_body(self) -> Iterator[bytes]:
         while True:
-            size = int(self._line().split(b";", 1)[0], 16)
-            left = size
+            text = self._line().split(b";", 1)[0].strip()
+            if not text or text.strip(b"0123456789abcdefABCDEF"):
+                raise UnavailableError("unexpected answer: a chunk without its size")
+            left = size = int(text, 16)
             while left:
                 if not self.buffer and not self._fill():
                     raise UnavailableError("unexpected EOF")
@@ -163,11 +182,22 @@ def _values(text: str) -> Iterator[Any]:
         text = text[end:].lstrip()
 
 
-def send_request(sock: Any, method: str, target: str, headers: dict[str, str], body: Body) -> None:
+def has_news(sock: Any) -> bool:
+    """Tell whether a connection over which nothing is to come has something to read: its end, as a rule."""
+    import select
+
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def send_request(sock: Any, request: Request) -> None:
     """Send a request; an iterable body goes out chunked."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    body = request.body
+    lines = [f"{request.method} {request.target} HTTP/1.1",
+             *(f"{name}: {value}" for name, value in request.headers.items())]  # fmt: skip
     if body is None:
-        if method in ("POST", "PUT"):
+        if request.method in ("POST", "PUT"):
             lines.append("Content-Length: 0")
         sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
     elif isinstance(body, bytes):

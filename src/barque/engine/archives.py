@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from barque.base.errors import BarqueError, ForbiddenError
 from barque.kernel.openat2 import open_in_root
+from barque.kernel.private_mounts import Bind
 from barque.storage import archive
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
@@ -25,8 +26,7 @@ class Root(NamedTuple):
     pid: int
     """0: not running."""
     mounts: Sequence[Mount] = ()
-    binds: Sequence[tuple[str, str, bool]] = ()
-    """Volumes and bind mounts: (source, target, read-only)."""
+    binds: Sequence[Bind] = ()
 
     def opened(self) -> AbstractContextManager[int]:
         """Return a context that gives a descriptor of the root."""
@@ -49,9 +49,9 @@ def _hidden(root: Root, fd: int) -> frozenset[int]:
         found.add(os.fstat(inner).st_dev)
         os.close(inner)
     kept = {os.fstat(fd).st_dev}
-    for _, target, _ in root.binds:
+    for bind in root.binds:
         try:
-            inner = open_in_root(fd, target, os.O_PATH)
+            inner = open_in_root(fd, bind.target, os.O_PATH)
         except OSError:
             continue
         kept.add(os.fstat(inner).st_dev)

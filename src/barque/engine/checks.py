@@ -1,5 +1,6 @@
 """What a create request may hold; refusals with Docker's words. Pure but for looking at bind sources."""
 
+import os
 import re
 import signal as signals
 from typing import Any
@@ -10,9 +11,10 @@ from barque.kernel.caps import NUMBERS
 
 Json = dict[str, Any]
 _MIN_MEMORY = 6 << 20
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(\w+))?")
+_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(\w+))?")
 _POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,19})?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
+_WINDOWS_ONLY = ("CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth")
 _STRINGS = ("Hostname", "Domainname", "User", "Image", "WorkingDir", "StopSignal", "MacAddress")
 _LISTS = ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell")
 _MAPS = ("ExposedPorts", "Volumes", "Labels")
@@ -30,9 +32,10 @@ def parse_size(text: str) -> int:
         InvalidInputError: not a size.
     """
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    size = int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " ")) if match else 1 << 63
+    if size >= 1 << 63:
         raise InvalidInputError(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+    return size
 
 
 def parse_signal(text: str) -> int:
@@ -114,6 +117,7 @@ def check_config(config: Json, options: EngineConfig) -> list[str]:
     """
     host = config["HostConfig"]
     _check_own(config)
+    _check_foreign(host)
     check_policy(host)
     _check_modes(config, host)
     _check_ports(config, host)
@@ -124,8 +128,16 @@ def check_config(config: Json, options: EngineConfig) -> list[str]:
     if {".", ".."} & set(parent.split("/")):
         raise InvalidInputError(f"invalid cgroup parent {parent}: name a control group without . and ..")
     _check_runtime(host, options)
-    _check_security(host)
-    return check_resources(host)
+    return [*_check_security(host), *check_resources(host)]
+
+
+def _check_foreign(host: Json) -> None:
+    """Refuse what has no meaning on Linux; all clients send the fields, without a value."""
+    for key in _WINDOWS_ONLY:
+        if host.get(key):
+            raise InvalidInputError(f"HostConfig.{key} is for containers of Windows: leave it at 0")
+    if host.get("Cgroup"):
+        raise InvalidInputError("HostConfig.Cgroup is not supported: use CgroupParent or CgroupnsMode")
 
 
 def _check_own(config: Json) -> None:
@@ -230,7 +242,7 @@ def _check_ports(config: Json, host: Json) -> None:
             if item is not None and not isinstance(item, dict):
                 raise InvalidInputError("invalid JSON: PortBindings must hold lists of objects")
             text = str((item or {}).get("HostPort") or "")
-            if not re.fullmatch(r"|\d{1,5}(-\d{1,5})?", text) or any(int(p) > 65535 for p in text.split("-") if p):
+            if not re.fullmatch(r"|[0-9]{1,5}(-[0-9]{1,5})?", text) or any(int(p) > 65535 for p in text.split("-") if p):
                 raise InvalidInputError(f'invalid port specification: "{text}"')
 
 
@@ -249,12 +261,14 @@ def _check_runtime(host: Json, options: EngineConfig) -> None:
         raise InvalidInputError(f"unknown or invalid runtime name: {name}")
 
 
-def _check_security(host: Json) -> None:
+def _check_security(host: Json) -> list[str]:
     for key in ("CapAdd", "CapDrop"):
         for name in host.get(key) or []:
             normal_capability(name)
-    for option in host.get("SecurityOpt") or []:
-        parse_security_option(option)
+    keys = {parse_security_option(option) for option in host.get("SecurityOpt") or []}
+    if any(key == "label" and value != "disable" for key, value in keys):
+        return ["Security options of SELinux (label=…) have no effect: this engine sets no labels."]
+    return []
 
 
 def normal_capability(name: str) -> str:
@@ -284,13 +298,8 @@ def parse_security_option(option: str) -> tuple[str, str]:
     if match is None:
         raise InvalidInputError(f'invalid --security-opt 1: "{option}"')
     key, value = match[1], match[2]
-    if key not in ("seccomp", "apparmor", "label", "no-new-privileges", "systempaths", "writable-cgroups", "proc-opts"):
+    if key not in ("seccomp", "apparmor", "label", "no-new-privileges", "systempaths", "writable-cgroups"):
         raise InvalidInputError(f'invalid --security-opt 2: "{option}"')
-    if key == "apparmor" and value not in ("unconfined", ""):
-        import os
-
-        if not os.path.exists("/sys/kernel/security/apparmor/profiles"):
-            raise InvalidInputError(f"apparmor profile {value}: AppArmor is not enabled on this machine")
     if key in ("no-new-privileges", "writable-cgroups") and value not in ("true", "false"):
         raise InvalidInputError(f'invalid --security-opt 2: "{option}"')
     return key, value
@@ -302,8 +311,6 @@ def check_resources(host: Json, *, update: bool = False) -> list[str]:
     Raises:
         InvalidInputError: a limit that cannot be.
     """
-    import os
-
     memory, swap = host.get("Memory") or 0, host.get("MemorySwap") or 0
     reservation = host.get("MemoryReservation") or 0
     if 0 < memory < _MIN_MEMORY:
@@ -342,7 +349,8 @@ def _check_cpu(host: Json, count: int) -> None:
     if nano and (period or quota):
         which = "CPU Period" if period else "CPU Quota"
         raise InvalidInputError(f"Conflicting options: Nano CPUs and {which} cannot both be set")
-    if nano < 0 or nano > count * 1_000_000_000:
+    # The kernel takes no quota below 1 ms in its period of 100 ms.
+    if nano and not 10_000_000 <= nano <= count * 1_000_000_000:
         raise InvalidInputError(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
     if period and not 1000 <= period <= 1_000_000:
         raise InvalidInputError("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
@@ -352,7 +360,7 @@ def _check_cpu(host: Json, count: int) -> None:
         raise InvalidInputError("invalid CPU shares: must be positive")
     for key, word in (("CpusetCpus", "cpus"), ("CpusetMems", "memory nodes")):
         text = host.get(key) or ""
-        if text and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        if text and not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*", text):
             raise InvalidInputError(f"Invalid value {text} for cpuset {word}: invalid format: {text}")
         numbers = [int(n) for n in re.findall(r"\d+", text)]
         if key == "CpusetCpus" and numbers and max(numbers) >= count:

@@ -12,6 +12,7 @@ from barque.engine.container import Container
 from barque.engine.pumps import chunks_of, stream_of
 from barque.engine.rootfiles import user_of_snapshot
 from barque.engine.types import ArchiveStream
+from barque.kernel.private_mounts import Bind
 from barque.storage.snapshots import Mount
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def export(engine: "Engine", container: Container) -> AsyncIterator[bytes]:
 
 
 def _root(engine: "Engine", container: Container) -> Root:
-    binds = [(p["Source"], p["Destination"], not p["RW"])
+    binds = [Bind(p["Source"], p["Destination"], not p["RW"], p.get("subpath") or "")
              for p in container.row["mounts"] if p["Source"] and os.path.exists(p["Source"])]  # fmt: skip
     if container.is_running:
         return Root(container.pid, (), binds)

@@ -22,7 +22,7 @@ from barque.engine import (
 )
 from barque.engine.commit import commit as make_image
 from barque.engine.container import Container
-from barque.engine.create import conflict, create
+from barque.engine.create import create
 from barque.engine.names import check_name
 from barque.engine.types import ArchiveStream, Attachment, AttachOptions, LogOptions, LogStream
 from barque.images.store import container_size
@@ -56,8 +56,12 @@ class Containers:
         rows = [views.summary(engine, container) for container in chosen]
         if size:
             for row, container in zip(rows, chosen, strict=True):
-                row.update(await self._sizes(container))
-        return rows
+                try:
+                    row.update(await self._sizes(container))
+                except NotFoundError:
+                    # It was removed while those before it were measured.
+                    row.clear()
+        return [row for row in rows if row]
 
     async def _sizes(self, container: Container) -> Json:
         engine = self._engine
@@ -118,11 +122,11 @@ class Containers:
         new = check_name(name)
         if new == container.name:
             raise InvalidInputError("Renaming a container with the same name as its current name")
-        if new in engine.by_name:
-            raise conflict(new, engine.by_name[new])
         async with container.lock:
+            if container.removed.is_set():
+                raise NotFoundError(f"No such container: {ref}")
+            engine.reserve_name(new, container.id)
             old = container.name
-            engine.by_name[new] = container.id
             engine.by_name.pop(old, None)
             container.row["name"] = new
             endpoints.rename(engine, container)
@@ -233,11 +237,12 @@ class Containers:
         engine = self._engine
         removed, won = [], 0
         for container in views.prunable(engine, filters):
-            size = (await asyncio.to_thread(tree_usage, engine.snapshots.layer_dir(container.id))).size
             try:
+                size = (await asyncio.to_thread(tree_usage, engine.snapshots.layer_dir(container.id))).size
                 if not dry_run:
                     await removal.remove(engine, container, force=False, volumes=False)
-            except BarqueError:
+            except (BarqueError, OSError):
+                # It was started or removed meanwhile.
                 continue
             removed.append(container.id)
             won += size
@@ -269,7 +274,7 @@ class Containers:
         return await self._engine.execs.create(self._engine.find(ref), config)
 
     async def exec_start(
-        self, exec_id: str, *, detach: bool, tty: bool, console_size: tuple[int, int] | None
+        self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None
     ) -> Attachment | None:
         """Start it."""
         return await self._engine.execs.start(exec_id, detach=detach, console_size=console_size)

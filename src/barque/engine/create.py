@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import SHORT_LENGTH, new_id
-from barque.engine import container_mounts, endpoints, init_layer, links, log_shipping, mount_points, storage_options
+from barque.engine import (
+    apparmor,
+    container_mounts,
+    endpoints,
+    init_layer,
+    links,
+    log_shipping,
+    mount_points,
+    storage_options,
+)
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
@@ -51,8 +60,13 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         host["Runtime"] = runtime
     networking = (config.pop("NetworkingConfig", None) or {}).get("EndpointsConfig") or {}
     warnings += check_config({**config, "HostConfig": host}, engine.config)
+    apparmor.check(host)
     warnings += privilege_warnings(host)
+    if engine.cgroups_v2 and host.pop("KernelMemoryTCP", None):
+        warnings.append("KernelMemoryTCP is unknown to control groups of version 2: the limit is discarded.")
     merged = merge(config, image.run_config)
+    if merged.get("NetworkDisabled"):
+        host["NetworkMode"], networking = "none", {}
     if not (merged.get("Entrypoint") or merged.get("Cmd")):
         raise InvalidInputError("no command specified")
     fill_host(engine, host)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.engine import reconcile
+from barque.engine import network_watch, reconcile
 from barque.engine.cdi import CdiDevices
 from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
@@ -45,7 +45,6 @@ from barque.storage.drivers import open_snapshots
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
-_MEND_AFTER_S = 0.05
 _OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
 
 
@@ -146,7 +145,7 @@ class Engine:
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
             self._on_event(event)
-        self._watch_network()
+        network_watch.watch(self)
         if slept is None:
             reconcile.bring_back(self, [*self.containers_by_id.values()])
         else:
@@ -155,28 +154,6 @@ class Engine:
                 self.publish(container, "die", exitCode=str(container.state["exit_code"]))
             reconcile.bring_back(self, ended)
         self.seccomp.program([*self._default_capabilities()], "")
-
-    def _watch_network(self) -> None:
-        """Mend what somebody deletes of our bridges and rules, once they are done."""
-        loop = asyncio.get_running_loop()
-        waiting: list[asyncio.TimerHandle] = []
-
-        def mend() -> None:
-            waiting.clear()
-            if self.closing:
-                return
-            try:
-                for what in self.network.mend():
-                    log.warning("%s was deleted by somebody and is made anew", what)
-            except OSError as error:
-                log.error("cannot make anew what was deleted of the network: %s", error)
-
-        def news() -> None:
-            if self.network.notice() and not waiting:
-                waiting.append(loop.call_later(_MEND_AFTER_S, mend))
-
-        for fd in self.network.watch():
-            loop.add_reader(fd, news)
 
     def _default_capabilities(self) -> list[str]:
         from barque.engine import spec
@@ -208,8 +185,7 @@ class Engine:
         if self._tasks:
             await asyncio.wait([*self._tasks], timeout=2)
         await self.keeper.close(shutdown=not keeper_stays)
-        for fd in self.network.watched:
-            asyncio.get_running_loop().remove_reader(fd)
+        network_watch.end(self)
         self.network.close()
         self.image_store.close()
         await asyncio.to_thread(self.database.close)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.engine import links, resources, spec
+from barque.engine import apparmor, links, resources, spec
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
 from barque.engine.rootfiles import user_of_process
@@ -129,9 +129,10 @@ class Execs:
         made.started = made.running = True
         keeper = self._engine.keeper
         config = made.config
-        size = console_size or tuple(config.get("ConsoleSize") or ()) or None
+        rows, columns = console_size or config.get("ConsoleSize") or (0, 0)
         tty = bool(config.get("Tty"))
         sock = None
+        asked = False
         attaching: asyncio.Task[socket.socket] | None = None
         try:
             if not detach:
@@ -146,12 +147,13 @@ class Execs:
             finally:
                 sock = await attaching if attaching is not None else None
             self._publish(made, f"exec_start: {made.command}")
+            asked = True
             started = await keeper.exec(
                 made.container.id, made.id, process=process, tty=tty,
                 open_stdin=bool(config.get("AttachStdin")) and not detach,
                 seccomp=None if config.get("Privileged") else self._engine.seccomp_program(
                     made.container.host, external=False),
-                console_size=size if tty else None,
+                console_size=(rows, columns) if tty and (rows or columns) else None,
             )  # fmt: skip
         except (BarqueError, OSError) as error:
             if sock is not None:
@@ -160,6 +162,9 @@ class Execs:
         except BaseException:
             if sock is not None:
                 sock.close()
+            if not asked:
+                # Nobody will tell of its end: the client went before there was a process.
+                self._never_began(made, 126)
             raise
         made.pid = started["pid"]
         made.attached = sock is not None
@@ -173,10 +178,8 @@ class Execs:
         text = str(error)
         if isinstance(error, KeeperError):
             text = _FAILED + text
-        made.running = False
         code = exit_code_of(text)
-        made.exit_code = code if code in (126, 127) else 126
-        made.done.set()
+        self._never_began(made, code if code in (126, 127) else 126)
         try:
             await self._engine.keeper.forget(made.container.id, made.id)
         except BarqueError:
@@ -185,6 +188,12 @@ class Execs:
             failure = InvalidInputError(text) if code in (126, 127) else BarqueError(text)
             raise failure from error
         return Attachment(None, tty, b"", _said(text, tty=tty))
+
+    @staticmethod
+    def _never_began(made: Exec, code: int) -> None:
+        made.running = False
+        made.exit_code = code
+        made.done.set()
 
     def _process(self, made: Exec, *, tty: bool) -> Json:
         container, config = made.container, made.config
@@ -210,6 +219,9 @@ class Execs:
             "noNewPrivileges": spec.no_new_privileges(host, default=self._engine.config.no_new_privileges),
             "oomScoreAdj": host.get("OomScoreAdj") or 0,
         }
+        profile = apparmor.profile_of({"Privileged": True} if config.get("Privileged") else host)
+        if profile:
+            process["apparmorProfile"] = profile
         if tty:
             process["terminal"] = True
         limits = resources.rlimits(host, tuple(self._engine.config.default_ulimits))

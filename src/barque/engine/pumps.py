@@ -74,11 +74,18 @@ async def stream_of(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]
     closed = threading.Event()
 
     def give(item: bytes | BaseException | None) -> None:
-        loop.call_soon_threadsafe(ready.put_nowait, item)
+        if closed.is_set():
+            return
+        try:
+            loop.call_soon_threadsafe(ready.put_nowait, item)
+        except RuntimeError:
+            # The loop ended, and with it whoever read.
+            closed.set()
 
     def run() -> None:
-        iterator = make()
+        iterator: Iterator[bytes] = iter(())
         try:
+            iterator = make()
             for chunk in iterator:
                 room.acquire()
                 if closed.is_set():

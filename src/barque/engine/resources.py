@@ -66,7 +66,7 @@ def devices_of(host: Json) -> tuple[list[Json], list[Json]]:
 
 
 def _device_rule(text: str) -> Json:
-    match = re.fullmatch(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text)
+    match = re.fullmatch(r"([acb]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})", text)
     if match is None:
         raise InvalidInputError(f"invalid device cgroup rule format: '{text}'")
     rule: Json = {"allow": True, "type": match[1], "access": match[4]}
@@ -155,6 +155,8 @@ def limits(host: Json) -> Json:
         memory["swappiness"] = host["MemorySwappiness"]
     if host.get("OomKillDisable"):
         memory["disableOOMKiller"] = True
+    if host.get("KernelMemoryTCP"):
+        memory["kernelTCP"] = host["KernelMemoryTCP"]
     if memory:
         found["memory"] = memory
     cpu = _cpu(host)

@@ -5,6 +5,7 @@ import posixpath
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
+from barque.engine import apparmor
 from barque.engine.checks import normal_capability, parse_security_option
 from barque.engine.resources import devices_of, rlimits
 from barque.kernel.caps import NAMES
@@ -111,6 +112,9 @@ def process(config: Json, host: Json, command: list[str], around: Surroundings) 
         "noNewPrivileges": no_new_privileges(host, default=around.no_new_privileges),
         "oomScoreAdj": host.get("OomScoreAdj") or 0,
     }
+    profile = apparmor.profile_of(host)
+    if profile:
+        made["apparmorProfile"] = profile
     if config.get("Tty"):
         made["terminal"] = True
         size = host.get("ConsoleSize") or [0, 0]

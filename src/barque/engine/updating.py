@@ -17,6 +17,11 @@ _UPDATABLE = (
     "BlkioWeight", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "Memory", "MemorySwap",
     "MemoryReservation", "NanoCpus", "PidsLimit", "CpuRealtimePeriod", "CpuRealtimeRuntime",
 )  # fmt: skip
+_FIXED = (
+    "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps",
+    "CgroupParent", "DeviceCgroupRules", "DeviceRequests", "Devices", "KernelMemoryTCP", "OomKillDisable", "Ulimits",
+    "CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth",
+)  # fmt: skip
 
 
 async def update(engine: "Engine", container: Container, changes: Json) -> Json:
@@ -27,28 +32,17 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
         ConflictError: it is being removed.
         BarqueError: the kernel refuses.
     """
-    if container.status in ("removing", "dead"):
-        raise ConflictError(f"Cannot update container {container.id}: Container is marked for removal and "
-                            "cannot be \"update\".")  # fmt: skip
     given = _given(changes)
-    merged = {**container.host, **given}
-    if "Memory" in given and "MemorySwap" not in given and 0 < (merged.get("MemorySwap") or 0) < given["Memory"]:
-        raise InvalidInputError(f"Cannot update container {container.id}: Memory limit should be smaller than "
-                                "already set memoryswap limit, "
-                                "update the memoryswap at the same time")  # fmt: skip
-    warnings = check_resources(merged, update=True)
-    policy = changes.get("RestartPolicy") or {}
-    if not isinstance(policy, dict):
-        raise InvalidInputError("invalid JSON: RestartPolicy must be an object")
-    if policy.get("Name"):
-        check_policy({**container.host, "RestartPolicy": policy})
-        merged["RestartPolicy"] = {"Name": policy["Name"],
-                                   "MaximumRetryCount": policy.get("MaximumRetryCount") or 0}  # fmt: skip
     async with container.lock:
+        # Read under the lock: of two updates at once the second builds on the first.
+        if container.status in ("removing", "dead"):
+            raise ConflictError(f"Cannot update container {container.id}: Container is marked for removal and "
+                                "cannot be \"update\".")  # fmt: skip
+        merged, warnings = _merged(container, given, changes)
         if container.is_running and given:
             try:
                 cgroup = open_manager(engine.cgroup_path(container))
-                warnings += await asyncio.to_thread(cgroup.update, resources.limits(merged))
+                warnings += await asyncio.to_thread(cgroup.update, _limits(merged, given))
             except OSError as error:
                 raise BarqueError(f"Cannot update container {container.id}: {error}") from error
         port_changes.change(engine, container, merged, changes)
@@ -60,10 +54,41 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
     return {"Warnings": warnings or None}
 
 
+def _merged(container: Container, given: Json, changes: Json) -> tuple[Json, list[str]]:
+    merged = {**container.host, **given}
+    if "Memory" in given and "MemorySwap" not in given and 0 < (merged.get("MemorySwap") or 0) < given["Memory"]:
+        raise InvalidInputError(f"Cannot update container {container.id}: Memory limit should be smaller than "
+                                "already set memoryswap limit, "
+                                "update the memoryswap at the same time")  # fmt: skip
+    warnings = check_resources({**merged, "KernelMemory": changes.get("KernelMemory")}, update=True)
+    policy = changes.get("RestartPolicy") or {}
+    if not isinstance(policy, dict):
+        raise InvalidInputError("invalid JSON: RestartPolicy must be an object")
+    if policy.get("Name"):
+        check_policy({**container.host, "RestartPolicy": policy})
+        merged["RestartPolicy"] = {"Name": policy["Name"],
+                                   "MaximumRetryCount": policy.get("MaximumRetryCount") or 0}  # fmt: skip
+    return merged, warnings
+
+
+def _limits(merged: Json, given: Json) -> Json:
+    limits = resources.limits(merged)
+    if given.get("PidsLimit") == 0:
+        # Named, it takes the limit away; in a new container it means none to begin with.
+        limits["pids"] = {"limit": -1}
+    return limits
+
+
 def _given(changes: Json) -> Json:
+    for key in _FIXED:
+        if changes.get(key):
+            raise InvalidInputError(f"{key} cannot be changed once a container exists: make a new one")
     for key in _UPDATABLE:
         wanted = str if key.startswith("Cpuset") else int
         value = changes.get(key)
         if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
             raise InvalidInputError(f"invalid JSON: {key} has a wrong type")
-    return {key: changes[key] for key in _UPDATABLE if changes.get(key) not in (None, 0, "")}
+    found = {key: changes[key] for key in _UPDATABLE if changes.get(key) not in (None, 0, "")}
+    if changes.get("PidsLimit") == 0:
+        found["PidsLimit"] = 0
+    return found

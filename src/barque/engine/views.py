@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from barque.base.durations import human_duration
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.times import format_ns, moment_ns
-from barque.engine import links, mount_points
+from barque.engine import apparmor, links, mount_points
 from barque.engine.container import Container
 from barque.engine.filters import check_known, label_matches, truth
 from barque.network import describe
@@ -44,7 +44,7 @@ def inspect(engine: "Engine", container: Container) -> Json:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "unconfined" if container.host.get("Privileged") else "",
+        "AppArmorProfile": "unconfined" if container.host.get("Privileged") else apparmor.profile_of(container.host),
         "ExecIDs": engine.execs_running(container) or None,
         "HostConfig": {**container.host, "Links": links.shown(engine, container)},
         "GraphDriver": {"Name": engine.snapshots.driver, "Data": _driver_data(engine, container)},

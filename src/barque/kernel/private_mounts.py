@@ -5,9 +5,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from barque.base.errors import KernelError
-from barque.kernel.openat2 import open_in_root
+from barque.kernel.openat2 import RESOLVE_BENEATH, open_in_root
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_FS = 0x00000200
@@ -26,8 +27,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 Step = tuple[str, str, Sequence[str], str]
 """Type, source, options, folder that relative paths start at."""
-Bind = tuple[str, str, bool]
-"""Source on the host, target inside, read-only."""
+
+
+class Bind(NamedTuple):
+    """What is mounted inside a root."""
+
+    source: str
+    """On the host."""
+    target: str
+    """Inside."""
+    read_only: bool
+    part: str = ""
+    """Path within the source that alone is mounted; links do not lead out of the source. One that is missing is let be."""
+
 
 # In the private namespace nothing looks below this folder, and every host has it.
 _POINT = "/sys"
@@ -103,8 +115,11 @@ def _mount_all(steps: Sequence[Step], binds: Sequence[Bind]) -> int:
     if _libc.unshare(ctypes.c_int(_CLONE_FS | _CLONE_NEWNS)) != 0:
         raise KernelError(ctypes.get_errno(), "unshare")
     _mount("", "/", "", _MS_SLAVE | _MS_REC, "")
-    sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _, _ in binds]
+    sources: list[int] = []
     try:
+        # Before the roots are mounted: a source may lie where they go.
+        for bind in binds:
+            sources.append(_source(bind))
         for kind, source, options, cwd in steps:
             if cwd:
                 os.chdir(cwd)
@@ -112,15 +127,30 @@ def _mount_all(steps: Sequence[Step], binds: Sequence[Bind]) -> int:
         os.chdir("/")
         root = os.open(_POINT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for fd, (_, target, readonly) in zip(sources, binds, strict=True):
-                _bind(root, fd, target, readonly=readonly)
+            for fd, bind in zip(sources, binds, strict=True):
+                if fd >= 0:
+                    _bind(root, fd, bind.target, read_only=bind.read_only)
         except BaseException:
             os.close(root)
             raise
         return root
     finally:
         for fd in sources:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
+
+
+def _source(bind: Bind) -> int:
+    """Open what a bind shows, -1 where its part is missing."""
+    fd = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
+    if not bind.part:
+        return fd
+    try:
+        return open_in_root(fd, bind.part, os.O_PATH, resolve=RESOLVE_BENEATH)
+    except OSError:
+        return -1
+    finally:
+        os.close(fd)
 
 
 def _mount_step(kind: str, source: str, options: Sequence[str], target: str) -> None:
@@ -134,14 +164,14 @@ def _mount_step(kind: str, source: str, options: Sequence[str], target: str) -> 
     _mount(source, target, kind, flags, ",".join(data))
 
 
-def _bind(root: int, source: int, target: str, *, readonly: bool) -> None:
+def _bind(root: int, source: int, target: str, *, read_only: bool) -> None:
     point = _mount_point(root, target, os.path.isdir(f"/proc/self/fd/{source}"))
     try:
         path = f"/proc/self/fd/{point}"
         _mount(f"/proc/self/fd/{source}", path, "", _MS_BIND | _MS_REC, "")
     finally:
         os.close(point)
-    if readonly:
+    if read_only:
         point = open_in_root(root, target)
         try:
             path = f"/proc/self/fd/{point}"

@@ -4,17 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from barque.kernel.private_mounts import private_root
+from barque.kernel.private_mounts import Bind, private_root
 from barque.storage.snapshots import Mount
 
 
 @contextmanager
-def mounted(mounts: Sequence[Mount], binds: Sequence[tuple[str, str, bool]] = ()) -> Iterator[int]:
+def mounted(mounts: Sequence[Mount], binds: Sequence[Bind] = ()) -> Iterator[int]:
     """Yield a descriptor of the root folder that the mounts make.
 
     Args:
         mounts: as a Snapshotter gives them.
-        binds: (source on the host, target inside, read-only), mounted inside in this order.
+        binds: what is mounted inside, in this order.
 
     Raises:
         KernelError: the kernel refused a mount.

@@ -51,6 +51,9 @@ class FakeContainers:
             raise NotFoundError(f"No such container: {ref}")
         return {"Id": ref}
 
+    async def start(self, ref):
+        self.calls.append(("start", ref))
+
     async def stop(self, ref, **options):
         self.calls.append(("stop", ref, options))
 

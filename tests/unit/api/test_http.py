@@ -174,3 +174,19 @@ async def test_an_archive_goes_both_ways(api):
     assert api.containers.calls[-1] == (
         "put", "/f", b"tar" * 99999, {"no_overwrite_dir_non_dir": True, "copy_uid_gid": False},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["checkpoint=c1", "checkpoint-dir=/d"])
+async def test_a_start_from_a_checkpoint_is_refused(api, query):
+    async with api.session.post(f"/containers/a/start?{query}") as response:
+        status, value = await _json(response)
+    assert (status, value["message"]) == (501, "checkpoints are not supported")
+    assert api.containers.calls == []
+
+
+async def test_limits_of_a_classic_build_have_types(api):
+    ulimits = json.dumps([{"Name": "nofile", "Soft": "many", "Hard": 1}])
+    async with api.session.post("/build", params={"ulimits": ulimits}) as response:
+        status, value = await _json(response)
+    assert status == 400
+    assert "Soft of type int64" in value["message"]

@@ -39,6 +39,15 @@ def refused(config, match, error=InvalidInputError):
         ({"Memory": "much"}, "Memory must be a number"),
         ({"Binds": "x"}, "Binds must be a list of strings"),
         ({"CpusetCpus": "9999"}, "Requested CPUs are not available"),
+        ({"CpusetCpus": "9" * 5000}, "invalid format"),
+        ({"NanoCpus": 1}, "range of CPUs is from 0.01"),
+        ({"CpuCount": 1}, "HostConfig.CpuCount is for containers of Windows"),
+        ({"CpuPercent": 1}, "HostConfig.CpuPercent is for containers of Windows"),
+        ({"IOMaximumIOps": 1}, "HostConfig.IOMaximumIOps is for containers of Windows"),
+        ({"IOMaximumBandwidth": 1}, "HostConfig.IOMaximumBandwidth is for containers of Windows"),
+        ({"Cgroup": "container:x"}, "HostConfig.Cgroup is not supported"),
+        ({"SecurityOpt": ["proc-opts=hidepid=2"]}, "invalid --security-opt 2"),
+        ({"PortBindings": {"9" * 5000: None}}, "invalid port specification"),
     ],
 )
 def test_a_host_config_that_cannot_be_is_refused(host, match):
@@ -70,3 +79,15 @@ def test_signals_are_named_or_numbered(text, number):
 @pytest.mark.parametrize(("text", "size"), [("10m", 10 << 20), ("1g", 1 << 30), ("512", 512), ("4kb", 4096)])
 def test_sizes_have_units(text, size):
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "g", "9" * 5000, "9" * 19 + "p", "1e9", "-1", ""])
+def test_a_size_beyond_all_is_refused(text):
+    with pytest.raises(InvalidInputError, match="invalid size"):
+        parse_size(text)
+
+
+def test_labels_of_selinux_are_said_to_do_nothing():
+    config = {"HostConfig": {"SecurityOpt": ["label=type:container_t"]}}
+    assert "no effect" in check_config(config, EngineConfig())[0]
+    assert check_config({"HostConfig": {"SecurityOpt": ["label=disable"]}}, EngineConfig()) == []

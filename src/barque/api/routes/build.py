@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from barque.api import checks
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.streams import send_messages
@@ -67,7 +68,7 @@ def _host(call: Call) -> Json:
     ulimits = _list(call, "ulimits", "error reading ulimit settings", of=dict)
     if ulimits:
         host["Ulimits"] = ulimits
-    return host
+    return checks.checked(host, checks.HOST, "HostConfig")
 
 
 def _json(call: Call, name: str, complaint: str) -> Any:
@@ -103,7 +104,7 @@ def _auth(call: Call) -> Json:
     text = call.request.headers.get("X-Registry-Config", "")
     try:
         value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

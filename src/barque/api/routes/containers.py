@@ -5,7 +5,7 @@ from aiohttp import web
 from barque.api import checks, shapes
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
-from barque.base.errors import InvalidInputError, NotFoundError
+from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedError
 
 
 def add(table: Table) -> None:
@@ -65,6 +65,8 @@ async def start(call: Call) -> web.StreamResponse:
         raise InvalidInputError(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
+    if call.text("checkpoint") or call.text("checkpoint-dir"):
+        raise UnsupportedError("checkpoints are not supported")
     await call.backend.containers.start(call.params["ref"])
     return nothing()
 
@@ -133,11 +135,16 @@ def size_of(call: Call) -> tuple[int, int]:
     Raises:
         InvalidInputError: no number of 16 bits.
     """
-    height, width = call.number("h"), call.number("w")
-    for name, value in (("height", height), ("width", width)):
-        if not 0 <= value < 1 << 16:
-            raise InvalidInputError(f"invalid resize {name} {value}")
-    return height, width
+    return _side(call, "h", "height"), _side(call, "w", "width")
+
+
+def _side(call: Call, parameter: str, word: str) -> int:
+    text = call.text(parameter)
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInputError(f'invalid resize {word} "{text}": invalid syntax')
+    if len(text) > 9 or int(text) >= 1 << 16:
+        raise InvalidInputError(f'invalid resize {word} "{text}": value out of range')
+    return int(text)
 
 
 async def remove(call: Call) -> web.StreamResponse:

@@ -33,16 +33,13 @@ async def create(call: Call) -> web.StreamResponse:
 async def start(call: Call) -> web.StreamResponse:
     """Run an exec instance; without `Detach` the client gets its streams."""
     options = checks.checked(await call.body() or {}, checks.EXEC_START, "ExecStartOptions")
-    size = options.get("ConsoleSize") if call.version >= (1, 42) else None
-    if size is not None and (len(size) != 2 or not options.get("Tty")):
-        if any(size) and not options.get("Tty"):
-            raise InvalidInputError("console size is only supported when TTY is enabled")
-        size = None
+    size = (options.get("ConsoleSize") or [0, 0]) if call.version >= (1, 42) else [0, 0]
+    if any(size) and not options.get("Tty"):
+        raise InvalidInputError("console size is only supported when TTY is enabled")
     attachment = await call.backend.containers.exec_start(
         call.params["id"],
         detach=bool(options.get("Detach")),
-        tty=bool(options.get("Tty")),
-        console_size=(size[0], size[1]) if size and any(size) else None,
+        console_size=(size[0], size[1]) if any(size) else None,
     )
     if attachment is None:
         return nothing(200)

@@ -3,7 +3,7 @@
     python bench/log_rate.py [MEGABYTES]
 
 A plain process writes lines of 100 bytes into the keeper's pipe; printed are MB/s of output from start to
-exit event, and of the formatting alone.
+exit event, and of the formatting alone, and the processor time that the keeper took for each GB.
 """
 
 import asyncio
@@ -39,11 +39,20 @@ def formatting(megabytes: int) -> float:
     lines, clock = LineFormat("stdout", None), Clock()
     before = time.perf_counter()
     for _ in range(megabytes):
-        lines.lines(text[: whole_part(text)], clock.stamp())
+        start = 0
+        while (end := whole_part(text, start)) > start:
+            lines.lines(text[start:end], clock.stamp())
+            start = end
     return megabytes * len(text) / 1e6 / (time.perf_counter() - before)
 
 
-async def through_the_keeper(megabytes: int) -> float:
+def processor_s(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def through_the_keeper(megabytes: int) -> tuple[float, float]:
     ended = asyncio.Event()
     boot = [sys.executable, "-I", "-S", f"{HERE}/../tests/unit/keeper/standin.py"]
     os.environ["BENCH_LINE"] = LINE[:-1].decode()
@@ -56,15 +65,16 @@ async def through_the_keeper(megabytes: int) -> float:
         with open(f"{bundle}/config.json", "w") as file:
             args = [sys.executable, "-S", "-c", WRITER, str(megabytes * 1_000_000)]
             json.dump({"process": {"args": args}}, file)
-        before = time.perf_counter()
+        before, used = time.perf_counter(), processor_s(keeper.pid)
         await keeper.start("one", bundle=bundle, log={"path": f"{logs}/one.log"})
         await ended.wait()
-        seconds = time.perf_counter() - before
+        seconds, used = time.perf_counter() - before, processor_s(keeper.pid) - used
         await keeper.close(shutdown=True)
-    return megabytes / seconds
+    return megabytes / seconds, used * 1000 / megabytes
 
 
 if __name__ == "__main__":
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     print(f"formatting alone      {formatting(min(size, 300)):7.0f} MB/s")
-    print(f"through the keeper    {asyncio.run(through_the_keeper(size)):7.0f} MB/s")
+    rate, processor = asyncio.run(through_the_keeper(size))
+    print(f"through the keeper    {rate:7.0f} MB/s, {processor:.2f} s of the keeper's processor time a GB")

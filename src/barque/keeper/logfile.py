@@ -109,18 +109,21 @@ class LogFile:
         """Tell whether the next line goes to a new file."""
         return 0 < self.settings.max_size <= self.size
 
-    def fits(self, data: bytes) -> bool:
-        """Tell whether no rotation falls within data."""
-        return self.settings.max_size <= 0 or self.size + len(data) < self.settings.max_size
+    def fits(self, length: int) -> bool:
+        """Tell whether no rotation falls within so many bytes."""
+        return self.settings.max_size <= 0 or self.size + length < self.settings.max_size
 
-    def append(self, data: bytes) -> None:
-        """Write data at the end; where the disk refuses, it is dropped and `failed` says why."""
-        view = memoryview(data)
+    def append(self, *parts: bytes | memoryview) -> None:
+        """Write parts of one text at the end; where the disk refuses, it is dropped and `failed` says why."""
         position = self.size
         try:
-            while view:
-                written = os.pwrite(self._fd, view, position)
-                view = view[written:]
+            position += os.pwritev(self._fd, parts, position)
+            missing = self.size + sum(map(len, parts)) - position
+            while missing:
+                # A disk that is nearly full takes less than it is given.
+                rest = memoryview(b"".join(parts))[-missing:]
+                written = os.pwrite(self._fd, rest, position)
+                missing -= written
                 position += written
         except OSError as error:
             self.failed = f"{self.settings.path}: {error.strerror}"

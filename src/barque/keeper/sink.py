@@ -41,7 +41,8 @@ class Sink:
         start = log.consumed[number]
         self._tail = os.pread(self._spool, self.size - start, start)
         if self._tail:
-            self._consume(final=False)
+            self._consume(self._tail)
+            log.record()
 
     def splice(self, fd: int, limit: int) -> bytes:
         """Move up to limit bytes from the pipe fd into the spool and the log, and return them.
@@ -77,7 +78,8 @@ class Sink:
     def finish(self) -> None:
         """Log what is left of an unfinished line."""
         if self._tail:
-            self._consume(final=True)
+            self._consume(self._tail, final=True)
+            self._log.record()
 
     def close(self) -> None:
         """Close the spool."""
@@ -85,36 +87,40 @@ class Sink:
 
     def _taken(self, data: bytes) -> None:
         self.size += len(data)
-        self._tail = self._tail + data if self._tail else data
-        self._consume(final=False)
+        start = 0
+        if self._tail:
+            # Joined with its own line alone: a copy of all of data would cost as much as its formatting.
+            start = data.find(b"\n") + 1 or len(data)
+            self._consume(self._tail + data[:start])
+        if start < len(data):
+            self._consume(data, start)
+        self._log.record()
         if not self._tail and self.size >= _EMPTY_FROM:
             os.ftruncate(self._spool, 0)
             self.size = self._log.consumed[self._number] = 0
             self._log.record()
 
-    def _consume(self, final: bool) -> None:
-        """Format all whole lines of the tail; then long lines' pieces; then, if final, the rest."""
-        text = self._tail
+    def _consume(self, text: bytes, start: int = 0, *, final: bool = False) -> None:
+        """Format all whole lines of text from start on; then long lines' pieces; then, if final, the rest: else the tail."""
         stamp = self._clock.stamp()
-        start = 0
         while start < len(text):
-            rest = text[start:] if start else text
-            length = jsonlog.whole_part(rest)
-            if length:
-                length = self._put_lines(rest[:length], stamp)
-            elif len(rest) > PIECE_SIZE or (len(rest) == PIECE_SIZE and b"\n" not in rest):
-                length = jsonlog.piece_length(rest)
-                self._put_piece(rest[:length], stamp)
-            elif final:
-                length = len(rest)
-                self._put_piece(rest, stamp)
+            end = jsonlog.whole_part(text, start)
+            if end > start:
+                length = self._put_lines(text[start:end], stamp)
             else:
-                break
+                # What is too long is cut, of which no more is looked at than the next piece takes.
+                rest = text[start : start + PIECE_SIZE + 1]
+                if len(rest) > PIECE_SIZE or (len(rest) == PIECE_SIZE and b"\n" not in rest):
+                    length = jsonlog.piece_length(rest)
+                    self._put_piece(rest[:length], stamp)
+                elif final:
+                    length = len(rest)
+                    self._put_piece(rest, stamp)
+                else:
+                    break
             start += length
             self._log.consumed[self._number] += length
         self._tail = text[start:]
-        if start:
-            self._log.record()
 
     def _put_lines(self, text: bytes, stamp: bytes) -> int:
         """Log whole lines, all or as many as come before a rotation; return the bytes consumed."""
@@ -125,14 +131,17 @@ class Sink:
             # The end of a long line bears the time of its first piece.
             text = text[: text.index(b"\n") + 1]
             stamp, self._piece_stamp = self._piece_stamp, b""
-        lines = self._format.lines(text, stamp)
-        if not log.fits(lines) and not log.is_full():
-            end = lines.find(b"\n", log.settings.max_size - log.size - 1) + 1
-            if 0 < end < len(lines):
-                # As many input lines as output lines, since a log line ends with its only newline.
-                count = lines.count(b"\n", 0, end)
-                lines = lines[:end]
-                text = b"\n".join(text.split(b"\n", count)[:count]) + b"\n"
+        parts = self._format.lines(text, stamp)
+        if log.fits(len(parts[0]) + len(parts[1])) or log.is_full():
+            log.append(*parts)
+            return len(text)
+        lines = b"".join(parts)
+        end = lines.find(b"\n", log.settings.max_size - log.size - 1) + 1
+        if 0 < end < len(lines):
+            # As many input lines as output lines, since a log line ends with its only newline.
+            count = lines.count(b"\n", 0, end)
+            lines = lines[:end]
+            text = b"\n".join(text.split(b"\n", count)[:count]) + b"\n"
         log.append(lines)
         return len(text)
 

@@ -26,7 +26,7 @@ def test_text_is_escaped_as_docker_escapes_it(raw, escaped):
 
 
 def test_every_line_of_a_chunk_becomes_one_object_with_its_newline():
-    lines = LineFormat("stderr", None).lines(b'a\n"b"\n\n', b"2024-01-02T03:04:05.6Z")
+    lines = b"".join(LineFormat("stderr", None).lines(b'a\n"b"\n\n', b"2024-01-02T03:04:05.6Z"))
     rows = [json.loads(line) for line in lines.splitlines()]
     assert [row["log"] for row in rows] == ["a\n", '"b"\n', "\n"]
     assert lines.startswith(b'{"log":"a\\n","stream":"stderr","time":"2024-01-02T03:04:05.6Z"}\n')
@@ -45,6 +45,8 @@ def test_stamps_increase():
 
 def test_long_lines_are_cut_at_the_piece_size_and_characters_stay_whole():
     assert whole_part(b"a\nb") == 2
+    assert whole_part(b"a\nb", 2) == 2
+    assert whole_part(b"a\nb\nc\n", 2) == 6
     assert whole_part(b"x" * PIECE_SIZE + b"\n") == PIECE_SIZE + 1
     assert whole_part(b"a\n" + b"x" * (PIECE_SIZE + 1) + b"\nb\n") == 2
     assert piece_length(b"x" * (PIECE_SIZE + 5)) == PIECE_SIZE

@@ -367,6 +367,31 @@ def test_settings_of_the_host_are_refused(bundle, kind, change, message):
         run(bundle, spec)
 
 
+@pytest.mark.parametrize(
+    "key", ["net/../kernel/domainname", "net.//.kernel.domainname", "fs.mqueue.//.//.kernel.domainname", "net..x", "net/./x"]
+)
+def test_a_sysctl_does_not_lead_out_of_the_containers_own(bundle, key):
+    spec = config("cat", "/proc/sys/kernel/domainname")
+    spec["linux"]["sysctl"] = {key: "reached"}
+    with pytest.raises(StepError, match="names no parameter"):
+        run(bundle, spec)
+
+
+@pytest.mark.parametrize("place", ["proc", "sys"])
+def test_a_file_system_that_is_hidden_in_part_is_mounted_where_no_link_leads(bundle, place):
+    os.rmdir(f"{bundle}/rootfs/{place}")
+    os.symlink("tmp", f"{bundle}/rootfs/{place}")
+    spec = config("true")
+    kind = "proc" if place == "proc" else "sysfs"
+    spec["mounts"] = [
+        *(entry for entry in spec["mounts"] if entry["type"] != kind),
+        {"destination": f"/{place}", "type": kind, "source": kind, "options": ["nosuid"]},
+    ]
+    outcome, _, _ = run(bundle, spec)
+    assert isinstance(outcome, Failed)
+    assert "must be mounted on an ordinary folder" in outcome.message
+
+
 def test_limits_nobody_may_raise_are_cut_with_a_warning(bundle):
     spec = config("true", rlimits=[{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 1 << 40}])
     outcome, code, _ = run(bundle, spec)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from barque.base.errors import KernelError
 from barque.kernel import mount as km
-from barque.kernel.openat2 import open_in_root
+from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.copy_up import copy_tree
 from barque.runtime.mount_options import MountOptions
@@ -126,6 +126,8 @@ class FileSystemMount(NamedTuple):
     def run(self, context: Context) -> None:
         """Do it."""
         try:
+            if self.fstype in ("proc", "sysfs"):
+                self._refuse_links(context.root)
             existed = open_existing(context.root, self.destination)
             target = existed if existed >= 0 else open_or_make(context.root, self.destination, folder=True)
             try:
@@ -136,6 +138,25 @@ class FileSystemMount(NamedTuple):
             context.refresh(self.destination)
         except OSError as error:
             raise _failed(self.source or self.fstype, self.destination, error) from None
+
+    def _refuse_links(self, root: int) -> None:
+        """Refuse a place that links lead to.
+
+        A neighbour who owns where they lead could take the mount away again before parts of it are hidden.
+
+        Raises:
+            StepError: a link lies on the way.
+        """
+        try:
+            os.close(open_in_root(root, self.destination, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StepError(
+                    f'filesystem "{self.fstype}" must be mounted on an ordinary folder: a symbolic link leads to '
+                    f'"{self.destination}"', errno.ELOOP,
+                ) from None  # fmt: skip
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
 
     def _mount(self, context: Context, target: int, *, made: bool) -> None:
         data = self.options.data

@@ -30,6 +30,7 @@ from barque.runtime.settings import (
     ResourceControl,
     Session,
     Sysctls,
+    sysctl_path,
 )
 
 _KEEP_GROUPS = "run.oci.keep_original_groups"
@@ -123,6 +124,9 @@ def _file_system(spec: dict[str, Any], process: dict[str, Any], scene: Scene) ->
     if sysctls:
         for key, value in sysctls:
             name = key.replace("/", ".")
+            if {"", ".", ".."} & set(sysctl_path(key).split("/")):
+                # `net/../kernel/core_pattern` begins as one of the container's own, and is the host's.
+                raise StepError(f'sysctl "{key}" names no parameter: it must not lead out of its folder')
             if name == "kernel.domainname" and spec.get("domainname") not in (None, "", value):
                 raise StepError(f'sysctl "{name}" conflicts with domainname')
             _check_sysctl(name, scene.new | scene.joined)

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
 from barque.builder.filters import passes
@@ -34,7 +34,8 @@ def policies_of(builder: Json, disk_bytes: int) -> list[PruneOptions]:
     Raises:
         InvalidInputError: a key is unknown, or a value is wrong.
     """
-    _known(builder, ("gc",), "builder")
+    _known(builder, ("gc", "history"), "builder")
+    history_limits(builder)
     gc = _object(builder.get("gc") or {}, "builder.gc")
     _known(gc, ("enabled", "policy", *_DEFAULTS), "builder.gc")
     enabled = gc.get("enabled", True)
@@ -48,6 +49,36 @@ def policies_of(builder: Json, disk_bytes: int) -> list[PruneOptions]:
     if not enabled:
         return []
     return policies or _usual(given, disk_bytes)
+
+
+class HistoryLimits(NamedTuple):
+    """How many builds are recorded, for how long in nanoseconds, and with how many bytes in all."""
+
+    entries: int = 50
+    age_ns: int = 30 * _DAY_NS
+    size: int = 64 << 20
+
+
+def history_limits(builder: Json) -> HistoryLimits:
+    """Return what `builder.history` of daemon.json says of the records of builds.
+
+    Raises:
+        InvalidInputError: a key is unknown, or a value is wrong.
+    """
+    where = "builder.history"
+    given = _object(builder.get("history") or {}, where)
+    _known(given, ("maxEntries", "maxAge", "maxSize"), where)
+    made = HistoryLimits()
+    if "maxEntries" in given:
+        entries = given["maxEntries"]
+        if not isinstance(entries, int) or isinstance(entries, bool) or entries < 0:
+            raise InvalidInputError(f"{where}.maxEntries: wants a count, got {entries!r}")
+        made = made._replace(entries=entries)
+    if "maxAge" in given:
+        made = made._replace(age_ns=_duration(given["maxAge"], f"{where}.maxAge"))
+    if "maxSize" in given:
+        made = made._replace(size=size_of(given["maxSize"], 0, f"{where}.maxSize"))
+    return made
 
 
 def _usual(given: dict[str, int], disk_bytes: int) -> list[PruneOptions]:

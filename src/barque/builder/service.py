@@ -63,7 +63,7 @@ class Builder:
 
     @property
     def rests(self) -> bool:
-        """Tell whether nothing is built, and no history is kept in memory for BuildKit's clients."""
+        """Tell whether nothing is built, and no client of BuildKit's has come since the start."""
         return self._buildkit is None and not self._running and not self._tasks and not self._collector.is_due
 
     async def cancel_all(self) -> None:
@@ -77,6 +77,8 @@ class Builder:
         """End all builds and close the cache."""
         await self.cancel_all()
         await self._collector.close()
+        if self._buildkit is not None:
+            await self._buildkit.close()
         await asyncio.to_thread(self.cache.close)
 
     async def build(self, options: Json, read: ReadChunk) -> AsyncIterator[Json]:

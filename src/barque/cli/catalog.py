@@ -24,6 +24,10 @@ COMMANDS: dict[str, Command] = {
     "build": Command("building.command:build", "[OPTIONS] PATH | URL | -", (1, 1), "Build an image from a Dockerfile"),
     "builder prune": Command("building.upkeep:builder_prune", "[OPTIONS]", (0, 0), "Remove build cache"),
     "buildx du": Command("building.upkeep:du", "[OPTIONS]", (0, 0), "Disk usage"),
+    "buildx history inspect": Command("building.history:inspect", "[OPTIONS] [REF]", (0, 1), "Inspect a build"),
+    "buildx history logs": Command("building.history:logs", "[OPTIONS] [REF]", (0, 1), "Print the logs of a build"),
+    "buildx history ls": Command("building.history:ls", "[OPTIONS]", (0, 0), "List builds"),
+    "buildx history rm": Command("building.history:rm", "[OPTIONS] [REF...]", (0, -1), "Remove builds from the history"),
     "buildx inspect": Command("building.upkeep:inspect", "[NAME]", (0, 1), "Inspect current builder instance"),
     "buildx ls": Command("building.upkeep:ls", "", (0, 0), "List builder instances"),
     "buildx prune": Command("building.upkeep:prune", "[OPTIONS]", (0, 0), "Remove build cache"),
@@ -335,7 +339,7 @@ def find(words: list[str]) -> tuple[str, str, list[str]] | None:
     Returns:
         Its canonical path, the path as typed, and the words behind it; None where there is none.
     """
-    for length in (2, 1):
+    for length in (3, 2, 1):
         typed = " ".join(words[:length])
         path = ALIASES.get(typed, typed)
         if path in COMMANDS and len(words) >= length:

@@ -26,7 +26,7 @@ def overview(flags: list[Flag]) -> str:
 
 def group_help(group: str) -> str:
     """Return the help text of a group such as `container`."""
-    members = {path.split()[1]: command for path, command in COMMANDS.items() if path.startswith(group + " ")}
+    members = {path.removeprefix(f"{group} "): command for path, command in COMMANDS.items() if path.startswith(group + " ")}
     width = max(10, *map(len, members))
     lines = [f"Usage:  barque {group} COMMAND", "", GROUPS[group], "", "Commands:"]
     lines += [_line(name, members[name].text, width) for name in sorted(members)]

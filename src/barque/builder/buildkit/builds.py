@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.builder.buildkit.details import Details
 from barque.builder.buildkit.progress import Report
 from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.graph import Scratch, Vertex
@@ -77,6 +78,10 @@ class Build:
         self.options: dict[str, str] = {}
         self.response: dict[str, str] = {}
         self.error = ""
+        self.details: Details = []
+        """What goes with the error: the place in a Dockerfile."""
+        self.exporters: list[tuple[str, dict[str, str]]] = []
+        self.outcome = Outcome()
         self.predicates: dict[str, list[Predicate]] = {}
         self.scans: dict[str, Vertex] = {}
         """The steps that scan what is built, by platform."""
@@ -128,6 +133,10 @@ class Builds:
     def remove_later(self, build: Build) -> None:
         """Forget a build that is over, but not before its client has had time to read its progress."""
         asyncio.get_running_loop().call_later(_KEPT_S, self._running.pop, build.ref, None)
+
+    def under_way(self, ref: str) -> bool:
+        """Tell whether a build is under way, or ended a moment ago."""
+        return ref in self._running
 
     async def get(self, ref: str) -> Build:
         """Return a build; one that has not begun is waited for, at most 6 s.

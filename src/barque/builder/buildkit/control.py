@@ -95,6 +95,7 @@ class Control:
         exporters = [(one.Type, dict(one.Attrs)) for one in request.Exporters]
         if request.ExporterDeprecated and not exporters:
             exporters = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
+        build.exporters = exporters
         _refuse_unknown(request)
         wishes = _wishes(request)
         build.inline = any(wish.kind == "inline" for wish in wishes)
@@ -102,7 +103,7 @@ class Control:
         await self._builds.add(build)
         self._history.begun(build, internal=request.Internal)
         try:
-            outcome = await self._outcome(build, request)
+            outcome = build.outcome = await self._outcome(build, request)
             build.response = await self._exporters.export(build, outcome, exporters)
             build.response |= await self._caches.export(build, outcome, wishes)
             if build.report.explainer is not None:
@@ -111,7 +112,7 @@ class Control:
         except BarqueError as error:
             build.error = told(error)
             failed = BarqueError(build.error)
-            failed.details = error.details or places.of_failure(build.session)
+            failed.details = build.details = error.details or places.of_failure(build.session)
             raise failed from None
         except asyncio.CancelledError:
             build.error = "context canceled"
@@ -152,8 +153,12 @@ class Control:
             self._sessions.remove(session)
 
     async def status(self, stream: Any) -> None:
-        """Send a build's progress until it is over."""
+        """Send a build's progress until it is over, or what one showed that is recorded."""
         request = await stream.recv_message()
+        if not self._builds.under_way(request.Ref) and self._history.has(request.Ref):
+            async for said in self._history.shown(request.Ref):
+                await stream.send_message(said)
+            return
         build = await self._builds.get(request.Ref)
         async for said in build.report.follow():
             await stream.send_message(said)
@@ -189,17 +194,15 @@ class Control:
     async def listen_build_history(self, stream: Any) -> None:
         """Send the builds that were, and those to come."""
         request = await stream.recv_message()
-        async for event in self._history.follow(
-            active_only=request.ActiveOnly, ref=request.Ref, early_exit=request.EarlyExit, limit=request.Limit
-        ):
+        async for event in self._history.follow(request):
             await stream.send_message(event)
 
     async def update_build_history(self, stream: Any) -> None:
-        """Pin, unpin or forget a build."""
+        """Pin, unpin or forget a build, or wait until it is recorded."""
         request = await stream.recv_message()
         if not request.Ref:
             raise InvalidInputError("a build's ref is needed")
-        self._history.update(request.Ref, pinned=request.Pinned, delete=request.Delete)
+        await self._history.update(request.Ref, pinned=request.Pinned, delete=request.Delete, finalize=request.Finalize)
         await stream.send_message(control_pb2.UpdateBuildHistoryResponse())
 
 def _wishes(request: Any) -> list[Wish]:

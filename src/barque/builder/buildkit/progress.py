@@ -113,6 +113,10 @@ class Report:
         self._said.append(control_pb2.StatusResponse(**parts))
         self._changed.set()
 
+    def said(self) -> list[Any]:
+        """Return all that was shown so far."""
+        return [*self._said]
+
     def close(self) -> None:
         """Say that no more comes."""
         self._closed = True

@@ -69,6 +69,20 @@ def predicate(build: Build, vertex: graph.Vertex, store: ImageStore, wish: Mappi
     return Predicate(_KINDS[version], content, file, is_true(wish.get("inline-only", "")), _STATEMENTS[version])
 
 
+def recorded(store: ImageStore, build: Build) -> dict[str, list[tuple[str, Any]]]:
+    """Return what is recorded of how a build's outcome came to be, by platform: kind and content; nothing of a failed one."""
+    if build.error:
+        return {}
+    said: dict[str, list[tuple[str, Any]]] = {}
+    for name, vertex in build.outcome.vertices.items():
+        found = build.predicates.get(name)
+        if not any(one.kind in _KINDS.values() for one in found or []):
+            wish = {"version": "v0.2", "mode": "max"}
+            found = [predicate(build, vertex, store, wish, build.completed_ns), *(found or [])]
+        said[name] = [(one.kind, one.content) for one in found or []]
+    return said
+
+
 def _version_02(made: Json) -> Json:
     source = {"uri": made["source"].get("uri", ""), "entryPoint": made["source"].get("path", "")}
     return {

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from barque.builder.buildkit import worker
+from barque.builder.buildkit import provenance, worker
 from barque.builder.buildkit.builds import Builds
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.connection import GrpcServer
@@ -15,7 +16,9 @@ from barque.builder.buildkit.frontends import DockerfileFrontends
 from barque.builder.buildkit.gateway import Gateway
 from barque.builder.buildkit.health import Health
 from barque.builder.buildkit.history import History
+from barque.builder.buildkit.history_store import HistoryContent, HistoryStore
 from barque.builder.buildkit.sessions import Sessions, session_of
+from barque.builder.collecting import history_limits
 
 if TYPE_CHECKING:
     from barque.builder.service import Builder
@@ -35,11 +38,17 @@ class BuildKit:
         caches = Caches(engine, builder)
         frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders, caches)
         exporters = EngineExporters(engine, builder.solver, builder.cache, frontends.finished_config, caches)
+        records = HistoryStore(f"{engine.config.data_root}/builder/history")
+        self._history = History(records, lambda: history_limits(engine.config.builder), partial(provenance.recorded, engine.image_store))
         control = Control(
-            self.builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), History(), identity
+            self.builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), self._history, identity
         )
         gateway = Gateway(self.builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
-        self._server = GrpcServer(control, gateway, Health())
+        self._server = GrpcServer(control, gateway, Health(), HistoryContent(records))
+
+    async def close(self) -> None:
+        """Wait until the builds that are over are recorded."""
+        await self._history.settled()
 
     def serve(self) -> asyncio.Protocol:
         """Return the protocol of a connection whose client calls us."""

@@ -77,4 +77,23 @@ a all bool Remove all unused build cache, not just dangling ones
 f force bool Do not prompt for confirmation
 - keep-storage bytes Amount of disk space to keep for cache
 """
-TABLES = {"build": BUILD, "bake": BAKE, "buildx du": DU, "buildx prune": PRUNE, "builder prune": BUILDER_PRUNE}
+HISTORY_LS = """
+- builder string Builder to ask: the engine has one, "default"
+- filter list Provide filter values (e.g., "status==error", "ref~=^a", "repository==...")
+- format string Format the output (table, json) (default "table")
+- no-trunc bool Don't truncate output
+"""
+HISTORY_INSPECT = """
+- builder string Builder to ask: the engine has one, "default"
+- format string Format the output (pretty, json) (default "pretty")
+"""
+HISTORY_LOGS = """
+- builder string Builder to ask: the engine has one, "default"
+- progress string Set type of progress output (plain, rawjson) (default "plain")
+"""
+HISTORY_RM = """
+- all bool Remove all builds
+- builder string Builder to ask: the engine has one, "default"
+"""
+TABLES = {"buildx history ls": HISTORY_LS, "buildx history inspect": HISTORY_INSPECT,
+          "buildx history logs": HISTORY_LOGS, "buildx history rm": HISTORY_RM, "build": BUILD, "bake": BAKE, "buildx du": DU, "buildx prune": PRUNE, "builder prune": BUILDER_PRUNE}

@@ -1,10 +1,17 @@
 """A daemon without anything to do gives its memory back, and nobody notices but by looking at its memory."""
 
+import http.client
+import json
 import os
+import random
 import signal
+import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +52,18 @@ def _actions(engine: EngineUnderTest, identifier: str) -> list[str]:
     until_s = str(int(time.time()) + 1)
     filters = ("--filter", f"container={identifier}", "--filter", "type=container")
     return engine.docker("events", "--since", "10m", "--until", until_s, *filters, "--format", "{{.Action}}").splitlines()
+
+
+def _request(engine: EngineUnderTest, method: str, path: str, body: object = None) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(engine.socket))
+    connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", "Connection": "close"})
+    answer = connection.getresponse()
+    data = answer.read()
+    assert answer.status < 300, data
+    connection.close()
+    return json.loads(data) if data else {}
 
 
 def _state(engine: EngineUnderTest, name: str) -> str:
@@ -95,6 +114,118 @@ def test_the_end_of_a_container_wakes_it(dozer: EngineUnderTest) -> None:
     dozer.start()
 
 
+def test_killing_keeper_or_sleeper_costs_nothing(dozer: EngineUnderTest) -> None:
+    script = 'i=0; while [ ! -e /end ]; do i=$((i+1)); echo "line $i"; usleep 10000; done; exit 3'
+    dozer.docker("run", "-d", "--name", "writer", "busybox", "sh", "-c", script)
+    _until_it_dozes(dozer)
+    keeper = _keeper_pid(dozer)
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: _keeper_pid(dozer) != keeper, "another keeper comes")
+    assert dozer.docker("exec", "writer", "echo", "here") == "here"
+    _until_it_dozes(dozer)
+    asleep = dozer.pid
+    os.kill(asleep, signal.SIGKILL)
+    assert dozer.process is not None
+    dozer.process.wait()
+    dozer.process = None
+    until(lambda: dozer.docker_result("version").returncode == 0, "the keeper starts it again", 60)
+    dozer.adopt()
+    # Its parent is now whoever takes orphans here, which may never reap it.
+    _until_it_dozes(dozer)
+    process = dozer.docker("inspect", "-f", "{{.State.Pid}}", "writer")
+    Path(f"/proc/{process}/root/end").touch()
+    assert dozer.docker("wait", "writer") == "3"
+    lines = dozer.docker("logs", "writer").splitlines()
+    assert lines == [f"line {number}" for number in range(1, len(lines) + 1)] and len(lines) > 100
+
+
+def test_an_orphan_that_ends_while_daemon_and_keeper_are_others_tells_its_own_code(dozer: EngineUnderTest) -> None:
+    dozer.docker("run", "-d", "--name", "orphan", "--restart", "on-failure:2", "busybox", "sh", "-c",
+                 "trap 'exit 7' TERM; while :; do usleep 10000; done")  # fmt: skip
+    process = int(dozer.docker("inspect", "-f", "{{.State.Pid}}", "orphan"))
+    keeper = _keeper_pid(dozer)
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: _keeper_pid(dozer) != keeper, "another keeper comes")
+    # The daemon is its parent now, and dozes when it ends.
+    _until_it_dozes(dozer)
+    os.kill(process, signal.SIGTERM)
+    until(lambda: dozer.docker("inspect", "-f", "{{.RestartCount}}", "orphan") == "1", "it runs again")
+    filters = ("--filter", "container=orphan", "--filter", "event=die", "--format", "{{.Actor.Attributes.exitCode}}")
+    assert dozer.docker("events", "--since", "10m", "--until", str(int(time.time()) + 1), *filters) == "7"
+    # Nothing is left of it.
+    wait_gone(process)
+
+
+def _look(engine: EngineUnderTest, names: list[str]) -> list[object]:
+    """Return all that can be seen of an engine's objects, but for what changes by itself."""
+    found: list[object] = [json.loads(engine.docker("inspect", name)) for name in names]
+    info = json.loads(engine.docker("info", "--format", "{{json .}}"))
+    for name in ("SystemTime", "NFd", "NGoroutines", "NEventsListener"):
+        info.pop(name, None)
+    return [*found, info, engine.docker("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Ports}} {{.State}}"),
+            engine.docker("images", "-aq", "--no-trunc"), engine.docker("network", "ls", "--no-trunc"),
+            engine.docker("volume", "ls")]  # fmt: skip
+
+
+def test_all_that_can_be_seen_is_the_same_afterwards(dozer: EngineUnderTest) -> None:
+    sleep = ("busybox", "sleep", "1000")
+    dozer.docker("volume", "create", "kept")
+    dozer.docker("network", "create", "--label", "a=b", "beside")
+    dozer.docker("run", "-d", "--name", "plain", "-v", "kept:/kept", *sleep)
+    dozer.docker("run", "-d", "--name", "paused", *sleep)
+    dozer.docker("pause", "paused")
+    dozer.docker("run", "-d", "--name", "checked", "--health-cmd", "echo fine", "--health-interval", "0.2s", *sleep)
+    until(lambda: dozer.docker("inspect", "-f", "{{.State.Health.Status}}", "checked") == "healthy", "it is healthy")
+    dozer.docker("stop", "-t", "0", "checked")
+    dozer.docker_result("run", "--name", "fails", "busybox", "sh", "-c", "exit 9")
+    dozer.docker("create", "--name", "made", "--network", "beside", *sleep)
+    names = ["plain", "paused", "checked", "fails", "made", "kept", "beside", "busybox"]
+    before = _look(dozer, names)
+    _until_it_dozes(dozer)
+    assert _look(dozer, names) == before
+    dozer.docker("unpause", "paused")
+
+
+def test_an_exec_that_has_ended_is_known_afterwards(dozer: EngineUnderTest) -> None:
+    dozer.docker("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
+    made = _request(dozer, "POST", "/containers/runs/exec", {"Cmd": ["sh", "-c", "exit 4"]})["Id"]
+    _request(dozer, "POST", f"/exec/{made}/start", {"Detach": True})
+    until(lambda: not _request(dozer, "GET", f"/exec/{made}/json")["Running"], "it has ended")
+    before = _request(dozer, "GET", f"/exec/{made}/json")
+    _until_it_dozes(dozer)
+    assert _request(dozer, "GET", f"/exec/{made}/json") == before
+    assert before["ExitCode"] == 4
+
+
+def test_a_stop_whose_client_has_gone_is_brought_to_its_end(dozer: EngineUnderTest) -> None:
+    script = "trap '' TERM; while :; do usleep 50000; done"
+    dozer.docker("run", "-d", "--name", "stubborn", "busybox", "sh", "-c", script)
+    process = int(dozer.docker("inspect", "-f", "{{.State.Pid}}", "stubborn"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(dozer.socket))
+        client.sendall(b"POST /containers/stubborn/stop?t=5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: _actions(dozer, "stubborn")[-1] == "kill", "it is told")
+    # It would sleep before the five seconds are over, if it did not wait for this.
+    wait_gone(process, 30)
+    assert dozer.docker("wait", "stubborn") == "137"
+
+
+def test_what_daemon_json_says_meanwhile_waits_for_the_next_start(dozer: EngineUnderTest) -> None:
+    _until_it_dozes(dozer)
+    (dozer.root / "daemon.json").write_text('{"labels": ["a=b"], "no such": ')
+    try:
+        assert dozer.docker("info", "--format", "{{.Labels}}") == "[]"
+        (dozer.root / "daemon.json").write_text('{"labels": ["a=b"]}')
+        _until_it_dozes(dozer)
+        # A signal wakes it, too, and is obeyed.
+        os.kill(dozer.pid, signal.SIGHUP)
+        until(lambda: "configuration read again" in dozer.log.read_text(), "it reads its file")
+        _until_it_dozes(dozer)
+        assert dozer.docker("info", "--format", "{{.Labels}}") == "[a=b]"
+    finally:
+        (dozer.root / "daemon.json").unlink()
+
+
 def test_what_needs_the_process_keeps_it_awake_and_signals_reach_it(dozer: EngineUnderTest) -> None:
     for flags in (["-p", "127.0.0.1::80"], ["--health-cmd", "true"], ["--ttl", "1h"]):
         # Our own command: the other does not know all of these.
@@ -112,3 +243,38 @@ def test_what_needs_the_process_keeps_it_awake_and_signals_reach_it(dozer: Engin
         os.kill(process, 0)
     assert not dozer.socket.exists()
     dozer.start()
+
+
+def test_no_signal_is_lost_whenever_it_comes(dozer: EngineUnderTest) -> None:
+    told, moments = "configuration read again", random.Random(os.environ.get("BARQUE_MOMENTS", "7"))
+    for number in range(1, 7):
+        # While it gets up, works, or dozes off, and once in a while when it sleeps soundly.
+        if number % 2:
+            _until_it_dozes(dozer)
+            _request(dozer, "GET", "/version")
+        time.sleep(moments.uniform(0, 0.4) + (_IDLE_S if number % 3 else 0))
+        os.kill(dozer.pid, signal.SIGHUP)
+        until(lambda number=number: dozer.log.read_text().count(told) >= number, f"signal {number} is obeyed", 60)  # type: ignore[misc]
+        assert dozer.log.read_text().count(told) == number
+    # What asks an awake daemon where its threads are must not end one that sleeps.
+    _until_it_dozes(dozer)
+    os.kill(dozer.pid, signal.SIGUSR1)
+    until(lambda: "most recent call first" in dozer.log.read_text(), "it tells where it is")
+    assert dozer.docker("version")
+
+
+@pytest.mark.parametrize("delay_ms", [-100, 0, 100, 300])
+def test_a_signal_at_any_moment_ends_all(delay_ms: int) -> None:
+    # Around the moment at which it dozes off.
+    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
+    engine = EngineUnderTest(root, "--idle-timeout", str(_IDLE_S))
+    try:
+        engine.start()
+        keeper = _keeper_pid(engine)
+        time.sleep(_IDLE_S + delay_ms / 1000)
+        engine.stop()
+        # One that was left without a word would start a daemon.
+        wait_gone(keeper, 20)
+        assert not engine.socket.exists()
+    finally:
+        subprocess.run(["rm", "-rf", str(root)], check=False)

@@ -37,6 +37,8 @@ class App:
         self._backend = backend
         self.headers = {**HEADERS, "Docker-Experimental": "true" if experimental else "false"}
         self._table = Table()
+        self.working: set[asyncio.Future[web.StreamResponse]] = set()
+        """Requests that change something, also those whose clients have gone."""
         routes.add_all(self._table)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -64,7 +66,20 @@ class App:
             return error_answer(404, "page not found")
         route, params = found
         call = Call(request, self._backend, version or MAX_VERSION, params)
-        return await _run(route, call)
+        return await self._run(route, call)
+
+    async def _run(self, route: Route, call: Call) -> web.StreamResponse:
+        if route.follows:
+            return await route.handler(call)
+        # A client that goes away must not leave half of a change behind.
+        task = asyncio.ensure_future(route.handler(call))
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_forget)
+            raise
 
     def _failed(self, request: web.BaseRequest, status: int, message: str) -> web.StreamResponse:
         log.debug("%s %s: %d %s", request.method, request.path, status, message)
@@ -74,18 +89,6 @@ class App:
                 request.transport.abort()
             return Finished()
         return error_answer(status, message)
-
-
-async def _run(route: Route, call: Call) -> web.StreamResponse:
-    if route.follows:
-        return await route.handler(call)
-    # A client that goes away must not leave half of a change behind.
-    task = asyncio.ensure_future(route.handler(call))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(_forget)
-        raise
 
 
 def _forget(task: "asyncio.Future[web.StreamResponse]") -> None:
@@ -105,7 +108,7 @@ class _Request(web.BaseRequest):
             response.headers[name] = value
 
 
-def make_app(backend: Backend, *, experimental: bool = False) -> web.Server:
+def make_app(backend: Backend, *, experimental: bool = False) -> "ApiServer":
     """Return the server that a runner puts on its sockets; call it inside the running loop."""
     app = App(backend, experimental=experimental)
     loop = asyncio.get_running_loop()
@@ -116,8 +119,8 @@ def make_app(backend: Backend, *, experimental: bool = False) -> web.Server:
     def request_of(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         return Request(message, payload, protocol, writer, task, loop, client_max_size=1 << 40)
 
-    return _Server(
-        app.handle,
+    return ApiServer(
+        app,
         request_factory=request_of,
         handler_cancellation=True,
         access_log=None,
@@ -128,9 +131,21 @@ def make_app(backend: Backend, *, experimental: bool = False) -> web.Server:
     )
 
 
-class _Server(web.Server):
+class ApiServer(web.Server):
     """aiohttp's server with our handler of connections."""
+
+    def __init__(self, app: App, **settings: Any) -> None:
+        super().__init__(app.handle, **settings)
+        self._app = app
+        self.accepted = 0
+        """How many connections have been accepted, those included of which nothing is known yet but that."""
+
+    @property
+    def rests(self) -> bool:
+        """Tell whether there is neither a client nor a request that goes on without its client."""
+        return not self.connections and not self._app.working
 
     def __call__(self) -> UpgradableHandler:
         """Return the handler of a new connection."""
+        self.accepted += 1
         return UpgradableHandler(self, loop=self._loop, **self._kwargs)

@@ -1,8 +1,13 @@
 """A daemon with nothing to do gives its memory back: it executes `asleep`, which executes the daemon anew.
 
 The process stays the same one. What the next daemon needs is handed over in a memory file: the lock of the data root,
-the sockets of the API, in which clients wait, a connection to the keeper, whose news wake it, and the copies of
-containers' descriptors that a keeper to come would need.
+the sockets of the API, in which clients wait, a connection to the keeper, whose news wake it, the copies of containers'
+descriptors that a keeper to come would need, and the options that were in force: daemon.json may have been edited since.
+
+Nothing is lost on the way, since nothing is taken on the way. From its first line on the daemon and all its threads block
+the signals it obeys and reads them from a descriptor (`kernel.signals`), and so does the next one: a signal was read and
+obeyed, or it is pending and wakes the next. A client was accepted, and then the daemon stays awake, or it waits in the
+socket's queue. What the keeper tells was read before, or can be read, and a keeper that is gone can be read, too.
 """
 
 import json
@@ -12,15 +17,23 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from barque.daemon import asleep
+from barque.daemon import asleep, listeners
 from barque.daemon.listeners import Listener
+from barque.kernel import signals
+from barque.kernel.process import close_range
 
 if TYPE_CHECKING:
     from barque.engine.engine import Slept
 
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR2, signal.SIGTERM)
+"""What the daemon reads from a descriptor, and blocks always."""
+TRACES = signal.SIGUSR1
+"""What tells where all threads are, also of a daemon that hangs: blocked only while nobody could tell."""
 _VARIABLE = "BARQUE_AWAKENED"
+_FORM = 2
+"""To be counted up with each change of what is handed over, and of the options."""
 
 
 class Handover(NamedTuple):
@@ -29,6 +42,7 @@ class Handover(NamedTuple):
     lock: int
     listeners: list[Listener]
     slept: "Slept"
+    options: dict[str, Any]
 
 
 def awakened() -> Handover | None:
@@ -44,51 +58,45 @@ def awakened() -> Handover | None:
         left = json.load(file)
     if left["pid"] != os.getpid():
         return None
-    listeners = [Listener(socket.socket(fileno=fd), None, path, shown) for fd, path, shown in left["listeners"]]
+    if left["form"] != _FORM:
+        # The code was exchanged meanwhile: this is the start of a daemon like any other.
+        close_range(listeners.FIRST_PASSED_FD + listeners.passed())
+        return None
+    os.close(left["signals"])
+    sockets = [Listener(socket.socket(fileno=fd), None, path, shown) for fd, path, shown in left["listeners"]]
     held = {(container, exec_id): fds for container, exec_id, fds in left["held"]}
     keeper = Doze(left["connection"], left["keeper"], held)
-    for fd in (left["lock"], keeper.connection, *keeper.descriptors(), *(one.sock.fileno() for one in listeners)):
+    for fd in (left["lock"], keeper.connection, *keeper.descriptors(), *(one.sock.fileno() for one in sockets)):
         os.set_inheritable(fd, False)
-    return Handover(left["lock"], listeners, Slept(keeper, left["events"]))
+    return Handover(left["lock"], sockets, Slept(keeper, left["events"], left["healths"], left["execs"]), left["options"])
 
 
-def hold_signals() -> None:
-    """Let signals wait from now on: whoever handles them is about to go."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, asleep.SIGNALS)
-
-
-def sleep(left: Handover, command: Sequence[str], *, ending: bool) -> None:
+def sleep(left: Handover, command: Sequence[str]) -> None:
     """Become the sleeper, which executes the command when there is something to do; returns never.
-
-    Signals are held already (`hold_signals`). With `ending` one of them was taken by the loop on its last round: it is
-    sent anew, for the next daemon.
 
     Raises:
         OSError: it cannot be executed.
     """
+    signals.hold([TRACES])
+    # Signals that are pending already wake at once.
+    waiting = signals.descriptor([*SIGNALS, TRACES])
     listening = [listener.sock.fileno() for listener in left.listeners]
     keeper = left.slept.keeper
     record = os.memfd_create("awakened", 0)
     state = {
-        "pid": os.getpid(), "lock": left.lock, "connection": keeper.connection, "keeper": keeper.keeper,
+        "form": _FORM, "pid": os.getpid(), "lock": left.lock, "connection": keeper.connection, "keeper": keeper.keeper,
         "held": [[*key, fds] for key, fds in keeper.held.items()],
         "listeners": [[one.sock.fileno(), one.path, one.shown] for one in left.listeners],
-        "events": left.slept.events,
+        "events": left.slept.events, "healths": left.slept.healths, "execs": left.slept.execs,
+        "options": left.options, "signals": waiting,
     }  # fmt: skip
     with os.fdopen(os.dup(record), "w", encoding="utf-8") as file:
         json.dump(state, file)
-    for fd in (left.lock, keeper.connection, *keeper.descriptors(), *listening):
+    for fd in (left.lock, waiting, keeper.connection, *keeper.descriptors(), *listening):
         os.set_inheritable(fd, True)
-    waking = ",".join(map(str, [*listening, keeper.connection]))
-    if ending:
-        os.kill(os.getpid(), signal.SIGTERM)
+    waking = ",".join(map(str, [*listening, waiting, keeper.connection]))
     arguments = [sys.executable, "-I", "-S", str(asleep.__file__), "daemon", waking, *command]
     os.execve(sys.executable, arguments, {**os.environ, _VARIABLE: str(record)})
-
-
-def take_signals() -> None:
-    """Take the signals that came while nobody was there; call it once they are handled."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, asleep.SIGNALS)
 
 
 class Watch:

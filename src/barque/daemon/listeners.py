@@ -15,7 +15,7 @@ from barque.daemon.options import Options
 log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "unix:///run/barque.sock"
-_FIRST_PASSED_FD = 3
+FIRST_PASSED_FD = 3
 _BACKLOG = 1024
 
 
@@ -213,13 +213,20 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     return context
 
 
+def passed() -> int:
+    """Return how many sockets a service manager passed to this process."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    return int(os.environ.get("LISTEN_FDS", "0"))
+
+
 def _passed(which: str) -> list[Listener]:
     """Return the sockets that a service manager passed: all, or the one with a number or a name."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    count = passed()
+    if not count:
         raise DaemonError("no sockets found via socket activation: make sure the service was started by systemd")
-    count = int(os.environ.get("LISTEN_FDS", "0"))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    fds = range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + count)
+    fds = range(FIRST_PASSED_FD, FIRST_PASSED_FD + count)
     if which.strip("/"):
         fds_wanted = [
             fd for fd, name in zip(fds, [*names, *[""] * count], strict=False) if which.strip("/") in (str(fd), name)

@@ -5,16 +5,16 @@ import faulthandler
 import gc
 import logging
 import os
-import signal
 import sys
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import barque
 from barque.base.errors import BarqueError
-from barque.daemon import flags, listeners, log as daemon_log, ownership
+from barque.daemon import dozing, flags, listeners, log as daemon_log, ownership
 from barque.daemon.flags import DaemonError
 from barque.daemon.options import Options, command
+from barque.kernel import signals
 from barque.kernel.limits import raise_open_files
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ log = logging.getLogger("barque.daemon")
 def main(argv: list[str]) -> int:
     """Run the daemon until it is told to end; return the exit code."""
     try:
-        options = Options(argv)
+        left = dozing.awakened()
+        options = Options(argv, left.options if left else None)
         if _answered(options):
             return 0
         if os.geteuid() != 0:
             raise DaemonError("the daemon needs to be started with root privileges")
-        return _run(options)
+        return _run(options, left)
     except (DaemonError, BarqueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -55,22 +56,22 @@ def _answered(options: Options) -> bool:
     return True
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, left: dozing.Handover | None) -> int:
+    # Before there is a thread: no thread may take them past the descriptor from which they are read.
+    signals.hold(dozing.SIGNALS)
     daemon_log.set_up(options["log-level"], as_json=options["log-format"] == "json", debug=options["debug"])
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(dozing.TRACES, all_threads=True)
+    signals.let_in([dozing.TRACES])
     raise_open_files()
-    from barque.daemon import dozing
-
-    left = dozing.awakened()
     lock = left.lock if left else ownership.lock_data_root(os.path.abspath(options["data-root"]))
     try:
         ownership.write_pidfile(options["pidfile"])
         try:
             opened = left.listeners if left else listeners.open_all(options)
             try:
-                slept, ending = _serve(options, opened, left.slept if left else None)
+                slept = _serve(options, opened, left.slept if left else None)
                 if slept is not None:
-                    dozing.sleep(dozing.Handover(lock, opened, slept), command(options), ending=ending)
+                    dozing.sleep(dozing.Handover(lock, opened, slept, options.kept()), command(options))
                 return 0
             finally:
                 listeners.close_all(opened)
@@ -97,10 +98,10 @@ def _import_service() -> "type[Service]":
     return Service
 
 
-def _serve(options: Options, opened: list[listeners.Listener], slept: "Slept | None") -> "tuple[Slept | None, bool]":
+def _serve(options: Options, opened: list[listeners.Listener], slept: "Slept | None") -> "Slept | None":
     import uvloop
 
     Service = _import_service()  # noqa: N806 - a class
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         service = Service(options, opened)
-        return runner.run(service.run(slept)), service.is_ending
+        return runner.run(service.run(slept))

@@ -1,5 +1,6 @@
 """All options of the daemon: defaults, daemon.json, command line, and their conflicts."""
 
+import copy
 import json
 import os
 import sys
@@ -34,8 +35,13 @@ def command(options: "Options") -> list[str]:
 class Options:
     """What the daemon was told, by the flags' names; `given` names those that were told at all."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], kept: Json | None = None) -> None:
         """Read the command line and the file it names.
+
+        Args:
+            argv: the words behind `daemon`.
+            kept: what `kept()` gave of the daemon before us in this process: the file, which may say something else by
+                now, is not read then.
 
         Raises:
             DaemonError: either is wrong, or they contradict each other.
@@ -45,7 +51,24 @@ class Options:
         self.values: dict[str, Any] = {**_FILE_ONLY, **{flag.name: flag.default for flag in FLAGS}}
         self.values.update(self.flags)
         self.given = set(self.flags)
-        self.load_file()
+        if kept is None:
+            self.load_file()
+            self._at_start = self.values, self.given
+        else:
+            self.values, self.given = kept["values"], set(kept["given"])
+            self._at_start = kept["at_start"]["values"], set(kept["at_start"]["given"])
+
+    def kept(self) -> Json:
+        """Return the options as they are, and as they were when the daemon started, for the next one in this process."""
+        values, given = self._at_start
+        return {"values": self.values, "given": sorted(self.given),
+                "at_start": {"values": values, "given": sorted(given)}}  # fmt: skip
+
+    def of_start(self) -> "Options":
+        """Return the options as they were when the daemon started."""
+        found = copy.copy(self)
+        found.values, found.given = self._at_start
+        return found
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]

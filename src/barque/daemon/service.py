@@ -23,6 +23,7 @@ from barque.daemon.options import Options
 from barque.daemon.tls import Secured
 from barque.engine.engine import Engine, Slept
 from barque.engine.quiet import is_quiet
+from barque.kernel import signals
 
 if TYPE_CHECKING:
     from barque.builder.service import Builder
@@ -60,14 +61,11 @@ class Service:
     def __init__(self, options: Options, opened: list[Listener]) -> None:
         self._options = options
         self._opened = opened
-        self._config = configs.engine_config(options)
+        self._config = configs.engine_config(options.of_start())
+        # What a signal had changed before the daemon dozed off.
+        configs.reload(self._config, options)
         self._ended = asyncio.Event()
         self._signals = 0
-
-    @property
-    def is_ending(self) -> bool:
-        """Tell whether a signal asked for the end."""
-        return self._ended.is_set()
 
     async def run(self, slept: Slept | None = None) -> Slept | None:
         """Serve until a signal ends it, or until there is nothing to do; return then what the next daemon needs.
@@ -75,14 +73,8 @@ class Service:
         Args:
             slept: what the daemon before this one in its process left.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        loop.add_signal_handler(signal.SIGUSR2, _tell_tasks)
-        if slept is not None:
-            dozing.take_signals()
         engine = self._engine = Engine(self._config)
+        self._obey()
         await engine.open(slept)
         builds: list[Builder] = []
         engine.make_builds = lambda: _builder(engine, builds)
@@ -122,18 +114,21 @@ class Service:
             notify(f"READY=1\nMAINPID={os.getpid()}")
 
             def rests() -> bool:
-                return not server.connections and all(builder.rests for builder in builds) and is_quiet(engine)
+                return server.rests and all(builder.rests for builder in builds) and is_quiet(engine)
+
+            def seen() -> object:
+                return server.accepted, server.requests_count, engine.events.published
 
             can_doze = not secured and not metrics
-            while not await self._until_idle(lambda: (server.requests_count, engine.events.published), rests, can_doze):
-                # Clients wait in the sockets, which stay open.
+            while not await self._until_idle(seen, rests, can_doze):
+                before = seen()
+                # From here on clients wait in the sockets, which stay open, and signals in the kernel.
                 for site in sites:
                     await site.stop()
-                # A signal that comes from here on is for the next daemon, or it has come already.
-                dozing.hold_signals()
-                if rests() and not self._ended.is_set():
+                self._obey_no_more()
+                if rests() and seen() == before and not self._ended.is_set():
                     return engine.doze()
-                dozing.take_signals()
+                self._obey()
                 sites = await _listen(runner, self._opened)
             return None
         finally:
@@ -161,6 +156,26 @@ class Service:
             except TimeoutError:
                 continue
         return True
+
+    def _obey(self) -> None:
+        """Take signals from now on, those first that came while nobody took them."""
+        self._signal_fd = signals.descriptor(dozing.SIGNALS)
+        asyncio.get_running_loop().add_reader(self._signal_fd, self._signalled)
+
+    def _obey_no_more(self) -> None:
+        """Leave signals where they are from now on."""
+        asyncio.get_running_loop().remove_reader(self._signal_fd)
+        os.close(self._signal_fd)
+
+    def _signalled(self) -> None:
+        for number in signals.take(self._signal_fd):
+            match number:
+                case signal.SIGHUP:
+                    self._reload()
+                case signal.SIGUSR2:
+                    _tell_tasks()
+                case _:
+                    self._end()
 
     def _end(self) -> None:
         self._signals += 1

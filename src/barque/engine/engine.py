@@ -49,10 +49,12 @@ _OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
 
 
 class Slept(NamedTuple):
-    """What an engine leaves to the next when it dozes off: its link to the keeper, its past events."""
+    """What an engine leaves to the next when it dozes off: its link to the keeper, its past events, what lives in memory alone."""
 
     keeper: Doze
     events: list[Json]
+    healths: dict[str, Json]
+    execs: list[Json]
 
 
 class Engine:
@@ -138,21 +140,26 @@ class Engine:
         )  # fmt: skip
         self.disk_budget.open()
         self.event_hooks.apply(config.event_hooks)
-        ended = await reconcile.reconcile(self)
+        found = await reconcile.reconcile(self, dozed=slept is not None)
         self.logs.restore()
         if slept is None:
             self.spawn(reconcile.sweep_groups(self))
+        else:
+            self.events.restore(slept.events)
+            for container_id, shown in slept.healths.items():
+                if container_id in self.containers_by_id:
+                    self.containers_by_id[container_id].health = shown
+            self.execs.restore(slept.execs)
         waiting, self._waiting_events = self._waiting_events or [], None
         for event in waiting:
-            self._on_event(event)
+            # What had ended when the keeper was asked is settled.
+            if event["event"] != "exit" or event.get("exec_id") or event["id"] not in found.ended:
+                self._on_event(event)
+        for container_id, event in found.unheard.items():
+            self.lifecycle.exited(self.containers_by_id[container_id], event)
         network_watch.watch(self)
         if slept is None:
             reconcile.bring_back(self, [*self.containers_by_id.values()])
-        else:
-            self.events.restore(slept.events)
-            for container in ended:
-                self.publish(container, "die", exitCode=str(container.state["exit_code"]))
-            reconcile.bring_back(self, ended)
         self.seccomp.program([*self._default_capabilities()], "")
 
     def _default_capabilities(self) -> list[str]:
@@ -264,7 +271,8 @@ class Engine:
 
     def doze(self) -> Slept:
         """Leave the keeper to the next engine, with what it cannot know otherwise; `close` must follow."""
-        return Slept(self.keeper.doze(), self.events.past())
+        healths = {key: one.health for key, one in self.containers_by_id.items() if one.health is not None}
+        return Slept(self.keeper.doze(), self.events.past(), healths, self.execs.ended())
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run a coroutine beside; its failure is logged."""

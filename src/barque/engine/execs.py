@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ _FAILED = "OCI runtime exec failed: exec failed: unable to start container proce
 class Exec:
     """One exec instance."""
 
-    __slots__ = ("attached", "config", "container", "done", "exit_code", "id", "keys", "pid", "running", "started")
+    __slots__ = ("attached", "config", "container", "done", "ended_s", "exit_code", "id", "keys", "pid", "running", "started")
 
     def __init__(self, container: Container, config: Json, keys: bytes) -> None:
         self.id = new_id()
@@ -40,6 +41,7 @@ class Exec:
         self.started = False
         self.attached = False
         self.exit_code: int | None = None
+        self.ended_s = 0.0
         self.done = asyncio.Event()
 
     @property
@@ -49,6 +51,8 @@ class Exec:
         return f"{program} {' '.join(arguments)}"
 
 _KILLED_S = 5.0
+# Docker, too, keeps them for so long.
+_ASKED_FOR_S = 300.0
 
 
 class Execs:
@@ -103,6 +107,25 @@ class Execs:
     def any_to_come(self) -> bool:
         """Tell whether any instance runs, or was made and may still be started."""
         return any(made.running or (not made.started and made.container.is_running) for made in self._execs.values())
+
+    def ended(self) -> list[Json]:
+        """Return those that ended so lately that somebody may still ask for their exit codes, for `restore`."""
+        early = time.monotonic() - _ASKED_FOR_S
+        return [
+            {"id": made.id, "container": made.container.id, "config": made.config, "keys": made.keys.hex(),
+             "exit_code": made.exit_code, "ended_s": made.ended_s}
+            for made in self._execs.values() if made.started and not made.running and made.ended_s > early
+        ]  # fmt: skip
+
+    def restore(self, rows: list[Json]) -> None:
+        """Take over instances that had ended when an engine dozed off."""
+        for row in rows:
+            container = self._engine.containers_by_id.get(row["container"])
+            if container is not None:
+                made = self._execs[row["id"]] = Exec(container, row["config"], bytes.fromhex(row["keys"]))
+                made.id, made.started, made.exit_code, made.ended_s = row["id"], True, row["exit_code"], row["ended_s"]
+                made.done.set()
+                container.exec_ids.append(made.id)
 
     def find(self, exec_id: str) -> Exec:
         """Return an instance by id.
@@ -274,6 +297,7 @@ class Execs:
             return
         made.running = False
         made.exit_code = event["exit_code"]
+        made.ended_s = time.monotonic()
         made.pid = 0
         made.done.set()
         self._publish(made, "exec_die", exitCode=str(event["exit_code"]))
@@ -294,6 +318,7 @@ class Execs:
             if made is not None and made.running:
                 made.running = False
                 made.exit_code = 137
+                made.ended_s = time.monotonic()
                 made.done.set()
 
     def drop_container(self, container: Container) -> None:

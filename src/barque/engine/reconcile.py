@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError
 from barque.base.ids import is_full_id
@@ -31,36 +31,58 @@ _SETTLE_S = 0.5
 _REMOVAL_TRIES, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 18, 0.05, 5.0
 
 
-async def reconcile(engine: "Engine") -> list[Container]:
-    """Load all containers; adopt those that run, note the end of those that do not; return which ended meanwhile."""
+class Found(NamedTuple):
+    """What has ended while no engine was there.
+
+    `unheard` are ends, by container, that are still to be told as any other end is: their rows say that they run.
+    """
+
+    ended: set[str]
+    unheard: dict[str, Json]
+
+
+async def reconcile(engine: "Engine", *, dozed: bool) -> Found:
+    """Load all containers; adopt those that run, note the end of those that do not.
+
+    Args:
+        engine: the engine that opens.
+        dozed: the engine only slept: what ended meanwhile is left to be told, so that it has all that an end has.
+    """
     tasks = {row["id"]: row for row in await engine.keeper.list() if row["exec_id"] is None}
     for row in engine.database.load("container").values():
         engine.add(Container(row))
-    ended = [
-        container for container in engine.containers_by_id.values()
-        if _settle(engine, container, tasks.pop(container.id, None))
-    ]  # fmt: skip
+    unheard: dict[str, Json] = {}
+    ended = set()
+    for container in engine.containers_by_id.values():
+        task = tasks.pop(container.id, None)
+        if dozed and container.is_running and (task is None or "exit" in task):
+            unheard[container.id] = (task or {}).get("exit") or _exit_file(engine.bundle(container.id)) or _unknown_exit()
+            if task is not None:
+                container.began_ns = uptime.from_ticks(task["start_time"])
+        elif _settle(engine, container, task):
+            ended.add(container.id)
+    ended |= unheard.keys()
     for task_id, task in tasks.items():
         await _end_stranger(engine.keeper, task_id, running="exit" not in task)
-    running = {c.id: c.pid for c in engine.containers_by_id.values() if c.is_running}
+    living = [c for c in engine.containers_by_id.values() if c.is_running and c.id not in unheard]
+    running = {c.id: c.pid for c in living}
     for container_id in running:
         links.open_ways(engine, engine.containers_by_id[container_id])
     for container_id, sandbox in engine.network.restore(running).items():
         engine.containers_by_id[container_id].sandbox = sandbox
         endpoints.settle(engine, engine.containers_by_id[container_id])
         etc_files.adopt(engine, engine.containers_by_id[container_id])
-    for container in engine.containers_by_id.values():
-        if container.is_running:
-            container.started.set()
-            container.began_ns = uptime.began_ns(container.pid)
-            health.start(engine, container)
-            engine.time_limits.begin(container)
+    for container in living:
+        container.started.set()
+        container.began_ns = uptime.began_ns(container.pid)
+        health.start(engine, container)
+        engine.time_limits.begin(container)
     await engine.volumes.restore_users(
         (c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"})
         for c in engine.containers_by_id.values() if c.is_running
     )  # fmt: skip
     _sweep(engine)
-    return ended
+    return Found(ended, unheard)
 
 
 async def end_unknown(engine: "Engine") -> None:
@@ -154,6 +176,10 @@ async def end_task(engine: "Engine", container: Container) -> None:
         except KeeperError:
             pass
         await asyncio.sleep(0.05)
+
+
+def _unknown_exit() -> Json:
+    return {"exit_code": 255, "oom_killed": False, "at_ns": time.time_ns()}
 
 
 def _settle(engine: "Engine", container: Container, task: Json | None) -> bool:

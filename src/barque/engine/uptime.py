@@ -17,4 +17,9 @@ def began_ns(pid: int) -> int:
             ticks = int(file.read().rpartition(")")[2].split()[19])
     except OSError:
         return now_ns()
+    return from_ticks(ticks)
+
+
+def from_ticks(ticks: int) -> int:
+    """Return a start time of the kernel's in nanoseconds of that clock."""
     return ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))

@@ -175,14 +175,14 @@ def _ended(server: "Server", task: Task) -> None:
     """Learn how a process ended whose parent is another: at once, or after that parent has reaped it."""
     if task.raw_status is not None or task.pidfd < 0:
         return
-    status = exit_status(task.pidfd)
+    status = exit_status(task)
     if status is not None:
         server.ended(task, status)
         return
 
     def give_up() -> None:
         if task.raw_status is None and task.pidfd >= 0:
-            server.ended(task, exit_status(task.pidfd))
+            server.ended(task, exit_status(task))
 
     # Readable from now on; only the hang-up that follows the reaping is news.
     server.poller.watch(task.pidfd, 0, lambda events: _reaped(server, task, events))
@@ -193,13 +193,14 @@ def _reaped(server: "Server", task: Task, events: int) -> None:
     if not events & EPOLLHUP:
         return
     server.poller.forget(task.pidfd)
-    status = exit_status(task.pidfd)
+    status = exit_status(task)
     if status is not None:
         server.ended(task, status)
 
 
-def exit_status(pidfd: int) -> int | None:
-    """Return the raw wait status behind a pidfd, None where it cannot be had (yet)."""
+def exit_status(task: Task) -> int | None:
+    """Return the raw wait status of a process that has ended, None where it cannot be had (yet)."""
+    pidfd = task.pidfd
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         if result is not None:
@@ -207,6 +208,9 @@ def exit_status(pidfd: int) -> int | None:
         return None
     except ChildProcessError:
         pass
+    status = _zombie_status(task.pid, task.start_time)
+    if status is not None:
+        return status
     info = bytearray(_INFO_SIZE)
     struct.pack_into("=Q", info, 0, _PIDFD_INFO_EXIT)
     try:
@@ -219,3 +223,13 @@ def exit_status(pidfd: int) -> int | None:
         return None
     (status,) = struct.unpack_from("=i", info, _EXIT_CODE_AT)
     return int(status)
+
+
+def _zombie_status(pid: int, start_time: int) -> int | None:
+    """Return the wait status of another's child that its parent has not reaped (proc(5): field 52), None where it has."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[49]) if fields[0] == b"Z" and int(fields[19]) == start_time else None
+    except (OSError, ValueError, IndexError):
+        return None

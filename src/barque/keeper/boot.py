@@ -1,10 +1,14 @@
 """First file of the keeper's process: python -I -S boot.py EXEC_ROOT LISTEN_FD."""
 
 import os
+import signal
 import sys
 
 sys.dont_write_bytecode = False
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+# The daemon, whose child this is, blocks the signals that it takes from a descriptor.
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 from barque.kernel.process import protect_interpreter  # noqa: E402
 

@@ -50,6 +50,13 @@ class Doze(NamedTuple):
         return [fd for fds in self.held.values() for fd in fds.values()]
 
 
+def reap_child(pid: int) -> None:
+    """Reap a process if it is a child of this one and has ended."""
+    if pid > 0:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
 class Link:
     """A connection to the keeper of one exec-root that survives the keeper's death."""
 
@@ -88,7 +95,8 @@ class Link:
     @property
     def is_idle(self) -> bool:
         """Tell whether the keeper is there and nothing is asked of it."""
-        return self._sock is not None and self._ready.is_set() and not self._pending and not self._replacing
+        asked = self._pending or self._replacing or self._tasks
+        return self._sock is not None and self._ready.is_set() and not asked
 
     def doze(self) -> Doze:
         """Read no more of what the keeper tells; what it tells from now on is for who goes on with `resume`."""
@@ -103,6 +111,7 @@ class Link:
     def resume(self, left: Doze) -> None:
         """Take the copies of descriptors over; call it before the connection is made."""
         self._held = dict(left.held)
+        self._watch_orphans()
 
     @staticmethod
     def leave(left: Doze) -> None:
@@ -117,8 +126,7 @@ class Link:
                 if message is None or message.get("id") == 0:
                     break
         # Where it died meanwhile it is ours to reap.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(left.keeper, os.WNOHANG)
+        reap_child(left.keeper)
 
     # Connection.
 
@@ -209,6 +217,7 @@ class Link:
             except KeeperError:
                 continue
         for key in self._held.keys() - running:
+            self._reap(key)
             self._release(key)
 
     def _spawn(self, path: str) -> None:
@@ -275,6 +284,7 @@ class Link:
             packets.close_all([fd])
             return
         if event["event"] == "exit":
+            self._reap(key)
             self._release(key)
         self._on_event(event)
 
@@ -307,6 +317,8 @@ class Link:
             try:
                 if self._process is not None:
                     self._process.poll()
+                else:
+                    reap_child(self.pid)
                 await self._connect()
             except (BarqueError, OSError):
                 self._drop_connection()
@@ -338,6 +350,13 @@ class Link:
         if "pidfd" in fds:
             self._loop.remove_reader(fds["pidfd"])
         packets.close_all([*fds.values()])
+
+    def _reap(self, key: _Key) -> None:
+        """Reap a process of whose end the keeper knows, if it is this process's: no other parent is left to it."""
+        pidfd = self._held.get(key, {}).get("pidfd", -1)
+        if pidfd >= 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
     def _watch_orphans(self) -> None:
         """Reap what the dead keeper left to this process, and tell the new keeper the exit codes."""

@@ -256,8 +256,8 @@ def lock(exec_root: str) -> int:
     except BlockingIOError:
         os.close(fd)
         return -1
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    # Never empty for who reads it.
+    os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
     return fd
 
 

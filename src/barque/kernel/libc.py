@@ -24,6 +24,7 @@ _MACHINE = os.uname().machine
 _X86_64 = {
     "personality": 135,
     "rt_sigaction": 13,
+    "signalfd4": 289,
     "keyctl": 250,
     "ioprio_set": 251,
     "sched_setattr": 314,
@@ -43,6 +44,7 @@ _X86_64 = {
 _GENERIC = {
     "personality": 92,
     "rt_sigaction": 134,
+    "signalfd4": 74,
     "keyctl": 219,
     "ioprio_set": 30,
     "sched_setattr": 274,

@@ -35,6 +35,8 @@ class FakeContainers:
         self.detached = False
         self.closed_followers = 0
         self.wait_result: asyncio.Future | None = None
+        self.may_stop = asyncio.Event()
+        self.may_stop.set()
 
     async def create(self, config, name, platform):
         if name == "taken":
@@ -56,6 +58,7 @@ class FakeContainers:
 
     async def stop(self, ref, **options):
         self.calls.append(("stop", ref, options))
+        await self.may_stop.wait()
 
     async def attach(self, ref, options):
         self.calls.append(("attach", ref, options))
@@ -133,12 +136,13 @@ async def api(tmp_path):
         volumes=None,
         system=FakeSystem(),
     )
-    runner = web.ServerRunner(make_app(backend), handle_signals=False, shutdown_timeout=0.2)
+    server = make_app(backend)
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.2)
     await runner.setup()
     path = str(tmp_path / "api.sock")
     await web.UnixSite(runner, path).start()
     session = aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(path))
-    yield SimpleNamespace(session=session, path=path, containers=backend.containers)
+    yield SimpleNamespace(session=session, path=path, containers=backend.containers, server=server)
     await session.close()
     await runner.cleanup()
 

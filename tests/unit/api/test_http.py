@@ -190,3 +190,21 @@ async def test_limits_of_a_classic_build_have_types(api):
         status, value = await _json(response)
     assert status == 400
     assert "Soft of type int64" in value["message"]
+
+
+async def test_a_request_goes_on_without_its_client_and_the_server_does_not_rest_meanwhile(api):
+    assert api.server.rests
+    api.containers.may_stop.clear()
+    _, writer = await asyncio.open_unix_connection(api.path)
+    writer.write(b"POST /containers/c/stop HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(20):
+        while not api.containers.calls:
+            await asyncio.sleep(0.005)
+        writer.close()
+        while api.server.connections:
+            await asyncio.sleep(0.005)
+        assert not api.server.rests
+        api.containers.may_stop.set()
+        while not api.server.rests:
+            await asyncio.sleep(0.005)
+    assert api.server.accepted == 1

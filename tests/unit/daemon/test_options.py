@@ -119,3 +119,16 @@ def test_the_units_for_systemd_are_printed(capsys):
     text = capsys.readouterr().out
     assert "Type=notify" in text
     assert "ListenStream=" in text
+
+
+def test_a_daemon_that_wakes_has_the_options_it_had_whatever_the_file_says_by_now(options, tmp_path):
+    first = options("--mtu", "1400", file={"labels": ["a=b"], "bip": "10.9.0.1/24"})
+    (tmp_path / "daemon.json").write_text('{"labels": ["a=c"], "bip": "10.8.0.1/24"}')
+    # A signal has it read its file: some of it is obeyed at once, some only at the next start.
+    first.load_file()
+    (tmp_path / "daemon.json").write_text("{broken")
+    woken = Options(first.argv, json.loads(json.dumps(first.kept())))
+    assert (woken["mtu"], woken["label"], woken["bip"]) == (1400, ["a=c"], "10.8.0.1/24")
+    assert (woken.of_start()["label"], woken.of_start()["bip"]) == (["a=b"], "10.9.0.1/24")
+    assert woken.given == first.given
+    assert config.engine_config(woken.of_start()) == config.engine_config(first.of_start())

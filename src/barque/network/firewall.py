@@ -3,9 +3,10 @@
 The number of rules is fixed (`chains.py`); bridges and published ports are elements of sets and maps.
 """
 
+import contextlib
 import errno
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from barque.base.errors import KernelError
@@ -16,6 +17,10 @@ from barque.network import chains
 from barque.network.model import PortBinding
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+# An attribute holds 64 KiB, an element takes less than 100 bytes.
+_ELEMENTS_AT_ONCE = 500
+# The name of a set or map, a key, and data.
+_Element = tuple[str, bytes, bytes]
 
 
 class BridgeRules(NamedTuple):
@@ -98,11 +103,10 @@ class Firewall:
         requests.append(nft.add_table(self.table))
         requests += [nft.add_set(self.table, item, at + 1) for at, item in enumerate(chains.SETS)]
         requests += chains.chains(self.table, self._mark)
-        for bridge in bridges:
-            requests += self._bridge_elements(bridge)
-        requests += self._forward_elements(forwards)
-        requests += [nft.add_elements(self.table, "linked4", [(_of_link(item), b"")]) for item in linked]
-        self._connection.transact(requests)
+        elements = [item for bridge in bridges for item in _of_bridge(bridge)]
+        elements += _of_forwards(forwards)
+        elements += [("linked4", _of_link(item), b"") for item in linked]
+        self._connection.transact([*requests, *self._adding(elements)])
 
     def remove(self) -> None:
         """Delete the table; fine where it is not there."""
@@ -110,11 +114,11 @@ class Firewall:
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         """Let a bridge's containers out, and keep other bridges from them."""
-        self._connection.transact(self._bridge_elements(bridge))
+        self._connection.transact(self._adding(_of_bridge(bridge)))
 
     def remove_bridge(self, bridge: BridgeRules) -> None:
         """Forget a bridge."""
-        self._connection.transact([nft.remove_elements(self.table, name, [key]) for name, key, _ in _of_bridge(bridge)])
+        self._take_out((name, key) for name, key, _ in _of_bridge(bridge))
 
     def add_forwards(self, forwards: Iterable[Forward]) -> None:
         """Publish ports.
@@ -122,38 +126,51 @@ class Firewall:
         Raises:
             KernelError: EEXIST, one of them leads elsewhere already; none was added.
         """
-        requests = self._forward_elements(forwards)
-        if requests:
-            self._connection.transact(requests)
+        self._connection.transact(self._adding(_of_forwards(forwards)))
 
     def remove_forwards(self, forwards: Iterable[Forward], staying: Iterable[Forward] = ()) -> None:
         """Take ports back; staying are the other ones of the same container."""
-        listed, others = list(forwards), list(staying)
-        keys = dict.fromkeys((name, key) for name, key, _ in (*map(_of_forward, listed), *_of_targets(listed)))
-        needed = {(name, key) for name, key, _ in (*map(_of_forward, others), *_of_targets(others))}
-        requests = [nft.remove_elements(self.table, name, [key]) for name, key in keys if (name, key) not in needed]
-        if requests:
-            self._connection.transact(requests)
+        needed = {(name, key) for name, key, _ in _of_forwards(staying)}
+        gone = dict.fromkeys((name, key) for name, key, _ in _of_forwards(forwards))
+        self._take_out(item for item in gone if item not in needed)
 
     def change_links(self, gone: Iterable[Linked], new: Iterable[Linked]) -> None:
         """Close ports between containers, and open others."""
         requests = [nft.remove_elements(self.table, "linked4", [_of_link(item)]) for item in gone]
-        requests += [nft.add_elements(self.table, "linked4", [(_of_link(item), b"")]) for item in new]
-        if requests:
+        requests += self._adding([("linked4", _of_link(item), b"") for item in new])
+        self._connection.transact(requests)
+
+    def _adding(self, elements: Iterable[_Element]) -> list[codec.Request]:
+        """Return what adds elements: few messages, each with many of one set."""
+        by_set: dict[str, list[tuple[bytes, bytes]]] = {}
+        for name, key, data in dict.fromkeys(elements):
+            by_set.setdefault(name, []).append((key, data))
+        return [nft.add_elements(self.table, name, part) for name, found in by_set.items() for part in _parts(found)]
+
+    def _take_out(self, keys: Iterable[tuple[str, bytes]]) -> None:
+        """Remove elements at once; where one is gone already, the others one by one.
+
+        Raises:
+            KernelError: the kernel refused, or one was gone; those that were there are removed.
+        """
+        requests = [nft.remove_elements(self.table, name, [key]) for name, key in keys]
+        try:
             self._connection.transact(requests)
-
-    def _bridge_elements(self, bridge: BridgeRules) -> list[codec.Request]:
-        return [nft.add_elements(self.table, name, [(key, data)]) for name, key, data in _of_bridge(bridge)]
-
-    def _forward_elements(self, forwards: Iterable[Forward]) -> list[codec.Request]:
-        listed = list(forwards)
-        return [
-            nft.add_elements(self.table, name, [(key, data)])
-            for name, key, data in (*map(_of_forward, listed), *_of_targets(listed))
-        ]
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                for request in requests:
+                    with contextlib.suppress(KernelError):
+                        self._connection.transact([request])
+            raise
 
 
-def _of_bridge(bridge: BridgeRules) -> list[tuple[str, bytes, bytes]]:
+def _parts(items: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Cut a list into pieces of which each fits into one message."""
+    for start in range(0, len(items), _ELEMENTS_AT_ONCE):
+        yield items[start : start + _ELEMENTS_AT_ONCE]
+
+
+def _of_bridge(bridge: BridgeRules) -> list[_Element]:
     name = nft.ifname(bridge.name)
     code = nft.NF_ACCEPT if bridge.icc else nft.NF_DROP
     found = [("bridges", name, b""), ("same_bridge", name * 2, nft.verdict_data(code))]
@@ -177,7 +194,12 @@ def _of_bridge(bridge: BridgeRules) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
-def _of_forward(forward: Forward) -> tuple[str, bytes, bytes]:
+def _of_forwards(forwards: Iterable[Forward]) -> list[_Element]:
+    listed = list(forwards)
+    return [*map(_of_forward, listed), *_of_targets(listed)]
+
+
+def _of_forward(forward: Forward) -> _Element:
     binding = forward.binding
     target = ipaddress.ip_address(forward.target)
     if forward.direct:
@@ -200,7 +222,7 @@ def _of_link(item: Linked) -> bytes:
     return ends + bytes((PROTOCOLS[item.protocol], 0, 0, 0)) + item.port.to_bytes(2, "big") + b"\0\0"
 
 
-def _of_targets(forwards: Iterable[Forward]) -> list[tuple[str, bytes, bytes]]:
+def _of_targets(forwards: Iterable[Forward]) -> list[_Element]:
     found = []
     for target in sorted({forward.target for forward in forwards if not forward.direct}):
         address = ipaddress.ip_address(target)

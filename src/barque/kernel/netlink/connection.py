@@ -15,6 +15,9 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _RECEIVE_BYTES = 1 << 16
+_SO_SNDBUFFORCE = 32
+# What a socket takes at once unless it is told otherwise, without the kernel's own share.
+_SEND_BYTES = 1 << 16
 # The kernel queues an answer for each request at once; this many fit into the default buffer.
 _REQUESTS_AT_ONCE = 64
 
@@ -31,6 +34,7 @@ class Connection:
         # The kernel answers before send returns; a limit only guards against waiting for ever.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 10, 0))
         self._sequence = 0
+        self._send_bytes = _SEND_BYTES
 
     def close(self) -> None:
         """Close the socket."""
@@ -64,14 +68,21 @@ class Connection:
         Raises:
             KernelError: of the first request that the kernel refused.
         """
+        if not requests:
+            return
         marker = struct.pack("!BBH", 0, 0, 10)
-        first = self._sequence + 1
-        self._sequence += len(requests)
+        first, last = self._sequence + 1, self._sequence + len(requests)
+        self._sequence = last
         parts = [codec.pack(codec.Request(16, 0, marker), 0, acknowledge=False)]
-        parts += [codec.pack(item, first + at) for at, item in enumerate(requests)]
+        # Failures are told in any case. An answer to each of many requests would not fit into the buffer.
+        parts += [codec.pack(item, first + at, acknowledge=first + at == last) for at, item in enumerate(requests)]
         parts.append(codec.pack(codec.Request(17, 0, marker), 0, acknowledge=False))
-        self._socket.send(b"".join(parts))
-        failed = self._collect(first, requests)
+        data = b"".join(parts)
+        if len(data) > self._send_bytes:
+            self._send_bytes = len(data) * 2
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, self._send_bytes)
+        self._socket.send(data)
+        failed = self._collect(first, requests, {last})
         if failed is not None:
             raise failed
 
@@ -106,14 +117,26 @@ class Connection:
         self._sequence += len(requests)
         data = b"".join(codec.pack(item, first + at) for at, item in enumerate(requests))
         self._socket.send(data)
-        return self._collect(first, requests)
+        return self._collect(first, requests, set(range(first, first + len(requests))))
 
-    def _collect(self, first: int, requests: Sequence[codec.Request]) -> KernelError | None:
-        waiting = set(range(first, first + len(requests)))
+    def _collect(self, first: int, requests: Sequence[codec.Request], waiting: set[int]) -> KernelError | None:
+        """Read the answers that are waited for; return the failure of the first request that failed."""
         failed: tuple[int, KernelError] | None = None
+        asked = range(first, first + len(requests))
+        lost = False
         while waiting:
-            for message in codec.unpack(self._receive()):
-                if message.kind != codec.NLMSG_ERROR or message.sequence not in waiting:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT) if lost else self._receive()
+            except OSError as error:
+                if lost:
+                    return failed[1] if failed is not None else KernelError(errno.ENOBUFS, "recv", "netlink")
+                if error.errno != errno.ENOBUFS:
+                    raise
+                # More failures than the buffer holds; the first ones are in it.
+                lost = True
+                continue
+            for message in codec.unpack(data):
+                if message.kind != codec.NLMSG_ERROR or message.sequence not in asked:
                     # A broken batch as a whole is answered with the number of its beginning.
                     if message.kind == codec.NLMSG_ERROR and message.sequence == 0:
                         number, words = codec.unpack_error(message.payload, message.flags)

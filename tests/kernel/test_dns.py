@@ -152,6 +152,33 @@ def test_a_silent_server_costs_a_moment_and_soon_nothing(here):
     assert max(took[2:]) < 0.1, took
 
 
+def test_who_waits_for_what_another_asked_first_is_told_when_the_other_is_gone(here):
+    told = threading.Event()
+
+    def slow(question, stream):
+        told.wait(10)
+        return address("192.0.2.1")(question, stream)
+
+    server = here.outside(ONE, slow)
+    asking = []
+    for container in two(here):
+        container.serve(ONE)
+        with namespace.entered(container.space.fd):
+            asking.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asking[-1].connect(("127.0.0.11", 53))
+        asking[-1].settimeout(10)
+    first, second = asking
+    with first, second:
+        first.send(dns.message.make_query("www.example.org", "A").to_wire())
+        until(lambda: server.asked, "the server was asked")
+        second.send(dns.message.make_query("www.example.org", "A").to_wire())
+        second.send(dns.message.make_query("web", "A").to_wire())
+        assert dns.message.from_wire(second.recv(4096)).answer[0].name.to_text() == "web.", "both were read"
+        here.service.stop("a")
+        told.set()
+        assert dns.message.from_wire(second.recv(4096)).answer[0][0].to_text() == "192.0.2.1"
+
+
 def test_a_server_that_is_not_there_is_passed_over_at_once(here):
     here.outside(TWO, address("192.0.2.2"))
     a, _ = two(here)

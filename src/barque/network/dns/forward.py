@@ -52,6 +52,11 @@ class _Pending:
         self.grace_s = 0.0
         self.is_over = False
 
+    @property
+    def is_inside(self) -> bool:
+        """Tell whether a server is asked out of the asker's own namespace."""
+        return not all(server.from_host for server in self.servers)
+
 
 class Forwarder:
     """Asks servers outside; everything it holds is bounded."""
@@ -97,12 +102,12 @@ class Forwarder:
             self._start(key, pending, query)
 
     def forget(self, asker: str) -> None:
-        """Drop what is pending for an asker that is gone."""
+        """Drop what is asked out of the namespace of an asker that is gone; others may wait for all else."""
         for key, pending in list(self._pending.items()):
-            if pending.asker.name == asker:
+            if pending.asker.name == asker and pending.is_inside:
                 self._finish(key, pending, None)
         for pending in self._lingering:
-            if pending.asker.name == asker:
+            if pending.asker.name == asker and pending.is_inside:
                 for exchange in pending.exchanges:
                     exchange.close()
         for name in [name for name in self._health if name[0] == asker]:

@@ -12,7 +12,9 @@ from barque.network.names import Entry, Names
 from barque.network.resolving import Upstream
 
 TTL_S = 600
-_REMEMBERED = 4096
+# Bytes of questions and answers; the same name can be asked in very many spellings.
+_REMEMBERED_BYTES = 1 << 20
+_OVERHEAD_BYTES = 200
 
 
 class Settings(NamedTuple):
@@ -50,15 +52,16 @@ class CountedNames(Names):
 
 
 class _Rotating:
-    """An answer with several records, which start with another one each time."""
+    """An answer with several records, which start with another one each time; `size` bytes are kept of it."""
 
-    __slots__ = ("_at", "_head", "_records", "_shown", "_step", "_tail", "_whole")
+    __slots__ = ("_at", "_head", "_records", "_shown", "_step", "_tail", "_whole", "size")
 
     def __init__(self, head: bytes, records: list[bytes], shown: int, tail: bytes) -> None:
         self._head, self._tail = head, tail
         self._records = b"".join(records + records[:shown])
         self._step = len(records[0])
         self._whole, self._shown, self._at = len(records) * self._step, shown * self._step, 0
+        self.size = len(head) + len(self._records) + len(tail)
 
     def next(self) -> bytes:
         """Return all but the first two bytes of the next answer."""
@@ -70,18 +73,19 @@ class _Rotating:
 class LocalNames:
     """The names that one container sees."""
 
-    __slots__ = ("_container_id", "_generation", "_names", "_ready", "settings")
+    __slots__ = ("_bytes", "_container_id", "_generation", "_names", "_ready", "settings")
 
     def __init__(self, names: CountedNames, container_id: str, settings: Settings) -> None:
         self._names, self._container_id = names, container_id
         self._generation = -1
         self._ready: dict[bytes, bytes | _Rotating] = {}
+        self._bytes = 0
         self.settings = settings
 
     def quick(self, data: bytes) -> bytes | None:
         """Return the answer to a question that was answered before, byte for byte the same but for its number."""
         if self._generation != self._names.generation:
-            self._ready.clear()
+            self._forget()
             self._generation = self._names.generation
             return None
         known = self._ready.get(data[2:])
@@ -113,10 +117,19 @@ class LocalNames:
         room = (limit - len(wire.reply(query))) // max(map(len, records)) if records else 0
         made = _made(query, records, min(len(records), room))
         if remember:
-            if len(self._ready) >= _REMEMBERED:
-                self._ready.clear()
-            self._ready[remember[2:]] = made
+            self._remember(remember[2:], made)
         return query.ident.to_bytes(2, "big") + (made if isinstance(made, bytes) else made.next())
+
+    def _remember(self, question: bytes, made: "bytes | _Rotating") -> None:
+        size = len(question) + (len(made) if isinstance(made, bytes) else made.size) + _OVERHEAD_BYTES
+        if self._bytes + size > _REMEMBERED_BYTES:
+            self._forget()
+        self._ready[question] = made
+        self._bytes += size
+
+    def _forget(self) -> None:
+        self._ready.clear()
+        self._bytes = 0
 
     def _reverse(self, query: wire.Query) -> bytes | None:
         address = wire.address_of_reverse(query.name)

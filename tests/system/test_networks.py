@@ -4,69 +4,21 @@ import json
 import os
 import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
+from pages import address, clear, connected, page, pings, reaches, run
 from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
-
-def run(engine: EngineUnderTest, name: str, *flags: str) -> str:
-    """Start a container that serves pages of its own name on port 80."""
-    page = f"mkdir -p /w; echo {name} > /w/index.html; exec httpd -f -p 80 -h /w"
-    return engine.docker("run", "-d", "--name", name, *flags, "busybox", "sh", "-c", page)
-
-
-def page(engine: EngineUnderTest, source: str, target: str) -> str:
-    """Return what a container (or "" for the host) gets from an address, "" where it gets nothing."""
-    if source:
-        return engine.docker("exec", source, "timeout", "1", "wget", "-q", "-O", "-", f"http://{target}/", check=False)
-    try:
-        with urllib.request.urlopen(f"http://{target}/", timeout=1) as answer:
-            return str(answer.read().decode().strip())
-    except OSError:
-        return ""
-
-
-def reaches(engine: EngineUnderTest, source: str, target: str) -> bool:
-    """Wait until a page is there (a server may just be starting)."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if page(engine, source, target):
-            return True
-    return False
-
-
-def connected(port: int) -> socket.socket:
-    """Return a connection to a port of the host whose server may just be starting."""
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 5)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-def address(engine: EngineUnderTest, name: str, network: str, field: str = "IPAddress") -> str:
-    settings = json.loads(engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", name))
-    return str(settings[network][field])
-
-
-def pings(engine: EngineUnderTest, source: str, target: str) -> bool:
-    return engine.docker_result("exec", source, "ping", "-c1", "-W1", target).returncode == 0
 
 
 @pytest.fixture
 def made(engine: EngineUnderTest) -> Iterator[EngineUnderTest]:
     """Give the shared engine, and remove the containers and networks that a test made."""
     yield engine
-    for name in engine.docker("ps", "-aq").split():
-        engine.docker("rm", "-f", name, check=False)
-    engine.docker("network", "prune", "-f")
+    clear(engine)
 
 
 def test_containers_of_a_network_find_each_other_by_name_and_those_of_others_do_not(made: EngineUnderTest) -> None:
@@ -285,121 +237,3 @@ def test_a_container_joins_a_network_namespace_by_its_path(made: EngineUnderTest
     for mode, words in (("ns:/etc/passwd", "not a network namespace"), ("ns:/nosuch", "nothing is there"), ("ns:x", "not a")):
         refused = made.docker_result("run", "--rm", "--network", mode, "busybox", "true")
         assert refused.returncode == 125 and words in refused.stderr, (mode, refused.stderr)
-
-
-def test_a_crash_loop_leaves_nothing_behind(made: EngineUnderTest) -> None:
-    made.docker("network", "create", "loop")
-
-    def state() -> tuple[int, str, str]:
-        links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout.count("\n")
-        rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
-        used = made.docker("network", "inspect", "-f", "{{json .Status}}", "loop")
-        return links, rules, used
-
-    until(lambda: state() == state(), "the pool of namespaces is full")
-    before = state()
-    # Six containers at once begin anew more often than one does in a minute: the pauses between its restarts double.
-    names = [f"crash{number}" for number in range(6)]
-    for number, name in enumerate(names):
-        made.docker("run", "-d", "--name", name, "--restart", "always", "--network", "loop", "-p", f"{8100 + number}:80",
-                    "busybox", "false")  # fmt: skip
-    until(lambda: sum(map(int, made.docker("inspect", "-f", "{{.RestartCount}}", *names).split())) >= 20, "they restart")
-    made.docker("rm", "-f", *names)
-    until(lambda: state() == before, "all is as before")
-
-
-def test_networks_survive_the_death_of_the_daemon_and_its_restart(own_engine: EngineUnderTest) -> None:
-    engine = own_engine
-    engine.docker("network", "create", "--ipv6", "front")
-    engine.docker("network", "create", "-o", "barque.network.anti_spoof=true", "back")
-    run(engine, "web", "--network", "front", "--network", "back", "-p", "8088:80")
-    run(engine, "shop", "--network", "front", "--network-alias", "s")
-    engine.docker("run", "-d", "--name", "echo", "-p", "8089:7", "busybox", "nc", "-ll", "-p", "7", "-e", "cat")
-    shown = engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web")
-    with connected(8089) as talk:
-        talk.sendall(b"before")
-        assert talk.recv(9) == b"before"
-        engine.kill_daemon()
-        talk.sendall(b"after")
-        assert talk.recv(9) == b"after", "the connection is not cut"
-    assert engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web") == shown
-    for source, target in (("", "127.0.0.1:8088"), ("", "[::1]:8088"), ("shop", "web"), ("web", "s")):
-        assert reaches(engine, source, target), (source, target)
-    engine.docker("network", "disconnect", "front", "web")
-    assert not page(engine, "shop", "web")
-    engine.docker("network", "connect", "front", "web")
-    assert reaches(engine, "shop", "web"), "live changes of containers that an earlier daemon started"
-    engine.docker("run", "-d", "--name", "late", "--network", "front", "busybox", "sleep", "1000")
-    taken = [address(engine, name, "front") for name in ("web", "shop", "late")]
-    assert len(set(taken)) == 3
-    engine.barque("update", "--publish-add", "8090:80", "web")
-    engine.kill_daemon()
-    assert reaches(engine, "", "127.0.0.1:8090") and reaches(engine, "", "127.0.0.1:8088")
-    engine.docker("rm", "-f", "web", "shop", "late", "echo")
-    engine.docker("network", "prune", "-f")
-
-
-def _links_of(engine: EngineUnderTest, name: str) -> set[str]:
-    """Return the IPv4 addresses that a container really has."""
-    shown = engine.docker("exec", name, "ip", "-4", "-o", "addr")
-    return {line.split()[3].partition("/")[0] for line in shown.splitlines() if " lo " not in line}
-
-
-def test_a_daemon_that_dies_in_the_middle_of_a_change_leaves_nothing_half_made(own_engine: EngineUnderTest) -> None:
-    engine = own_engine
-    engine.docker("network", "create", "front")
-    engine.docker("network", "create", "back")
-    run(engine, "web", "--network", "front", "-p", "8092:80")
-    run(engine, "shop", "--network", "front")
-    changes = [
-        ("network", "connect", "back", "web"), ("network", "disconnect", "back", "web"), ("restart", "-t", "0", "web"),
-        ("network", "disconnect", "front", "web"), ("network", "connect", "front", "web"), ("network", "create", "more"),
-        ("run", "-d", "--network", "back", "busybox", "sleep", "100"),
-    ]  # fmt: skip
-    for at, change in enumerate(changes):
-        busy = subprocess.Popen(
-            ["docker", *change], env=engine.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        # Another moment each time; which one it is does not matter, but that it is in the middle does.
-        time.sleep(0.012 + 0.004 * at)
-        engine.kill_daemon()
-        busy.wait(20)
-        until(lambda: engine.docker("inspect", "-f", "{{.State.Running}}", "web", check=False) == "true" or
-              engine.docker_result("start", "web").returncode == 0, "web runs")  # fmt: skip
-        shown = json.loads(engine.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web"))
-        assert _links_of(engine, "web") == {item["IPAddress"] for item in shown.values()}, change
-        for name in ("front", "back"):
-            members = json.loads(engine.docker("network", "inspect", "-f", "{{json .Containers}}", name))
-            assert ("web" in {item["Name"] for item in members.values()}) is (name in shown), change
-        if shown:
-            assert reaches(engine, "", "127.0.0.1:8092"), (change, shown)
-        if "front" not in shown:
-            engine.docker("network", "connect", "front", "web")
-    bridges = subprocess.run(["ip", "-br", "link", "show", "type", "bridge"], capture_output=True, text=True).stdout
-    known = {f"br-{name[:12]}" for name in engine.docker("network", "ls", "-q", "--no-trunc", "--filter", "driver=bridge").split()}
-    assert {line.split()[0] for line in bridges.splitlines() if line.startswith("br-")} <= known
-    for name in engine.docker("ps", "-aq").split():
-        engine.docker_result("rm", "-f", name)
-    engine.docker("network", "prune", "-f")
-
-
-def test_what_somebody_deletes_of_ours_is_made_again(own_engine: EngineUnderTest) -> None:
-    engine = own_engine
-    network_id = engine.docker("network", "create", "front")
-    run(engine, "web", "--network", "front", "-p", "8091:80")
-    run(engine, "shop", "--network", "front")
-    assert reaches(engine, "", "127.0.0.1:8091")
-    table = "barque" if "barque0" in subprocess.run(["ip", "link"], capture_output=True, text=True).stdout else ""
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-    mine = [line.split()[2] for line in tables.splitlines() if line.split()[2].startswith("barque")]
-    assert mine, table
-    for name in mine:
-        subprocess.run(["nft", "delete", "table", "inet", name], check=True)
-    until(lambda: all(name in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-                      for name in mine), "the table is back")  # fmt: skip
-    assert reaches(engine, "shop", f"{address(engine, 'shop', 'front', 'Gateway')}:8091")
-    bridge = f"br-{network_id[:12]}"
-    subprocess.run(["ip", "link", "del", bridge], check=True)
-    until(lambda: subprocess.run(["ip", "link", "show", bridge], capture_output=True).returncode == 0, "the bridge is back")
-    assert reaches(engine, "shop", "web") and reaches(engine, "", "127.0.0.1:8091")
-    engine.docker("rm", "-f", "web", "shop")

@@ -37,7 +37,7 @@ from barque.network.transparency import Transparency
 from barque.network.use import Use
 
 log = logging.getLogger(__name__)
-_BARE_READY = 3
+BARE_READY = 3
 
 
 class NetworkManager:
@@ -66,7 +66,7 @@ class NetworkManager:
         self.catalog.open()
         self._firewall: Firewall | None = None
         self._publisher = Publisher(self.options, self._connection)
-        self._pool = pool.SandboxPool(self.options.pool_size, min(_BARE_READY, self.options.pool_size))
+        self._pool = pool.SandboxPool(self.options.pool_size, min(BARE_READY, self.options.pool_size))
         self._guard = Guard(self._table_name())
         self._sandboxes = Sandboxes(
             self.catalog, self._publisher, self._pool, self._connection, self._folder, self._guard

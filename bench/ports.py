@@ -3,7 +3,10 @@
     python bench/ports.py [--seconds 1] [--rounds 5] [--only stream,tcp,udp,connect]
 
 Each engine has a network namespace of its own, with a neighbour machine (a namespace) on a veth pair. The server in
-the container and its clients are the same program for both engines, and the engines take turns in each round.
+the container and its clients are the same program for both engines, each on a processor of its own: left to the
+scheduler both land on one now and then, which halves or doubles what a stream carries. The engines take turns, and
+each goes first in every other round. Of a stream, what both ends cost in processor time is told too: it holds on a
+machine where others work.
 """
 
 import argparse
@@ -67,8 +70,8 @@ else:
         sock = tcp(); sock.sendall(b"e")
     while time.perf_counter() < end:
         start = time.perf_counter(); sock.send(b"x"); sock.recv(9); times.append(time.perf_counter() - start)
-    print(statistics.median(times) * 1e6); sys.exit()
-print(count / (time.perf_counter() - begun))
+    print(statistics.median(times) * 1e6, 0); sys.exit()
+print(count / (time.perf_counter() - begun), count)
 """
 _MEASURES = (("stream", "MB/s", 1e6, True), ("tcp", "us a round trip", 1, False), ("udp", "us a round trip", 1, False),
              ("connect", "connections/s", 1, True))  # fmt: skip
@@ -81,16 +84,33 @@ class Place:
         """Remember; the parts are made by place()."""
         self.peer, self.netns, self.host = peer, netns, f"192.0.2.{4 * number + 1}"
         self.neighbour = ""
+        self.server = 0
 
-    def ask(self, source: str, kind: str, seconds: float) -> float:
-        """Measure one thing from one place."""
+    def ask(self, source: str, kind: str, seconds: float) -> tuple[float, float]:
+        """Measure one thing from one place; return it, and of a stream the seconds of processor time for a gigabyte."""
         netns, host = (self.neighbour, self.host) if source == "neighbour" else (self.netns, "127.0.0.1")
         port = _PORT + 1 if kind == "udp" else _PORT
         command = ["nsenter", f"--net={netns}", sys.executable, "-I", "-S", "-c", _CLIENT, kind, host, str(port)]
-        done = subprocess.run([*command, str(seconds)], capture_output=True, text=True, check=False)
+        before = _cpu_seconds(self.server), sum(os.times()[2:4])
+        done = subprocess.run(
+            [*_on(1), *command, str(seconds)], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{self.peer.name}, {source}, {kind}: {done.stderr[-300:]}")
-        return float(done.stdout)
+        used = _cpu_seconds(self.server) - before[0] + sum(os.times()[2:4]) - before[1]
+        value, count = map(float, done.stdout.split())
+        return value, used / count * 1e9 if kind == "stream" else 0.0
+
+
+def _on(number: int) -> list[str]:
+    """Return the words before a command that keep it on one of the processors that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(allowed[number % len(allowed)])]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -116,8 +136,9 @@ def place(peer: Peer, netns: str, number: int) -> Iterator[Place]:
         stack.callback(peer.run, "rm", "-f", "web")
         pid = peer.run("inspect", "-f", "{{.State.Pid}}", "web")
         server = subprocess.Popen(
-            ["nsenter", "-t", pid, "-n", sys.executable, "-I", "-S", "-c", _SERVER], stdout=subprocess.PIPE
+            [*_on(0), "nsenter", "-t", pid, "-n", sys.executable, "-I", "-S", "-c", _SERVER], stdout=subprocess.PIPE
         )
+        made.server = server.pid
         stack.callback(server.kill)
         assert server.stdout is not None
         server.stdout.readline()
@@ -130,17 +151,24 @@ def measure(places: list[Place], arguments: argparse.Namespace) -> None:
         for kind, unit, scale, more_is_better in _MEASURES:
             if kind not in arguments.only.split(","):
                 continue
-            found: dict[str, list[float]] = {item.peer.name: [] for item in places}
-            for _ in range(arguments.rounds):
-                for item in places:
-                    found[item.peer.name].append(item.ask(source, kind, arguments.seconds) / scale)
-            medians = {name: statistics.median(values) for name, values in found.items()}
-            shown = "  ".join(f"{name} {value:10.1f}" for name, value in medians.items())
-            ratio = ""
-            if len(medians) > 1:
-                mine, other = list(medians.values())[:2]
-                ratio = f"  {mine / other if more_is_better else other / mine:.2f} times Docker's"
-            print(f"{source:10} {kind:8} {shown}  {unit}{ratio}", flush=True)
+            found: dict[str, list[tuple[float, float]]] = {item.peer.name: [] for item in places}
+            for turn in range(arguments.rounds):
+                for item in places if turn % 2 == 0 else places[::-1]:
+                    found[item.peer.name].append(item.ask(source, kind, arguments.seconds))
+            _show(f"{source:10} {kind:8}", [statistics.median(each[0] for each in values) / scale for values in found.values()],
+                  list(found), unit, more_is_better)  # fmt: skip
+            if kind == "stream":
+                costs = [statistics.median(each[1] for each in values) for values in found.values()]
+                _show(f"{'':10} {'':8}", costs, list(found), "s of processor time a GB", False)
+
+
+def _show(title: str, medians: list[float], names: list[str], unit: str, more_is_better: bool) -> None:
+    shown = "  ".join(f"{name} {value:10.2f}" for name, value in zip(names, medians, strict=True))
+    ratio = ""
+    if len(medians) > 1:
+        mine, other = medians[:2]
+        ratio = f"  {mine / other if more_is_better else other / mine:.2f} times Docker's"
+    print(f"{title} {shown}  {unit}{ratio}", flush=True)
 
 
 def main() -> int:

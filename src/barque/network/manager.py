@@ -18,7 +18,7 @@ from barque.network import pool, publish, resolving, state
 from barque.network.adopting import Adoption
 from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
-from barque.network.firewall import BridgeRules, Firewall
+from barque.network.firewall import FIREWALLD, BridgeRules, Firewall
 from barque.network.guard import Guard
 from barque.network.linking import Links, LinkTarget
 from barque.network.model import (
@@ -299,10 +299,14 @@ class NetworkManager:
     def _warn_of_others(self) -> None:
         """Tell of tables that drop what is forwarded: what ours accepts, another one may still drop."""
         assert self._firewall is not None
+        bridge = self.bridge.name if self.bridge is not None else "BRIDGE"
         for family, table, chain in self._firewall.dropping_others():
+            way = f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}" if table == FIREWALLD else \
+                f"where that is ufw's: ufw route allow in on {bridge}, ufw route allow out on {bridge}"  # fmt: skip
             log.warning(
                 "the chain %s of the table %s %s drops forwarded packets unless its own rules accept them: containers "
-                "reach other machines, and other machines published ports, only as these rules allow", chain, family, table,
+                "reach other machines, and other machines published ports, only as these rules allow (%s)",
+                chain, family, table, way,
             )  # fmt: skip
 
     def _mend_bridge(self, network: Network) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from barque.builder.graph import Exec, Mount
 from barque.builder.results import Result, opened
 from barque.builder.solver import Emit, Session
 from barque.builder.trees import FOLDER, resolve
+from barque.dockerfile.mounts import DeviceRequest
 from barque.engine import steps
 from barque.storage.archive.changes import holders
 from barque.storage.snapshots import Mount as SnapshotMount, Snapshotter
@@ -68,12 +69,47 @@ async def execute(
         host["Privileged"] = True
     if step.hosts:
         host["ExtraHosts"] = [*(host.get("ExtraHosts") or []), *step.hosts]
+    if step.ulimits:
+        mine = [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in step.ulimits]
+        host["Ulimits"] = [*(host.get("Ulimits") or []), *mine]
+    if step.cgroup_parent:
+        host["CgroupParent"] = step.cgroup_parent
+    if step.readonly_root:
+        host["ReadonlyRootfs"] = True
+    if step.devices:
+        names = devices_of(step.devices, engine.cdi.names(), session.options.get("allow_devices", frozenset()))
+        host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": names}] if names else []
     config = {
         "Hostname": step.hostname or session.options.get("hostname") or name[:SHORT_LENGTH], "Env": [*step.env, *step.hidden_env, *points.env],
         "User": step.user, "WorkingDir": step.cwd,
     }  # fmt: skip
     request = steps.StepRequest(name, list(step.args), config, host, points.mounts)
     return await steps.run_step(engine, request, emit)
+
+
+def devices_of(wanted: Iterable[DeviceRequest], known: Iterable[str], allowed: Container[str]) -> list[str]:
+    """Return the CDI devices that a command is given.
+
+    Args:
+        wanted: `vendor/class=name`, `vendor/class` for the first of a class, `vendor/class=*` for all of it.
+        known: those that the specs of this machine name, sorted.
+        allowed: those that the build may use, "*" for all.
+
+    Raises:
+        InvalidInputError: one is needed and not known, or not allowed.
+    """
+    found: dict[str, None] = {}
+    for one in wanted:
+        kind, equals, name = one.name.partition("=")
+        of_kind = [device for device in known if device.partition("=")[0] == kind]
+        chosen = of_kind if name == "*" else [device for device in of_kind if device == one.name] if equals else of_kind[:1]
+        if not chosen and one.required:
+            raise InvalidInputError(f"the device {one.name} is not known to this engine: no CDI spec names it")
+        for device in chosen:
+            if "*" not in allowed and device not in allowed and kind not in allowed:
+                raise InvalidInputError(f"the device {device} is not allowed to this build: use --allow device, or --allow device={device}")
+            found[device] = None
+    return list(found)
 
 
 class Points:
@@ -88,6 +124,13 @@ class Points:
         self.mounts.append({
             "Type": "bind", "Name": "", "Source": source, "Destination": target, "Driver": "", "Mode": "",
             "RW": not readonly, "Propagation": "rprivate", "copy": False, "make": False, "anonymous": False,
+        })  # fmt: skip
+
+    def snapshot(self, mounts: list[SnapshotMount], target: str) -> None:
+        """Add an active snapshot."""
+        self.mounts.append({
+            "Type": "overlay", "Name": "", "Source": "", "Destination": target, "Driver": "", "Mode": "", "RW": True,
+            "Propagation": "rprivate", "copy": False, "make": False, "anonymous": False, "mounts": mounts,
         })  # fmt: skip
 
     def tmpfs(self, target: str, options: str) -> None:
@@ -133,9 +176,9 @@ class CacheMounts:
 
     @asynccontextmanager
     async def points(
-        self, step: Exec, inputs: list[Result], snapshots: Snapshotter, session: Session
+        self, step: Exec, inputs: list[Result], snapshots: Snapshotter, session: Session, outputs: Mapping[Mount, str]
     ) -> AsyncIterator[Points]:
-        """Yield a step's mounts, made ready.
+        """Yield a step's mounts, made ready; `outputs` are the snapshots behind those whose files are kept.
 
         Raises:
             InvalidInputError: a mount's source is missing, or a secret is.
@@ -149,7 +192,9 @@ class CacheMounts:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
             for number, mount in enumerate(step.mounts):
                 place = f"{scratch}/{number}"
-                if mount.type == "cache":
+                if mount in outputs:
+                    points.snapshot(snapshots.mounts(outputs[mount]), mount.target)
+                elif mount.type == "cache":
                     await self._cache(mount, step, points, inputs, snapshots, stack)
                 elif mount.type == "tmpfs":
                     points.tmpfs(mount.target, f"exec,mode=1777{f',size={mount.size}' if mount.size else ''}")

@@ -9,7 +9,8 @@ _MOST = 5
 _LABEL = re.compile(r"^\[[^\]]*\] ")
 _NAMES = {"args": "the command", "cwd": "the working directory", "user": "the user", "network": "the network",
           "security": "the security mode", "hosts": "the extra hosts", "hostname": "the host name",
-          "shell": "the shell", "files": "a heredoc"}  # fmt: skip
+          "shell": "the shell", "files": "a heredoc", "ulimits": "the limits (ulimit)",
+          "exit_codes": "the exit codes that are well", "devices": "the devices", "readonly_root": "whether the root is read-only"}  # fmt: skip
 
 
 class Reason(NamedTuple):

@@ -8,6 +8,7 @@ maps to one here field by field.
 from dataclasses import dataclass, field
 
 from barque.dockerfile.instructions import InlineFile
+from barque.dockerfile.mounts import DeviceRequest
 
 DEFAULT_NETWORK = "default"
 
@@ -69,6 +70,8 @@ class Mount:
     gid: int = 0
     required: bool = False
     env: str | None = None
+    output: bool = False
+    """What is written there is a result of its own (see ExecOutput), not thrown away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +94,31 @@ class Exec(Vertex):
     hostname: str = ""
     shell: tuple[str, ...] = ()
     files: tuple[InlineFile, ...] = ()
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    """Name, soft and hard limit."""
+    exit_codes: tuple[int, ...] = ()
+    """The codes with which the command may end; none: 0 alone."""
+    cgroup_parent: str = ""
+    devices: tuple[DeviceRequest, ...] = ()
+    readonly_root: bool = False
 
     @property
     def inputs(self) -> tuple[Vertex, ...]:
         """Return the root and what the mounts take."""
         return self.needs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExecOutput(Vertex):
+    """What a command left in one of its mounts, on top of what the mount took."""
+
+    command: Exec
+    mount: Mount
+
+    @property
+    def inputs(self) -> tuple[Vertex, ...]:
+        """Return the command and all that it takes: it is run again where this is not known any more."""
+        return (self.command, *self.command.needs)
 
 
 @dataclass(frozen=True, slots=True)

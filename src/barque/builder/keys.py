@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from barque.base.errors import NotFoundError
 from barque.builder.checksum import checksum
-from barque.builder.graph import Action, CopyFiles, Exec, Files, MakeFile, Mount
+from barque.builder.graph import Action, CopyFiles, Exec, ExecOutput, Files, MakeFile, Mount
 from barque.builder.results import Result, opened
 from barque.builder.trees import FOLDER, Tree, matching, resolve
 from barque.dockerfile.patterns import Matcher
@@ -59,8 +59,21 @@ def command_facts(step: Exec, root: str, mounts: list[Any]) -> Facts:
         "kind": "exec", "root": root, "args": list(step.args), "env": list(step.env), "cwd": step.cwd,
         "user": step.user, "network": step.network, "security": step.security, "hosts": list(step.hosts),
         "hostname": step.hostname, "shell": list(step.shell), "files": [[f.name, f.data, f.expands] for f in step.files],
-        "mounts": mounts,
+        "mounts": mounts, **{name: value for name, value in _rare(step).items() if value},
     }  # fmt: skip
+
+
+def _rare(step: Exec) -> Facts:
+    """Return what few commands have, and what says nothing where it is empty."""
+    return {
+        "ulimits": [list(one) for one in step.ulimits], "exit_codes": list(step.exit_codes),
+        "devices": [one.name for one in step.devices], "readonly_root": step.readonly_root,
+    }  # fmt: skip
+
+
+def output_facts(step: ExecOutput, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Facts:
+    """Return what tells the output of a mount apart, given the results of its inputs; blocking."""
+    return {"kind": "output", "command": key_of(exec_facts(step.command, inputs[1:], snapshots, digests)), "mount": step.mount.target}
 
 
 def _mount_facts(mount: Mount, inputs: list[Result], snapshots: Snapshotter, digests: "Digests") -> Any:
@@ -73,7 +86,7 @@ def _mount_facts(mount: Mount, inputs: list[Result], snapshots: Snapshotter, dig
 
 def mount_facts(mount: Mount) -> Facts:
     """Return what a mount is made of besides its source."""
-    return {key: value for key, value in asdict(mount).items() if key != "input"}
+    return {key: value for key, value in asdict(mount).items() if key != "input" and (value or key != "output")}
 
 
 def copy_facts(

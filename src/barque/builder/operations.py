@@ -14,7 +14,7 @@ from barque.builder.caches.imports import Imports
 from barque.builder.differences import turn_into
 from barque.builder.file_actions import carry_out
 from barque.builder.folders import KeptFolders
-from barque.builder.graph import Diff, Exec, Files, Layers, Merge, Scratch, Source, Vertex
+from barque.builder.graph import Diff, Exec, ExecOutput, Files, Layers, Merge, Mount, Scratch, Source, Vertex
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
 from barque.builder.sources import Sources
@@ -40,9 +40,15 @@ class EngineOperations:
     async def key(self, vertex: Vertex, inputs: list[Result], session: Session) -> str:
         """Return a step's key (see Operations)."""
         snapshots = self._engine.snapshots
+        if isinstance(vertex, ExecOutput):
+            facts = await asyncio.to_thread(keys.output_facts, vertex, inputs, snapshots, self._digests)
+            return keys.key_of(facts)
         if isinstance(vertex, Files):
             facts = await asyncio.to_thread(keys.files_facts, vertex, inputs, snapshots, self._digests)
         elif isinstance(vertex, Exec):
+            if vertex.devices:
+                # What the build may not have, it does not get out of the cache either.
+                execution.devices_of(vertex.devices, self._engine.cdi.names(), session.options.get("allow_devices", frozenset()))
             contexts = any(m.input > 0 and m.type == "bind" and inputs[m.input].tree is not None for m in vertex.mounts)
             if contexts:
                 facts = await asyncio.to_thread(keys.exec_facts, vertex, inputs, snapshots, self._digests)
@@ -59,7 +65,7 @@ class EngineOperations:
         record = self._cache.find(key)
         if record is None:
             return None
-        layers = inputs[0].layers
+        layers = (_taken(vertex.mount, inputs[1:]) if isinstance(vertex, ExecOutput) else inputs[0]).layers
         if record.diff:
             layers = (*layers, (record.chain, record.diff))
         return Result(layers, record.created_ns, cached=True)
@@ -67,6 +73,8 @@ class EngineOperations:
     async def borrowed(self, vertex: Vertex, key: str, inputs: list[Result], session: Session) -> Result | None:
         """Return a result out of a cache that the build was given (see Operations)."""
         imports: Imports | None = session.options.get("imports")
+        if isinstance(vertex, ExecOutput):
+            return None
         return await imports.borrowed(vertex, key, inputs) if imports is not None else None
 
     async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: Session, emit: Emit) -> Result:
@@ -85,6 +93,13 @@ class EngineOperations:
             return await self._files(vertex, key, inputs, session)
         if isinstance(vertex, Exec):
             return await self._exec(vertex, key, inputs, session, emit)
+        if isinstance(vertex, ExecOutput):
+            # The command's own result was known, this one has gone from the cache.
+            again = await self.key(vertex.command, inputs[1:], session)
+            await self._exec(vertex.command, again, inputs[1:], session, emit)
+            result = self.recall(vertex, key, inputs)
+            if result is not None:
+                return result
         raise BarqueError(f"unknown kind of step: {type(vertex).__name__}")
 
     async def _files(self, vertex: Files, key: str, inputs: list[Result], session: Session) -> Result:
@@ -106,19 +121,34 @@ class EngineOperations:
         engine = self._engine
         name = str(session.options.get("step_id") or new_id())
         session.options.pop("step_id", None)
+        outputs = {mount: new_id() for mount in vertex.mounts if mount.output}
         engine.snapshots.prepare(name, inputs[0].top)
         kept = False
         try:
-            async with self._mounts.points(vertex, inputs, engine.snapshots, session) as points:
+            for mount, one in outputs.items():
+                engine.snapshots.prepare(one, _taken(mount, inputs).top)
+            async with self._mounts.points(vertex, inputs, engine.snapshots, session, outputs) as points:
                 result = await execution.execute(engine, vertex, name, points, session, emit)
-            if result.exit_code:
+            if result.exit_code not in (vertex.exit_codes or (0,)):
                 kept = bool(session.options.get("keep_failed"))
                 raise execution.ExitError(vertex, result.exit_code, name if kept else "")
-            return await _to_the_end(lambda: self._finish(vertex, key, inputs[0], name, session.facts.get(vertex, {})))
+            return await _to_the_end(lambda: self._finish_all(vertex, (key, name), inputs, outputs, session))
         except BaseException:
+            for one in outputs.values():
+                self._drop(one)
             if not kept:
                 self._drop(name)
             raise
+
+    def _finish_all(
+        self, vertex: Exec, made: tuple[str, str], inputs: list[Result], outputs: dict[Mount, str], session: Session
+    ) -> Result:  # fmt: skip
+        """Make layers of the snapshots that a command wrote to: its root (key and snapshot), and its mounts."""
+        for mount, name in outputs.items():
+            output = ExecOutput(vertex, mount, name=f"{vertex.name} ({mount.target})")
+            facts = keys.output_facts(output, [Result(), *inputs], self._engine.snapshots, self._digests)
+            self._finish(output, keys.key_of(facts), _taken(mount, inputs), name, facts)
+        return self._finish(vertex, made[0], inputs[0], made[1], session.facts.get(vertex, {}))
 
     def _finish(self, vertex: Vertex, key: str, root: Result, name: str, facts: keys.Facts) -> Result:
         """Make the snapshot a layer and take note of it."""
@@ -191,6 +221,11 @@ class EngineOperations:
 
         layer = await _to_the_end(work)
         return Result((layer,) if layer is not None else (), upper.created_ns)
+
+
+def _taken(mount: Mount, inputs: list[Result]) -> Result:
+    """Return what a mount of a command takes, nothing at all where it takes nothing."""
+    return inputs[mount.input] if mount.input > 0 else Result()
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:

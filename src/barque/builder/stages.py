@@ -242,8 +242,6 @@ class StageBuilder:
         return Step(made, " ".join(words), self.state.root)
 
     def _run(self, made: of.Run) -> Step:
-        if made.devices:
-            raise InvalidInputError("RUN --device is not supported: no CDI devices are known to this engine")
         needs: list[graph.Vertex] = [self.state.root]
         folder = self.state.config.get("WorkingDir") or "/"
         mounts = [mount_of(request, needs, self._around, folder) for request in made.mounts]
@@ -260,7 +258,7 @@ class StageBuilder:
         self.state.root = graph.Exec(
             tuple(needs), tuple(command), (*env, *arguments), self.state.config.get("WorkingDir") or "/",
             self.state.config.get("User") or "", tuple(mounts), network, made.security, hidden,
-            name=made.code, no_cache=self._around.no_cache,
+            devices=made.devices, name=made.code, no_cache=self._around.no_cache,
         )  # fmt: skip
         values = self.values()
         shown = tuple(f"{key}={values.get(key, '')}" for key in self.state.scope.declared())

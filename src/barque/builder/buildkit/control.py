@@ -11,6 +11,7 @@ from barque.builder.buildkit.builds import Build, Builds, Outcome
 from barque.builder.buildkit.caching import Caches
 from barque.builder.buildkit.history import History
 from barque.builder.buildkit.llb import Translator
+from barque.builder.buildkit.option_values import allowed_devices
 from barque.builder.buildkit.pb import control_pb2
 from barque.builder.buildkit.progress import timestamp, told
 from barque.builder.buildkit.sessions import Sessions, session_of
@@ -90,6 +91,7 @@ class Control:
         build.created_ns = time.time_ns()
         build.entitlements = frozenset(request.Entitlements)
         build.session.options["allow_insecure"] = "security.insecure" in build.entitlements
+        build.session.options["allow_devices"] = allowed_devices(build.entitlements)
         build.frontend = request.Frontend
         build.options = dict(request.FrontendAttrs)
         exporters = [(one.Type, dict(one.Attrs)) for one in request.Exporters]

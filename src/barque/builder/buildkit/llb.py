@@ -12,6 +12,7 @@ from barque.builder.graph import (
     CopyFiles,
     Diff,
     Exec,
+    ExecOutput,
     Files,
     MakeFile,
     MakeFolder,
@@ -24,6 +25,7 @@ from barque.builder.graph import (
     Vertex,
     layered,
 )
+from barque.dockerfile.mounts import DeviceRequest
 from barque.oci import digest as digests
 
 _REFERENCE = "barque-ref://"
@@ -139,33 +141,42 @@ def _of(inputs: list[Vertex], index: int) -> Vertex:
 
 def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
     meta = operation.meta
-    for limit in ("ulimit", "cgroupParent", "validExitCodes"):
-        if getattr(meta, limit):
-            raise UnsupportedError(f"a command's {limit} is not supported")
-    if operation.cdiDevices:
-        raise UnsupportedError("devices of a command are not supported")
+    if {".", ".."} & set(meta.cgroupParent.split("/")):
+        raise InvalidInputError(f"invalid cgroup parent {meta.cgroupParent}: name a control group without . and ..")
     root: Vertex | None = None
+    readonly = False
     needs: list[Vertex] = []
     mounts: list[Mount] = []
+    outputs: dict[int, Mount | None] = {}
     for one in operation.mounts:
+        made = None
         if one.dest == "/":
-            if one.output not in (0, -1):
-                raise UnsupportedError("a command's root must be its first output")
-            root = layered(_of(inputs, one.input))
-            continue
-        if one.output > 0:
-            raise UnsupportedError(f"{one.dest}: outputs of other mounts than the root are not supported")
-        mounts.append(_mount(one, inputs, needs))
+            root, readonly = layered(_of(inputs, one.input)), one.readonly
+        else:
+            made = _mount(one, inputs, needs)
+            mounts.append(made)
+        if one.output >= 0 and (made is None or made.output):
+            if one.output in outputs:
+                raise InvalidInputError(f"{one.dest}: two mounts are the output {one.output}")
+            outputs[one.output] = made
     if root is None:
         raise InvalidInputError("a command needs a mount on /")
     for secret in operation.secretenv:
         mounts.append(Mount("", "secret", id=secret.ID, env=secret.name, required=not secret.optional))
     security = "insecure" if operation.security == ops_pb2.INSECURE else "sandbox"
-    return [Exec(
+    command = Exec(
         (root, *needs), tuple(meta.args), tuple(meta.env), meta.cwd or "/", meta.user, tuple(mounts),
         _NETWORKS.get(operation.network, "default"), security, hosts=tuple(f"{h.Host}:{h.IP}" for h in meta.extraHosts),
         hostname=meta.hostname, hidden_env=_proxies(meta.proxy_env), name=name or " ".join(meta.args), no_cache=no_cache,
-    )]  # fmt: skip
+        ulimits=tuple((limit.Name, limit.Soft, limit.Hard) for limit in meta.ulimit), exit_codes=tuple(meta.validExitCodes),
+        cgroup_parent=meta.cgroupParent, readonly_root=readonly,
+        devices=tuple(DeviceRequest(device.name, not device.optional) for device in operation.cdiDevices),
+    )  # fmt: skip
+    if sorted(outputs) != list(range(len(outputs))):
+        raise InvalidInputError("the outputs of a command are not numbered from 0")
+    # A command without outputs is still one that others may wait for.
+    numbered = [outputs[number] for number in range(len(outputs))] or [None]
+    return [command if mount is None else ExecOutput(command, mount, no_cache=no_cache) for mount in numbered]
 
 
 def _proxies(found: Any) -> tuple[str, ...]:
@@ -176,11 +187,17 @@ def _proxies(found: Any) -> tuple[str, ...]:
 
 def _mount(one: Any, inputs: list[Vertex], needs: list[Vertex]) -> Mount:
     number = -1
+    # Clients leave 0 in mounts that have no output of their own, as the root has that one.
+    output = one.output > 0 or (one.output == 0 and one.mountType == ops_pb2.BIND and not one.readonly)
+    if output and (one.mountType != ops_pb2.BIND or one.readonly):
+        raise InvalidInputError(f"{one.dest}: only a bind that can be written to has an output")
+    if output and one.selector.strip("/"):
+        raise UnsupportedError(f"{one.dest}: an output of a part of a root (selector) is not supported; mount the whole")
     if one.input >= 0 and one.mountType in (ops_pb2.BIND, ops_pb2.CACHE):
-        needs.append(_of(inputs, one.input))
+        needs.append(layered(_of(inputs, one.input)) if output else _of(inputs, one.input))
         number = len(needs)
     if one.mountType == ops_pb2.BIND:
-        return Mount(one.dest, "bind", number, one.selector, one.readonly)
+        return Mount(one.dest, "bind", number, one.selector, one.readonly, output=output)
     if one.mountType == ops_pb2.CACHE:
         sharing = _SHARING.get(one.cacheOpt.sharing, "shared")
         return Mount(one.dest, "cache", number, one.selector, one.readonly, one.cacheOpt.ID, sharing)

@@ -57,6 +57,12 @@ def network_mode(text: str, entitlements: frozenset[str]) -> str:
     return text
 
 
+def allowed_devices(entitlements: frozenset[str]) -> frozenset[str]:
+    """Return the devices that a build may use: `device` allows all, `device=NAME` one or a class."""
+    found = {one.partition("=")[2].removeprefix("name=") or "*" for one in entitlements if one.partition("=")[0] == "device"}
+    return frozenset(found)
+
+
 def check_options(options: dict[str, str]) -> None:
     """Refuse what would otherwise be passed over.
 

@@ -68,7 +68,9 @@ def _facts(
         actions = [_action(action, step, made, sources, one, tools) if isinstance(action, CopyFiles)
                    else keys.action_facts(action) for action, one in zip(step.actions, taken, strict=True)]  # fmt: skip
         return {"kind": "files", "root": root, "actions": actions}
-    assert isinstance(step, Exec)
+    if not isinstance(step, Exec) or any(mount.output for mount in step.mounts):
+        # Where the command's result is known, what it left in its mounts is not.
+        raise _UnknownError
     return keys.command_facts(step, root, [_mount(mount, step, made, sources, tools) for mount in step.mounts])
 
 

@@ -19,6 +19,7 @@ from barque.distribution.transport import PIECE_BYTES, Answer
 from barque.oci.manifest import Descriptor
 from barque.storage.content import ContentStore
 from barque.storage.hashing import Hasher
+from barque.storage.unfinished import WritingAhead
 
 
 class Download:
@@ -85,13 +86,14 @@ class Download:
             done += len(data)
             yield data
         attempt = 0
+        kept = WritingAhead(file.fileno(), done)
         while done < self._blob.size or (not self._blob.size and not attempt):
             attempt += 1
             before = done
             try:
                 for data in self._from(done):
                     done += len(data)
-                    _write_all(file, data)
+                    kept.write(data)
                     self._progress.bar(self._shown, "Downloading", done, self._blob.size)
                     yield data
                 if done < self._blob.size:
@@ -156,8 +158,3 @@ class Download:
             )
         return start if answer.status == 200 else 0
 
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -24,16 +24,14 @@ from typing import BinaryIO, NamedTuple
 
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder
-from barque.kernel.openat2 import start_writing
 from barque.oci import digest as digests
 from barque.storage.hashing import Hasher
-from barque.storage.unfinished import CHUNK, Writer
+from barque.storage.unfinished import CHUNK, Writer, WritingAhead
 
 __all__ = ["CHUNK", "KEPT", "Blob", "ContentStore", "Lease", "Writer"]
 
 KEPT = "keep-"
 _PULLED = "pull-"
-_WRITTEN_AHEAD = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -137,21 +135,14 @@ class ContentStore:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         hasher = Hasher(algorithm)
         try:
-            size = begun = 0
+            file = WritingAhead(fd)
             try:
                 for chunk in chunks:
                     hasher.update(chunk)
-                    size += len(chunk)
-                    view = memoryview(chunk)
-                    while view:
-                        view = view[os.write(fd, view) :]
-                    if size - begun >= _WRITTEN_AHEAD:
-                        # The disk works while the next bytes are made, so that little is left to wait for.
-                        start_writing(fd, begun, size - begun)
-                        begun = size
+                    file.write(chunk)
                 found = f"{algorithm}:{hasher.finish()}"
                 if expected and found != expected:
-                    raise InvalidInputError(f"unexpected digest: got {found}, wanted {expected} ({size} bytes)")
+                    raise InvalidInputError(f"unexpected digest: got {found}, wanted {expected} ({file.size} bytes)")
                 os.fchmod(fd, 0o444)
                 if durable:
                     os.fsync(fd)
@@ -162,7 +153,7 @@ class ContentStore:
         except BaseException:
             os.unlink(name)
             raise
-        return Blob(found, size)
+        return Blob(found, file.size)
 
     def _appear(self, name: str, digest: str, *, durable: bool = True) -> None:
         path = self.path(digest)

@@ -63,6 +63,9 @@ def clean(name: bytes) -> bytes:
     Raises:
         InvalidInputError: it climbs above the root.
     """
+    if b"/." not in name and b"//" not in name and not name.startswith((b".", b"/")):
+        # Nothing to clean: most names are so.
+        return name.removesuffix(b"/")
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":

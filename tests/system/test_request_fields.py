@@ -1,6 +1,9 @@
 """Fields of requests that few clients send: each does what it says, or is refused by name."""
 
+import io
 import json
+import sys
+import tarfile
 import threading
 import uuid
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raw_requests import ask
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 pytestmark = pytest.mark.system
 
@@ -63,6 +66,31 @@ def test_flags_without_a_meaning_here_are_refused(engine: EngineUnderTest, flags
     refused = engine.docker_result("create", *flags, "busybox")
     assert refused.returncode == 1
     assert words in refused.stderr
+
+
+def test_volumes_of_a_container_that_is_being_made_are_in_use(engine: EngineUnderTest) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for number in range(4000):
+            tar.addfile(tarfile.TarInfo(f"data/{number}"))
+    done = engine.run([sys.executable, "-m", "barque", "import", "-c", "VOLUME /data", "-c", "CMD x", "-", "many:1"],
+                      input=out.getvalue(), text=False)  # fmt: skip
+    assert done.returncode == 0
+    names: list[str] = []
+    thread = threading.Thread(target=lambda: names.append(made(engine, Image="many:1")[0]))
+    thread.start()
+    try:
+        until(lambda: ask(engine, "GET", "/volumes")[1]["Volumes"], "its volume is there")
+        assert ask(engine, "DELETE", "/images/many:1")[0] == 409
+        while thread.is_alive():
+            assert ask(engine, "POST", "/volumes/prune")[0] == 200
+        volume = engine.docker("inspect", "-f", "{{(index .Mounts 0).Name}}", names[0])
+        path = Path(engine.docker("volume", "inspect", "-f", "{{.Mountpoint}}", volume))
+        assert len(list(path.iterdir())) == 4000
+    finally:
+        thread.join(60)
+        engine.docker("rm", "-fv", *names, check=False)
+        engine.docker("rmi", "many:1", check=False)
 
 
 def test_of_containers_that_want_one_name_at_once_one_gets_it(engine: EngineUnderTest) -> None:

@@ -89,8 +89,10 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         container.row["links"] = linked
     except BaseException:
         engine.by_name.pop(plain, None)
+        engine.making.pop(container_id, None)
         raise
     engine.add(container)
+    engine.making.pop(container_id)
     try:
         engine.save(container)
         await engine.database.flush()
@@ -98,6 +100,7 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
         engine.discard(container)
         engine.database.delete("container", container_id)
         await asyncio.to_thread(_undo, engine, container_id)
+        await _drop_volumes(engine, container.row["mounts"])
         raise
     engine.publish(container, "create")
     return {"Id": container_id, "Warnings": warnings}
@@ -282,6 +285,8 @@ async def _make(
         config["Hostname"] = _hostname(engine, container_id, host)
     command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     folder = engine.folder(container_id)
+    # From here on others have turns: what the container is made of must stay until it is in the index.
+    engine.making[container_id] = (image.id, points)
     try:
         os.mkdir(folder, 0o710)
         await init_layer.prepare(engine, container_id, image.top)
@@ -291,7 +296,8 @@ async def _make(
         await container_mounts.make(engine, container_id, points)
     except BaseException as error:
         await asyncio.to_thread(_undo, engine, container_id)
-        await engine.volumes.drop_anonymous([p["Name"] for p in points if p["anonymous"] and p["Name"]])
+        del engine.making[container_id]
+        await _drop_volumes(engine, points)
         if isinstance(error, OSError):
             raise BarqueError(f"cannot make the container: {(error.strerror or str(error)).lower()}") from error
         raise
@@ -302,6 +308,10 @@ async def _make(
         "log_path": _log_path(folder, host["LogConfig"]["Type"], container_id),
     }  # fmt: skip
     return Container(row)
+
+
+async def _drop_volumes(engine: "Engine", points: list[Json]) -> None:
+    await engine.volumes.drop_anonymous([p["Name"] for p in points if p["anonymous"] and p["Name"]])
 
 
 def _log_path(folder: str, driver: str, container_id: str) -> str:

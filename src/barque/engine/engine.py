@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.engine import network_watch, reconcile
+from barque.engine import in_use, network_watch, reconcile
 from barque.engine.cdi import CdiDevices
 from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
@@ -75,6 +75,8 @@ class Engine:
         self.events = Events()
         self.containers_by_id: dict[str, Container] = {}
         self.by_name: dict[str, str] = {}
+        self.making: dict[str, tuple[str, list[Json]]] = {}
+        """Image and mounts of containers that are being made, by their ids."""
         self.early_exits: dict[str, Json] = {}
         self.step_exits: dict[str, Callable[[Json], None]] = {}
         # Set by whoever composes the daemon: makes what builds images with the engine's help, when it is first needed.
@@ -121,11 +123,11 @@ class Engine:
         self.secret_rows = self.database.load("secret")
         self.snapshots = open_snapshots(f"{config.data_root}/snapshots", config.storage_driver)
         self.image_store = open_store(config.data_root, self.snapshots)
-        self.images = Images(self.image_store, self._images_in_use, self.events.publish)
+        self.images = Images(self.image_store, lambda: in_use.images(self), self.events.publish)
         self.registries = Registries(self.image_store, lambda: registry_settings(config))
         self.plugins = Plugins((*SOCKET_FOLDERS, f"{config.exec_root}/plugins"))
         self.volumes = Volumes(
-            f"{config.data_root}/volumes", self.database, self.events, self._volumes_in_use, now_ns, self.plugins
+            f"{config.data_root}/volumes", self.database, self.events, lambda: in_use.volumes(self), now_ns, self.plugins
         )
         self.volumes.content = self.image_store.content
         self.volumes.layers_of = lambda ref: self.snapshots.mounts(self.image_store.resolve(ref).top)
@@ -360,17 +362,6 @@ class Engine:
     def execs_running(self, container: Container) -> list[str]:
         """Return the ids of the container's running exec instances."""
         return [e for e in container.exec_ids if self.execs.is_running(e)]
-
-    def _images_in_use(self) -> list[Json]:
-        found = []
-        for container in self.containers_by_id.values():
-            mounted = [point["image"] for point in container.row["mounts"] if point["Type"] == "image"]
-            for image in [container.row["image"], *mounted]:
-                found.append({"id": container.id, "image_id": image, "running": container.is_running})
-        return found
-
-    def _volumes_in_use(self) -> list[tuple[str, set[str]]]:
-        return [(c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"}) for c in self.containers_by_id.values()]
 
     # The keeper's news.
 

@@ -76,6 +76,9 @@ class VolumeTable:
             text = str(error)
             raise InvalidInputError(text if text.startswith("create ") else f"create {name}: {text}") from None
         await asyncio.to_thread(backend.create, name, options)
+        if name in self.rows:
+            # Somebody else made it meanwhile.
+            return self.rows[name]
         row = {"name": name, "labels": labels, "options": options, "created_ns": self._now_ns(), "driver": chosen}
         self.rows[name] = row
         self._database.put("volume", name, row)

@@ -155,7 +155,10 @@ class Volumes(VolumeTable):
                 continue
             if any(label_matches(labels, value) for value in filters.get("label!", [])):
                 continue
-            size = (await asyncio.to_thread(tree_usage, self.path(row["name"]))).size
+            size = await self._size(row["name"])
+            if row["name"] in self._used() or self.rows.get(row["name"]) is not row:
+                # A container took it, or somebody removed it, while it was measured.
+                continue
             if not dry_run:
                 await self._delete(row)
             won += size
@@ -174,10 +177,17 @@ class Volumes(VolumeTable):
         for row in list(self.rows.values()):
             if row["driver"] != LOCAL or row["options"]:
                 continue
-            size = (await asyncio.to_thread(tree_usage, self.path(row["name"]))).size
+            size = await self._size(row["name"])
             data = {"Size": size, "RefCount": counts.get(row["name"], 0)}
             found.append({**self._show(row), "UsageData": data})
         return found
+
+    async def _size(self, name: str) -> int:
+        """Return the bytes of a local volume, 0 where its folder is gone."""
+        try:
+            return (await asyncio.to_thread(tree_usage, self.path(name))).size
+        except FileNotFoundError:
+            return 0
 
     async def rename(self, name: str, new: str) -> Json:
         """Give a local volume that nobody uses another name.

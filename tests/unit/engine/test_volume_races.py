@@ -1,0 +1,51 @@
+"""Volumes that are taken, removed or lost while others are measured or made."""
+
+import asyncio
+import shutil
+
+import pytest
+
+from barque.engine import volumes as module
+from barque.engine.events import Events
+from barque.engine.state import Database
+from barque.engine.volume_plugins import Plugins
+from barque.engine.volume_table import ANONYMOUS
+from barque.engine.volumes import Volumes
+
+
+@pytest.fixture
+async def table(tmp_path):
+    users = []
+    database = Database(str(tmp_path / "state.db"))
+    made = Volumes(str(tmp_path / "volumes"), database, Events(), lambda: users, lambda: 1, Plugins(()))
+    made.users = users
+    yield made
+    database.close()
+
+
+async def test_a_volume_that_a_container_takes_while_it_is_measured_stays(table, monkeypatch):
+    for name in ("taken", "free"):
+        await table.ensure(name, labels={ANONYMOUS: ""}, options={})
+    measure = module.tree_usage
+
+    def slow(path):
+        if "/taken/" in path:
+            table.users.append(("c", {"taken"}))
+        return measure(path)
+
+    monkeypatch.setattr(module, "tree_usage", slow)
+    assert (await table.prune({}))["VolumesDeleted"] == ["free"]
+    assert list(table.rows) == ["taken"]
+
+
+async def test_a_volume_whose_folder_is_lost_takes_nothing(table):
+    await table.ensure("lost", labels={ANONYMOUS: ""}, options={})
+    shutil.rmtree(table.path("lost"))
+    assert [row["UsageData"]["Size"] for row in await table.usage()] == [0]
+    assert (await table.prune({}))["VolumesDeleted"] == ["lost"]
+
+
+async def test_of_two_who_make_one_volume_both_get_the_same(table):
+    rows = await asyncio.gather(*(table.ensure("vol", labels={"who": who}, options={}) for who in ("a", "b")))
+    assert rows[0] is rows[1]
+    assert table.rows["vol"] is rows[0]

@@ -231,7 +231,7 @@ def _check_modes(config: Json, host: Json) -> None:
 def _check_ports(config: Json, host: Json) -> None:
     for spec in [*(config.get("ExposedPorts") or {}), *(host.get("PortBindings") or {})]:
         match = _PORT.fullmatch(spec)
-        if match is None or not (1 <= int(match[1]) <= 65535):
+        if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 65535:
             raise InvalidInputError(f'invalid port specification: "{spec}"')
         if match[3] and match[3].lower() not in ("tcp", "udp", "sctp"):
             raise InvalidInputError(f"invalid proto: {match[3]}")

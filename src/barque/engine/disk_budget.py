@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.durations import parse_duration
@@ -87,14 +88,15 @@ class DiskBudget:
             self._tasks = [self._engine.spawn(self._note_uses()), self._engine.spawn(self._collect_now_and_then())]
 
     async def _note_uses(self) -> None:
-        events = self._engine.events.subscribe(0, 0, {"type": ["container"], "event": list(_ACTIONS)})
-        async for event in events:
-            try:
-                image = self._engine.image_store.resolve(event["Actor"]["Attributes"].get("image", ""))
-            except BarqueError:
-                continue
-            self._used[image.id] = event["timeNano"]
-            self._engine.database.put("engine", "image-use", self._used)
+        wanted = {"type": ["container"], "event": list(_ACTIONS)}
+        async with aclosing(self._engine.events.subscribe(0, 0, wanted)) as events:
+            async for event in events:
+                try:
+                    image = self._engine.image_store.resolve(event["Actor"]["Attributes"].get("image", ""))
+                except BarqueError:
+                    continue
+                self._used[image.id] = event["timeNano"]
+                self._engine.database.put("engine", "image-use", self._used)
 
     async def _collect_now_and_then(self) -> None:
         while True:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -117,9 +118,10 @@ class EventHooks:
 
     async def _serve(self, hook: Hook) -> None:
         room = asyncio.Semaphore(_AT_ONCE)
-        async for event in self._engine.events.subscribe(0, 0, hook.filters):
-            await room.acquire()
-            self._engine.spawn(_call(hook, event)).add_done_callback(lambda _: room.release())
+        async with aclosing(self._engine.events.subscribe(0, 0, hook.filters)) as events:
+            async for event in events:
+                await room.acquire()
+                self._engine.spawn(_call(hook, event)).add_done_callback(lambda _: room.release())
 
 
 async def _call(hook: Hook, event: Json) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ class Events:
             if queue.qsize() < _QUEUE:
                 queue.put_nowait(event)
 
-    def subscribe(self, since_ns: int, until_ns: int, filters: Mapping[str, list[str]]) -> AsyncIterator[Json]:
+    def subscribe(self, since_ns: int, until_ns: int, filters: Mapping[str, list[str]]) -> "Subscription":
         """Return past events from since_ns (0: none) and live ones until until_ns (0: for ever).
 
         Listening begins with this call.
@@ -61,31 +61,55 @@ class Events:
         past = [event for event in self._past if since_ns and event["timeNano"] >= since_ns]
         queue: asyncio.Queue[Json] = asyncio.Queue()
         self._queues.add(queue)
-        return self._stream(past, queue, until_ns, filters)
+        return Subscription(_stream(past, queue, until_ns, filters), lambda: self._queues.discard(queue))
 
-    async def _stream(
-        self, past: list[Json], queue: asyncio.Queue[Json], until_ns: int, filters: Mapping[str, list[str]]
-    ) -> AsyncIterator[Json]:
+
+class Subscription:
+    """Events for one listener, who ends it by `aclose`.
+
+    A generator alone would not do: closing one that never began reaches none of its code.
+    """
+
+    def __init__(self, events: AsyncGenerator[Json, None], end: Callable[[], None]) -> None:
+        self._events = events
+        self._end = end
+
+    def __aiter__(self) -> AsyncIterator[Json]:
+        return self
+
+    async def __anext__(self) -> Json:
         try:
-            for event in past:
-                if until_ns and event["timeNano"] > until_ns:
-                    return
-                if matches(event, filters):
-                    yield event
-            while True:
-                left_s = (until_ns - time.time_ns()) / 1e9 if until_ns else None
-                if left_s is not None and left_s <= 0 and queue.empty():
-                    return
-                try:
-                    event = await asyncio.wait_for(queue.get(), left_s)
-                except TimeoutError:
-                    return
-                if until_ns and event["timeNano"] > until_ns:
-                    return
-                if matches(event, filters):
-                    yield event
-        finally:
-            self._queues.discard(queue)
+            return await anext(self._events)
+        except BaseException:
+            self._end()
+            raise
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        self._end()
+        await self._events.aclose()
+
+
+async def _stream(
+    past: list[Json], queue: asyncio.Queue[Json], until_ns: int, filters: Mapping[str, list[str]]
+) -> AsyncGenerator[Json, None]:
+    for event in past:
+        if until_ns and event["timeNano"] > until_ns:
+            return
+        if matches(event, filters):
+            yield event
+    while True:
+        left_s = (until_ns - time.time_ns()) / 1e9 if until_ns else None
+        if left_s is not None and left_s <= 0 and queue.empty():
+            return
+        try:
+            event = await asyncio.wait_for(queue.get(), left_s)
+        except TimeoutError:
+            return
+        if until_ns and event["timeNano"] > until_ns:
+            return
+        if matches(event, filters):
+            yield event
 
 
 def matches(event: Json, filters: Mapping[str, list[str]]) -> bool:

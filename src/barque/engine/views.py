@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.durations import human_duration
-from barque.base.errors import InvalidInputError, NotFoundError
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.times import format_ns, moment_ns
 from barque.engine import apparmor, links, mount_points
 from barque.engine.container import Container
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Filters = dict[str, list[str]]
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(\w+))?")
 _FILTERS = {"ancestor", "before", "expose", "exited", "health", "id", "is-task", "isolation", "label", "name",
             "network", "publish", "since", "status", "volume"}  # fmt: skip
 _STATUSES = {"created", "running", "paused", "restarting", "removing", "exited", "dead"}
@@ -61,7 +62,7 @@ def inspect(engine: "Engine", container: Container) -> Json:
 def _driver_data(engine: "Engine", container: Container) -> Json:
     try:
         layer, *lowers = engine.snapshots.places(container.id)
-    except Exception:
+    except BarqueError:
         return {}
     return {"ID": container.id, "UpperDir": layer, "WorkDir": layer.rpartition("/")[0] + "/work",
             "LowerDir": ":".join(lowers), "MergedDir": ""}  # fmt: skip
@@ -163,7 +164,7 @@ def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) 
         if value not in ("none", "starting", "healthy", "unhealthy"):
             raise InvalidInputError(f"invalid filter 'health={value}'")
     for value in filters.get("exited", []):
-        if not re.fullmatch(r"-?\d+", value):
+        if not re.fullmatch(r"-?[0-9]{1,10}", value):
             raise InvalidInputError(f"invalid filter 'exited={value}'")
     for value in filters.get("is-task", []):
         truth("is-task", value)
@@ -195,7 +196,7 @@ def _ancestors(engine: "Engine", refs: list[str]) -> set[str]:
     for ref in refs:
         try:
             queue = [engine.image_store.resolve(ref).id]
-        except Exception:
+        except BarqueError:
             continue
         while queue:
             image = queue.pop()
@@ -258,11 +259,12 @@ def _exposed(container: Container) -> set[tuple[int, str]]:
 
 
 def _ports_of(text: str) -> set[tuple[int, str]]:
-    number, _, protocol = text.partition("/")
-    first, _, last = number.partition("-")
-    if not first.isdecimal() or (last and not last.isdecimal()):
+    match = _PORTS.fullmatch(text)
+    first = int(match[1]) if match else 0
+    last = int(match[2] or first) if match else 0
+    if match is None or not first <= last <= 65535:
         raise InvalidInputError(f"invalid filter: {text} is no port")
-    return {(port, protocol or "tcp") for port in range(int(first), int(last or first) + 1)}
+    return {(port, match[3] or "tcp") for port in range(first, last + 1)}
 
 
 def _port_matches(ports: set[tuple[int, str]], wanted: str) -> bool:

@@ -302,10 +302,17 @@ def prepare(task: Task, request: dict[str, Any]) -> LogSettings | None:
 
 
 def set_console_size(process: dict[str, Any], request: dict[str, Any]) -> None:
-    """Give the terminal its size before the program can ask for it."""
+    """Give the terminal its size before the program can ask for it.
+
+    Raises:
+        RequestError: it is beyond 16 bits.
+    """
     size = request.get("console_size")
     if size:
-        process["consoleSize"] = {"height": int(size[0]), "width": int(size[1])}
+        height, width = (int(side) for side in size)
+        if not (0 <= height <= 0xFFFF and 0 <= width <= 0xFFFF):
+            raise RequestError("request", 22, "terminal size out of range")
+        process["consoleSize"] = {"height": height, "width": width}
 
 
 def keep_file_limit(process: dict[str, Any], limit: tuple[int, int]) -> None:

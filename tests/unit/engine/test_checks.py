@@ -48,6 +48,8 @@ def refused(config, match, error=InvalidInputError):
         ({"Cgroup": "container:x"}, "HostConfig.Cgroup is not supported"),
         ({"SecurityOpt": ["proc-opts=hidepid=2"]}, "invalid --security-opt 2"),
         ({"PortBindings": {"9" * 5000: None}}, "invalid port specification"),
+        ({"PortBindings": {"80-99999/tcp": None}}, "invalid port specification"),
+        ({"PortBindings": {"90-80/tcp": None}}, "invalid port specification"),
     ],
 )
 def test_a_host_config_that_cannot_be_is_refused(host, match):

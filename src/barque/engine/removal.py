@@ -28,8 +28,13 @@ async def remove(engine: "Engine", container: Container, *, force: bool, volumes
         if container.is_running or container.status == "restarting":
             _check_force(container, force=force)
             container.state["stopped_by_user"] = True
-            container.auto_removing = True
-            await engine.lifecycle.end(container, signals.SIGKILL, 10)
+            auto, container.auto_removing = container.auto_removing, True
+            try:
+                await engine.lifecycle.end(container, signals.SIGKILL, 10)
+            except BaseException:
+                # It ends later, perhaps, and may have been made to go by itself then.
+                container.auto_removing = auto
+                raise
         async with container.lock:
             if container.removed.is_set():
                 return

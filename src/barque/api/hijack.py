@@ -151,7 +151,8 @@ async def _until_read(transport: asyncio.Transport) -> None:
     deadline = time.monotonic() + _HEAD_TAKEN_S
     try:
         while _unread(connection.fileno()) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel tells nobody
-            await asyncio.sleep(0.0002)
+            # Less is no wait to the event loop: it would take the processor from the very client.
+            await asyncio.sleep(0.001)
     except OSError:
         return
 
@@ -273,7 +274,8 @@ class Session:
         if self._attachment.prelude is None:
             return
         async for chunk in self._attachment.prelude:
-            if self._client.transport is None or self._over.is_set():
+            # That the output is over already is no reason to keep back what comes before it.
+            if self._client.transport is None or self._detached:
                 return
             self._transport.write(chunk)
             await self._client.writable.wait()

@@ -4,19 +4,17 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.engine import apparmor, links, resources, spec
+from barque.engine import exec_process
 from barque.engine.container import Container
 from barque.engine.detach import parse_keys
-from barque.engine.rootfiles import user_of_process
 from barque.engine.starting import exit_code_of
 from barque.engine.types import Attachment
 from barque.keeper.client import KeeperError
-from barque.runtime.users import ExecUser
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -166,22 +164,31 @@ class Execs:
                 # It is asked now, and answers while we find out what to start.
                 await asyncio.sleep(0)
             try:
-                process = self._process(made, tty=tty)
+                process = exec_process.describe(self._engine, made.container, config, tty=tty)
             finally:
                 sock = await attaching if attaching is not None else None
             self._publish(made, f"exec_start: {made.command}")
             asked = True
-            started = await keeper.exec(
+            starting = keeper.exec(
                 made.container.id, made.id, process=process, tty=tty,
                 open_stdin=bool(config.get("AttachStdin")) and not detach,
                 seccomp=None if config.get("Privileged") else self._engine.seccomp_program(
                     made.container.host, external=False),
                 console_size=(rows, columns) if tty and (rows or columns) else None,
             )  # fmt: skip
+            if sock is not None and not tty:
+                # The client takes the head of its answer while the process starts: why it did not is told as its output.
+                made.attached = True
+                outcome = self._engine.spawn(self._outcome(made, starting))
+                return Attachment(sock, tty, made.keys, _told(outcome), None)
+            started = await starting
         except (BarqueError, OSError) as error:
             if sock is not None:
                 sock.close()
-            return await self._failed(made, error, detach=detach, tty=tty)
+            text, failure = await self._failed(made, error)
+            if detach:
+                raise failure from error
+            return Attachment(None, tty, b"", _said(text, tty=tty))
         except BaseException:
             if sock is not None:
                 sock.close()
@@ -189,68 +196,39 @@ class Execs:
                 # Nobody will tell of its end: the client went before there was a process.
                 self._never_began(made, 126)
             raise
-        made.pid = started["pid"]
+        self._began(made, started)
         made.attached = sock is not None
-        if made.done.is_set():
-            made.pid = 0
         if sock is None:
             return None
         return Attachment(sock, tty, made.keys, None, lambda: self._publish(made, "exec_detach"))
 
-    async def _failed(self, made: Exec, error: Exception, *, detach: bool, tty: bool) -> Attachment | None:
+    @staticmethod
+    def _began(made: Exec, started: Json) -> None:
+        made.pid = 0 if made.done.is_set() else started["pid"]
+
+    async def _outcome(self, made: Exec, starting: Awaitable[Json]) -> str:
+        """Wait for a start; return why it failed, empty where it did not."""
+        try:
+            self._began(made, await starting)
+        except (BarqueError, OSError) as error:
+            return (await self._failed(made, error))[0]
+        return ""
+
+    async def _failed(self, made: Exec, error: Exception) -> tuple[str, BarqueError]:
+        """Take note of a start that failed; return why in words, and as the answer to who waits for the start alone."""
         text = str(error)
         if isinstance(error, KeeperError):
             text = _FAILED + text
         code = exit_code_of(text)
         self._never_began(made, code if code in (126, 127) else 126)
-        try:
-            await self._engine.keeper.forget(made.container.id, made.id)
-        except BarqueError:
-            pass
-        if detach:
-            failure = InvalidInputError(text) if code in (126, 127) else BarqueError(text)
-            raise failure from error
-        return Attachment(None, tty, b"", _said(text, tty=tty))
+        await self._forget_in_keeper(made)
+        return text, InvalidInputError(text) if code in (126, 127) else BarqueError(text)
 
     @staticmethod
     def _never_began(made: Exec, code: int) -> None:
         made.running = False
         made.exit_code = code
         made.done.set()
-
-    def _process(self, made: Exec, *, tty: bool) -> Json:
-        container, config = made.container, made.config
-        host = container.host
-        wanted = config.get("User") or container.config.get("User") or ""
-        groups = host.get("GroupAdd") or ()
-        if wanted:
-            user = user_of_process(container.pid, wanted, groups)
-        else:
-            user = user_of_process(container.pid, "", groups)
-        return self._describe(container, config, user, tty=tty)
-
-    def _describe(self, container: Container, config: Json, user: ExecUser, *, tty: bool) -> Json:
-        host = container.host
-        env = {"Env": _merged(links.with_variables(self._engine, container), config.get("Env") or [])}
-        names = spec.capabilities({"Privileged": True} if config.get("Privileged") else host)
-        process: Json = {
-            "args": config["Cmd"],
-            "env": spec.environment(env, str(container.config.get("Hostname") or ""), user.home, tty=tty),
-            "cwd": config.get("WorkingDir") or container.config.get("WorkingDir") or "/",
-            "user": spec.user_object(user),
-            "capabilities": spec.capability_sets(names, user.uid),
-            "noNewPrivileges": spec.no_new_privileges(host, default=self._engine.config.no_new_privileges),
-            "oomScoreAdj": host.get("OomScoreAdj") or 0,
-        }
-        profile = apparmor.profile_of({"Privileged": True} if config.get("Privileged") else host)
-        if profile:
-            process["apparmorProfile"] = profile
-        if tty:
-            process["terminal"] = True
-        limits = resources.rlimits(host, tuple(self._engine.config.default_ulimits))
-        if limits:
-            process["rlimits"] = limits
-        return process
 
     async def run(
         self, container: Container, command: list[str], *, most: int, timeout_s: float
@@ -275,13 +253,18 @@ class Execs:
 
     async def _run(self, made: Exec, output: bytearray, most: int) -> None:
         attachment = await self.start(made.id, detach=False, console_size=None)
-        if attachment is not None and attachment.sock is not None:
-            await _read_frames(attachment, output, most)
-            await made.done.wait()
-        elif attachment is not None and attachment.prelude is not None:
-            # It did not begin: what comes is the reason.
+        # Without a terminal there is something before its output: why it did not begin, where it did not.
+        assert attachment is not None and attachment.prelude is not None
+        try:
             text = b"".join([chunk[8:] async for chunk in attachment.prelude])
-            raise BarqueError(text.decode(errors="replace").rstrip())
+            if text:
+                raise BarqueError(text.decode(errors="replace").rstrip())
+            assert attachment.sock is not None
+            await _read_frames(attachment.sock, output, most)
+        finally:
+            if attachment.sock is not None:
+                attachment.sock.close()
+        await made.done.wait()
 
     async def _kill(self, made: Exec) -> None:
         try:
@@ -384,10 +367,12 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def _merged(base: list[str], more: list[str]) -> list[str]:
-    found = {entry.partition("=")[0]: entry for entry in base}
-    found.update({entry.partition("=")[0]: entry for entry in more})
-    return list(found.values())
+async def _told(outcome: asyncio.Task[str]) -> AsyncIterator[bytes]:
+    """Yield why a start failed, nothing where it did not; who listens no more does not end the start."""
+    text = await asyncio.shield(outcome)
+    if text:
+        async for chunk in _said(text, tty=False):
+            yield chunk
 
 
 async def _said(text: str, *, tty: bool) -> AsyncIterator[bytes]:
@@ -399,19 +384,15 @@ def _probe(command: list[str]) -> Json:
     return {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
 
 
-async def _read_frames(attachment: Attachment, output: bytearray, most: int) -> None:
+async def _read_frames(sock: socket.socket, output: bytearray, most: int) -> None:
     """Read a framed stream to its end, keeping the first bytes and one more."""
-    assert attachment.sock is not None
     loop = asyncio.get_running_loop()
     buffer = b""
-    try:
-        while data := await loop.sock_recv(attachment.sock, 65536):
-            buffer += data
-            while len(buffer) >= 8:
-                size = int.from_bytes(buffer[4:8], "big")
-                if len(buffer) < 8 + size:
-                    break
-                output += buffer[8 : 8 + size][: most + 1 - len(output)]
-                buffer = buffer[8 + size :]
-    finally:
-        attachment.sock.close()
+    while data := await loop.sock_recv(sock, 65536):
+        buffer += data
+        while len(buffer) >= 8:
+            size = int.from_bytes(buffer[4:8], "big")
+            if len(buffer) < 8 + size:
+                break
+            output += buffer[8 : 8 + size][: most + 1 - len(output)]
+            buffer = buffer[8 + size :]

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from barque.engine import exec_process
 from barque.engine.execs import Execs
+from barque.keeper.client import KeeperError
 
 CONTAINER = SimpleNamespace(
     id="c" * 64, name="c", status="running", is_running=True, exec_ids=[], pid=1, config={}, host={},
@@ -32,18 +34,22 @@ class FakeKeeper:
 
 def execs_over(keeper):
     engine = SimpleNamespace(
-        keeper=keeper, publish=lambda *a, **more: None, seccomp_program=lambda *a, **more: None
-    )
-    found = Execs(engine)
-    found._process = lambda made, tty: {}
-    return found
+        keeper=keeper, publish=lambda *a, **more: None, seccomp_program=lambda *a, **more: None,
+        spawn=asyncio.ensure_future,
+    )  # fmt: skip
+    return Execs(engine)
+
+
+@pytest.fixture(autouse=True)
+def _no_container(monkeypatch):
+    monkeypatch.setattr(exec_process, "describe", lambda *a, **more: {})
 
 
 @pytest.mark.parametrize("began", [False, True])
 async def test_a_client_that_goes_before_there_is_a_process_leaves_nothing_running(began):
     keeper = FakeKeeper()
     execs = execs_over(keeper)
-    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}))["Id"]
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True, "Tty": True}))["Id"]
     start = asyncio.ensure_future(execs.start(identity, detach=False, console_size=None))
     if began:
         keeper.allowed.set()
@@ -55,3 +61,45 @@ async def test_a_client_that_goes_before_there_is_a_process_leaves_nothing_runni
     # The keeper, once asked, goes on, and tells of the end of what it started.
     assert execs.is_running(identity) == began
     assert execs.any_to_come() == began
+
+
+class RefusingKeeper(FakeKeeper):
+    """Refuses a start once it is allowed to answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.allowed.set()
+        self.answers = asyncio.Event()
+
+    async def exec(self, *names, **options):
+        await self.answers.wait()
+        raise KeeperError("exec", 2, "exec: no such file or directory")
+
+    async def forget(self, *names):
+        self.calls.append("forget")
+
+
+async def test_streams_are_given_while_the_process_starts_and_say_why_it_did_not():
+    keeper = RefusingKeeper()
+    execs = execs_over(keeper)
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}))["Id"]
+    streams = await execs.start(identity, detach=False, console_size=None)
+    assert execs.is_running(identity)
+    keeper.answers.set()
+    said = b"".join([chunk async for chunk in streams.prelude])
+    streams.sock.close()
+    assert said[8:].endswith(b"exec: no such file or directory\r\n")
+    assert not execs.is_running(identity)
+    assert (await execs.inspect(identity))["ExitCode"] == 127
+    assert keeper.calls == ["attach", "forget"]
+
+
+async def test_a_start_that_fails_is_noted_though_nobody_listens():
+    keeper = RefusingKeeper()
+    execs = execs_over(keeper)
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}))["Id"]
+    streams = await execs.start(identity, detach=False, console_size=None)
+    streams.sock.close()
+    keeper.answers.set()
+    await execs.find(identity).done.wait()
+    assert not execs.is_running(identity)

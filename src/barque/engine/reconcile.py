@@ -186,8 +186,10 @@ def _settle(engine: "Engine", container: Container, task: Json | None) -> bool:
     """Bring a row up to what the keeper knows; tell whether the container ended while no daemon was there."""
     state = container.state
     if task is not None and "exit" not in task:
-        state.update(pid=task["pid"], status="paused" if _frozen(engine, container) else "running", started_before=True)
-        engine.save(container)
+        now = {"pid": task["pid"], "status": "paused" if _frozen(engine, container) else "running", "started_before": True}
+        if now.items() - state.items():
+            state.update(now)
+            engine.save(container)
         return False
     if container.status in ("running", "paused", "restarting") or state["pid"]:
         _remove_cgroup(engine, container)

@@ -28,10 +28,13 @@ class Adoption:
         self._guard = guard
         self._connection = connection
         self._folder = folder
+        self._links: dict[str, route.Link] = {}
 
     def restore(self, running: Mapping[str, int]) -> None:
         """Take over the namespaces of running containers, given as {container id: pid}; others are removed."""
         damaged = []
+        # All at once: a question for each would be the longest part of a start with many containers.
+        self._links = {link.name: link for link in route.links(self._connection)}
         for saved in state.load_sandboxes(self._folder):
             if saved.container_id in running:
                 use = self._adopt(saved, running[saved.container_id])
@@ -72,7 +75,7 @@ class Adoption:
             return False
         index = 0
         if item.host_interface:
-            link = route.link(self._connection, item.host_interface)
+            link = self._links.get(item.host_interface)
             if link is None:
                 return False
             index = link.ifindex
@@ -94,7 +97,7 @@ class Adoption:
 
     def _remove_leftover(self, saved: state.SavedSandbox) -> None:
         for item in saved.endpoints:
-            link = route.link(self._connection, item.host_interface) if item.host_interface else None
+            link = self._links.pop(item.host_interface, None)
             if link is not None and link.kind == "veth":
                 self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
         state.forget_sandbox(self._folder, saved.container_id)
@@ -104,7 +107,7 @@ class Adoption:
         bridges = {self._catalog.bridge_index(network) for network in self._catalog.standing()} - {0}
         known = {index for use in self._sandboxes.uses.values() for index in use.host_indexes.values()}
         strays = [
-            link for link in route.links(self._connection)
+            link for link in self._links.values()
             if link.kind == "veth" and link.master in bridges and link.ifindex not in known
         ]  # fmt: skip
         for link in strays:

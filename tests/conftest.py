@@ -12,7 +12,7 @@ from under_test import EngineUnderTest, isolate_network, running_engine
 
 # How long one example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("shared machine", deadline=None)
-# For long runs: pytest --hypothesis-profile=fuzz tests/unit/storage/test_tar_fuzz.py tests/unit/oci
+# For long runs: pytest --timeout=0 --hypothesis-profile=fuzz tests/unit/storage/test_tar_fuzz.py tests/unit/oci
 hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("shared machine")
 

@@ -7,6 +7,7 @@ from barque.base.errors import InvalidInputError
 from barque.oci import manifest as manifests, media
 from barque.oci.manifest import Index, Manifest
 from barque.oci.platform import Platform
+from choices import Choices
 
 D = "sha256:" + "a" * 64
 CONFIG = {"mediaType": media.OCI_CONFIG, "digest": D, "size": 2}
@@ -81,16 +82,34 @@ def test_a_written_manifest_reads_back_and_is_dockers_to_the_byte():
     assert manifests.parse(data) == Manifest(media.DOCKER_MANIFEST, config, (layer,), {})
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
-)
-keys = st.sampled_from(["schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "platform"])
+KEYS = ["schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "platform", "annotations", "urls", "os"]
+LEAVES = [
+    2, None, True, False, 0, 1, -1, 1 << 51, 1.5, float("nan"), "", "x", D, D.upper(), "linux", *sorted(media.MANIFESTS),
+    *sorted(media.INDEXES), media.OCI_CONFIG, *sorted(media.SCHEMA_1), CONFIG, LAYER, [CONFIG], [LAYER], [], {},
+]  # fmt: skip
+
+
+def json_value(choices, depth=0):
+    kind = choices.of(["leaf", "leaf", "list", "object"]) if depth < 4 else "leaf"
+    if kind == "leaf":
+        return choices.of(LEAVES)
+    count = choices.of(range(5))
+    if kind == "list":
+        return [json_value(choices, depth + 1) for _ in range(count)]
+    return json_object(choices, depth + 1)
+
+
+def json_object(choices, depth=0):
+    return {choices.of(KEYS): json_value(choices, depth + 1) for _ in range(choices.of(range(7)))}
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(st.dictionaries(keys, json_values | st.just(CONFIG) | st.just([LAYER]) | st.just(2), max_size=8))
-def test_any_object_is_a_manifest_or_is_refused(value):
+@given(st.binary(max_size=60), st.booleans())
+def test_any_object_is_a_manifest_or_is_refused(data, is_likely):
+    value = json_object(Choices(data))
+    if is_likely:
+        # What comes past the first checks.
+        value = {"schemaVersion": 2, "config": CONFIG, **value} if data[:1] < b"\x80" else {"schemaVersion": 2, **value}
     try:
         found = manifests.parse(json.dumps(value).encode())
     except InvalidInputError:

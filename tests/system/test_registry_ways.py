@@ -108,3 +108,36 @@ def test_buildx_puts_pushed_images_together_to_an_index(
         engine.docker("pull", "--platform", wanted, both)
         assert engine.docker("inspect", "-f", "{{.Id}}", both) == identity
         engine.docker("rmi", both)
+
+
+def test_the_memory_of_the_daemon_does_not_grow_with_a_layer(engine: EngineUnderTest, proxy: FakeRegistry) -> None:
+    size = 200 << 20
+    plain = tar_of({"big": bytes(size)})
+    proxy.add_image("big", gzip.compress(plain, 1), plain=[plain])
+    name = "registry.test/behind/it:big"
+    status = Path(f"/proc/{engine.pid}/status")
+
+    def kilobytes(field: str) -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+
+    def grown(*words: str) -> int:
+        """Run a command and return by how many bytes the daemon's memory was bigger meanwhile, at most."""
+        before = kilobytes("VmRSS")
+        # From here on the peak counts anew.
+        Path(f"/proc/{engine.pid}/clear_refs").write_text("5")
+        engine.docker(*words)
+        return (kilobytes("VmHWM") - before) << 10
+
+    archive = str(engine.root / "big.tar")
+    try:
+        assert grown("pull", name) < size // 2
+        assert grown("save", "-o", archive, name) < size // 2
+        engine.docker("tag", name, "registry.test/behind/other:big")
+        proxy.blobs.clear()
+        assert grown("push", "registry.test/behind/other:big") < size // 2
+        assert any(len(blob) > 100_000 for blob in proxy.blobs.values())
+        engine.docker("rmi", name, "registry.test/behind/other:big")
+        assert grown("load", "-i", archive) < size // 2
+    finally:
+        Path(archive).unlink(missing_ok=True)
+        engine.docker_result("rmi", name)

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1 << 16
 _DATAGRAM_BYTES = 65535
 _AT_ONCE = 64
 _UDP_IDLE_S = 90.0
-_MAX_UDP_CLIENTS = 4096
+_MAX_CLIENTS = 4096
 _IP_TRANSPARENT, _IP_BIND_ADDRESS_NO_PORT, _IPV6_TRANSPARENT = 19, 24, 75
 
 
@@ -62,11 +62,16 @@ class _Streams:
         self._loop = asyncio.get_running_loop()
         self._carried: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
+        self._stopped = False
         self._fd = item.reservation.sock.fileno()
         self._loop.add_reader(self._fd, self._accept)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
+            if len(self._carried) >= _MAX_CLIENTS:
+                # More wait in the socket's queue, as for a server that is busy.
+                self._loop.remove_reader(self._fd)
+                return
             try:
                 client, peer = self._item.reservation.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -78,9 +83,15 @@ class _Streams:
                 return
             task = self._loop.create_task(_carry(client, str(peer[0]), self._item))
             self._carried.add(task)
-            task.add_done_callback(self._carried.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._carried.discard(task)
+        if len(self._carried) == _MAX_CLIENTS - 1 and not self._stopped:
+            self._loop.add_reader(self._fd, self._accept)
 
     def stop(self) -> None:
+        self._stopped = True
         self._loop.remove_reader(self._fd)
         if self._again is not None:
             self._again.cancel()
@@ -108,10 +119,13 @@ async def _carry(client: socket.socket, peer: str, item: Proxied) -> None:
         try:
             _speak_as(inner, peer, item)
             await loop.sock_connect(inner, (item.address, item.port))
-            await asyncio.gather(_pump(client, inner), _pump(inner, client))
-        except OSError:
-            # Closing the client's socket tells it; there is nobody else to tell.
-            return
+            # When one way breaks the other one ends too: its side may never say a word again.
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(client, inner))
+                both.create_task(_pump(inner, client))
+        except* OSError:
+            # Closing the sockets tells both sides; there is nobody else to tell.
+            pass
 
 
 async def _pump(source: socket.socket, sink: socket.socket) -> None:
@@ -150,7 +164,7 @@ class _Datagrams:
         if known is not None:
             self._relays[client] = (known[0], self._loop.time())
             return known[0]
-        if len(self._relays) >= _MAX_UDP_CLIENTS:
+        if len(self._relays) >= _MAX_CLIENTS:
             return None
         try:
             back = socket.socket(_family(self._item.address), socket.SOCK_DGRAM)

@@ -102,7 +102,9 @@ class Pool:
             self._never |= {first, last} if self.subnet.version == 4 else {first}
         self._used: set[int] = set()
         self._next = self._low
+        # A heap of what was given back, some of which was asked for by number since; the set knows what is in it.
         self._returned: list[int] = []
+        self._listed: set[int] = set()
 
     @property
     def prefix_length(self) -> int:
@@ -120,7 +122,7 @@ class Pool:
         if wanted:
             return self._take_exactly(wanted)
         while self._returned and self._returned[0] < self._next:
-            number = heapq.heappop(self._returned)
+            number = self._next_returned()
             if number not in self._used:
                 self._used.add(number)
                 return str(self._address(number))
@@ -137,14 +139,20 @@ class Pool:
         number = int(ipaddress.ip_address(address))
         if number in self._used:
             self._used.remove(number)
-            if self._low <= number < self._next:
+            if self._low <= number < self._next and number not in self._listed:
                 heapq.heappush(self._returned, number)
+                self._listed.add(number)
+
+    def _next_returned(self) -> int:
+        number = heapq.heappop(self._returned)
+        self._listed.remove(number)
+        return number
 
     @property
     def is_exhausted(self) -> bool:
         """Tell whether take() would find none."""
         while self._returned and (self._returned[0] >= self._next or self._returned[0] in self._used):
-            heapq.heappop(self._returned)
+            self._next_returned()
         while self._next <= self._high and (self._next in self._used or self._next in self._never):
             self._next += 1
         return not self._returned and self._next > self._high

@@ -95,3 +95,15 @@ def test_no_address_is_out_twice_and_each_is_the_lowest_free_one(size, steps):
         assert got == free[0]
         out.append(got)
     assert pool.used() == len(out)
+
+
+def test_an_address_asked_for_again_and_again_leaves_nothing_behind():
+    pool = ipam.Pool("10.0.0.0/24")
+    assert [pool.take() for _ in range(9)][-1] == "10.0.0.9"
+    for _ in range(100):
+        pool.give_back("10.0.0.9")
+        pool.take("10.0.0.9")
+    assert len(pool._returned) <= 1
+    pool.give_back("10.0.0.9")
+    assert pool.take() == "10.0.0.9"
+    assert pool.take() == "10.0.0.10"

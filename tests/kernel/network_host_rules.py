@@ -25,7 +25,7 @@ table inet theirs {
 def _state() -> list[str]:
     shown = sh("ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; nft list tables")
     # The kernel's own come and go with the state of interfaces.
-    return [line for line in shown.splitlines() if "table local" not in line]
+    return [line for line in shown.splitlines() if "table local" not in line and "proto kernel" not in line]
 
 
 def source(folder: str) -> None:

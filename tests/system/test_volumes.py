@@ -66,7 +66,6 @@ def test_a_bind_volume_shows_a_folder_of_the_host_and_its_removal_leaves_the_fol
         (["-o", "type=nfs"], 'missing required option: "device"'),
         (["-o", "o=bind"], 'missing required option: "'),
         (["-o", "type=cifs", "-o", "device=//host:445/x"], "port not allowed in CIFS device URL"),
-        (["-o", "size=10m"], "quota size requested but no quota support"),
         (["-d", "nosuchdriver"], 'error looking up volume plugin nosuchdriver: plugin "nosuchdriver" not found'),
     ],
 )

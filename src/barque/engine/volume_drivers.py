@@ -5,7 +5,7 @@ import socket
 from typing import Any, Protocol
 
 from barque.base.errors import BarqueError, InvalidInputError, KernelError
-from barque.engine import volume_options
+from barque.engine import volume_disks, volume_options
 from barque.engine.volume_options import LocalMount
 from barque.engine.volume_plugins import Plugin, Plugins
 from barque.kernel import mount as km, quota
@@ -45,6 +45,7 @@ class LocalDriver:
     """Folders under the data root; options make a folder the place of a mount.
 
     <folder>/<name>/_data    the data
+    <folder>/<name>/disk     the file system that holds them, where a size is kept without project quotas
     """
 
     def __init__(self, folder: str) -> None:
@@ -55,8 +56,11 @@ class LocalDriver:
         """Refuse names and options of a wrong form."""
         volume_options.check_name(name)
         volume_options.check_options(options)
-        if volume_options.size_limit(options) and not quota.supported(self._folder):
-            raise InvalidInputError("quota size requested but no quota support")
+        size = volume_options.size_limit(options)
+        if size and not quota.supported(self._folder):
+            if options.get("type"):
+                raise InvalidInputError("quota size requested but no quota support")
+            volume_disks.check(size)
 
     def create(self, name: str, options: Json) -> None:
         """Make the folder."""
@@ -64,7 +68,9 @@ class LocalDriver:
         os.chmod(f"{self._folder}/{name}", 0o701)
         os.chmod(self.path(name), 0o755)
         size = volume_options.size_limit(options)
-        if size:
+        if size and not quota.supported(self._folder):
+            volume_disks.make(f"{self._folder}/{name}", size, self.path(name))
+        elif size:
             quota.limit([self.path(name)], quota.new_project(self._folder), size)
 
     def remove(self, name: str) -> None:
@@ -80,6 +86,8 @@ class LocalDriver:
     def mount(self, name: str, options: Json, user: str) -> str:
         """Mount what the options say, once for all users."""
         path = self.path(name)
+        if self._has_disk(name) and not km.mounts_below(path):
+            volume_disks.mount(f"{self._folder}/{name}", path)
         wanted = volume_options.local_mount(options, _address_of)
         if wanted is not None and not km.mounts_below(path):
             mount_local(wanted, path)
@@ -87,8 +95,11 @@ class LocalDriver:
 
     def unmount(self, name: str, options: Json, user: str, *, last: bool) -> None:
         """Unmount after the last user."""
-        if last and (options.get("type") or options.get("device")):
+        if last and (options.get("type") or options.get("device") or self._has_disk(name)):
             km.unmount_below(self.path(name))
+
+    def _has_disk(self, name: str) -> bool:
+        return os.path.exists(volume_disks.path_of(f"{self._folder}/{name}"))
 
     def path(self, name: str) -> str:
         """Return the folder of the data."""

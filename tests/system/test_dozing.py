@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -278,3 +279,51 @@ def test_a_signal_at_any_moment_ends_all(delay_ms: int) -> None:
         assert not engine.socket.exists()
     finally:
         subprocess.run(["rm", "-rf", str(root)], check=False)
+
+
+def _tables() -> list[str]:
+    nft = shutil.which("nft")
+    if nft is None:
+        pytest.skip("nft is not installed")
+    return subprocess.run([nft, "list", "tables"], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_rules_that_somebody_deletes_are_made_anew_at_once(dozer: EngineUnderTest) -> None:
+    dozer.docker("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
+    tables = _tables()
+    ours = [table for table in tables if " barque" in table]
+    assert ours
+    _until_it_dozes(dozer)
+    subprocess.run(["nft", "delete", *ours[0].split()], check=True)
+    until(lambda: _tables() == tables, "the table is there again")
+    _until_it_dozes(dozer)
+
+
+def test_a_disk_that_was_filled_meanwhile_keeps_nobody_from_waking() -> None:
+    root = Path(tempfile.mkdtemp(prefix="bqsmall", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m,mode=755", "tmpfs", str(root)], check=True)
+    engine = EngineUnderTest(root, "--idle-timeout", str(_IDLE_S))
+    try:
+        engine.start()
+        _until_it_dozes(engine)
+        _fill(root / "filler")
+        assert engine.docker("ps", "--format", "{{.Names}}") == ""
+        (root / "filler").unlink()
+        _fill(root / "filler", leave=8 << 20)
+        # There is no room to wake with: it stays awake.
+        with pytest.raises(AssertionError, match="not within"):
+            until(lambda: _dozes(engine), "it dozes", _IDLE_S * 3)
+        (root / "filler").unlink()
+        _until_it_dozes(engine)
+        assert engine.docker("version")
+    finally:
+        (root / "filler").unlink(missing_ok=True)
+        engine.stop()
+        subprocess.run(["umount", "-l", str(root)], check=False)
+        root.rmdir()
+
+
+def _fill(path: Path, leave: int = 0) -> None:
+    free = os.statvfs(path.parent)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leave)

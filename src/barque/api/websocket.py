@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from barque.api.detach import Detector
 from barque.engine.types import Attachment
@@ -62,7 +62,7 @@ async def _take_input(websocket: web.WebSocketResponse, sock: socket.socket, att
     loop = asyncio.get_running_loop()
     detector = Detector(attachment.detach_keys if attachment.tty else b"")
     async for message in websocket:
-        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+        if message.type not in (web.WSMsgType.BINARY, web.WSMsgType.TEXT):
             return
         data = message.data.encode() if isinstance(message.data, str) else message.data
         data, detached = detector.feed(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["daemon"]:
+        # Nothing that is imported becomes garbage; the daemon has it collected again once it serves.
+        gc.disable()
         from barque.daemon.main import main as daemon_main
 
         return daemon_main(words[1:])

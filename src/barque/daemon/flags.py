@@ -76,8 +76,8 @@ FLAGS = (
     _flag("http-proxy", "str", "", "HTTP proxy for registries"),
     _flag("https-proxy", "str", "", "HTTPS proxy for registries"),
     _flag("icc", "bool", True, "Enable communication between containers on the default bridge"),
-    _flag("idle-timeout", "int", 0, "Seconds without anything to do after which the daemon gives its memory back until "
-          "something comes (0: never; experimental)"),
+    _flag("idle-timeout", "int", 60, "Seconds without anything to do after which the daemon gives its memory back until "
+          "something comes (0: never)"),
     _flag("init", "bool", False, "Run an init in containers that forwards signals and reaps processes"),
     _flag("init-path", "str", "", "Path of that init"),
     _flag("insecure-registry", "list", [], "Registries to talk to without TLS", key="insecure-registries",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import barque
 from barque.base.errors import BarqueError
-from barque.daemon import dozing, flags, listeners, log as daemon_log, ownership
+from barque.daemon import dozing, flags, http_library, listeners, log as daemon_log, ownership
 from barque.daemon.flags import DaemonError
 from barque.daemon.options import Options, command
 from barque.kernel import signals
@@ -83,18 +83,12 @@ def _run(options: Options, left: dozing.Handover | None) -> int:
 
 def _import_service() -> "type[Service]":
     """Import all that serves, without what would only cost time: nothing that is imported becomes garbage."""
-    # The HTTP library's client, which the daemon does not use, would read all of the machine's certificates.
-    given = os.environ.get("SSL_CERT_FILE")
-    os.environ["SSL_CERT_FILE"] = os.devnull
-    gc.disable()
     try:
+        http_library.import_server()
         from barque.daemon.service import Service
     finally:
         gc.freeze()
         gc.enable()
-        del os.environ["SSL_CERT_FILE"]
-        if given is not None:
-            os.environ["SSL_CERT_FILE"] = given
     return Service
 
 

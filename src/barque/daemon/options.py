@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError
-from barque.builder.collecting import policies_of
 from barque.daemon.flags import BY_KEY, FLAGS, UNSUPPORTED, DaemonError, Flag, checked_pool, parse_argv, size_bytes
 from barque.distribution.settings import mirrors_of
 from barque.engine.disk_budget import budget_of
@@ -163,6 +162,8 @@ def _known(content: Json) -> dict[str, Any]:
 def _checked_builder(value: Any) -> Json:
     if not isinstance(value, dict):
         raise DaemonError("builder: wants an object")
+    from barque.builder.collecting import policies_of
+
     try:
         policies_of(value, 1)
     except InvalidInputError as error:

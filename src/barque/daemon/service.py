@@ -75,6 +75,7 @@ class Service:
         """
         engine = self._engine = Engine(self._config)
         self._obey()
+        dozing.give_room_back(self._config.data_root)
         await engine.open(slept)
         builds: list[Builder] = []
         engine.make_builds = lambda: _builder(engine, builds)
@@ -126,7 +127,8 @@ class Service:
                 for site in sites:
                     await site.stop()
                 self._obey_no_more()
-                if rests() and seen() == before and not self._ended.is_set():
+                alike = rests() and seen() == before and not self._ended.is_set()
+                if alike and dozing.reserve_room(self._config.data_root):
                     return engine.doze()
                 self._obey()
                 sites = await _listen(runner, self._opened)

@@ -55,6 +55,8 @@ class Slept(NamedTuple):
     events: list[Json]
     healths: dict[str, Json]
     execs: list[Json]
+    watched: list[int]
+    """Descriptors with news of what must not wait for the next client."""
 
 
 class Engine:
@@ -274,7 +276,7 @@ class Engine:
     def doze(self) -> Slept:
         """Leave the keeper to the next engine, with what it cannot know otherwise; `close` must follow."""
         healths = {key: one.health for key, one in self.containers_by_id.items() if one.health is not None}
-        return Slept(self.keeper.doze(), self.events.past(), healths, self.execs.ended())
+        return Slept(self.keeper.doze(), self.events.past(), healths, self.execs.ended(), self.network.watch_rules_on())
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run a coroutine beside; its failure is logged."""

@@ -15,9 +15,10 @@ _MEND_AFTER_S = 0.05
 def watch(engine: "Engine") -> None:
     """Mend what is deleted of the network, for as long as the engine is open."""
     loop = asyncio.get_running_loop()
-    waiting: list[asyncio.TimerHandle] = []
+    waiting: list[asyncio.Task[None]] = []
 
-    def mend() -> None:
+    async def mend() -> None:
+        await asyncio.sleep(_MEND_AFTER_S)
         waiting.clear()
         if engine.closing:
             return
@@ -29,7 +30,7 @@ def watch(engine: "Engine") -> None:
 
     def news() -> None:
         if engine.network.notice() and not waiting:
-            waiting.append(loop.call_later(_MEND_AFTER_S, mend))
+            waiting.append(engine.spawn(mend()))
 
     for fd in engine.network.watch():
         loop.add_reader(fd, news)

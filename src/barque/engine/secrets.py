@@ -7,9 +7,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
 from barque.base.times import format_ns
@@ -18,6 +15,8 @@ from barque.engine.filters import check_known, label_matches
 from barque.kernel import mount as km
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
@@ -50,9 +49,12 @@ class Store:
     def _row_key(self, name: str) -> str:
         return f"{self._kind}/{name}"
 
-    def _cipher(self) -> AESGCM:
+    def _cipher(self) -> "AESGCM":
         if self._key is None:
             self._key = load_key(f"{self._engine.config.data_root}/secrets.key")
+        # Megabytes that most engines never need.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         return AESGCM(self._key)
 
     async def list(self, filters: Filters) -> Rows:
@@ -146,6 +148,8 @@ class Store:
             NotFoundError: there is none of this name.
             BarqueError: it was not sealed with our key.
         """
+        from cryptography.exceptions import InvalidTag
+
         row = self._find(name)
         sealed = base64.b64decode(row["sealed"])
         try:

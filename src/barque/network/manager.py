@@ -258,6 +258,10 @@ class NetworkManager:
         """Return the descriptors that watch() gave."""
         return (self._watch.links.fileno(), self._watch.rules.fileno()) if self._watch is not None else ()
 
+    def watch_rules_on(self) -> list[int]:
+        """Return a descriptor with the news of deleted rules that outlives this object; none where nothing needs rules."""
+        return [os.dup(self._watch.rules.fileno())] if self._watch is not None and self._uses else []
+
     def notice(self) -> bool:
         """Read the news; return whether something of ours may be gone, so that mend() is due."""
         if self._watch is None:

@@ -14,6 +14,7 @@ MAX_VERSION = (1, 51)
 MAX_JSON_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 18
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 
 
@@ -210,7 +211,7 @@ def json_kind(value: Any) -> str:
 
 def encode(value: Any) -> bytes:
     """Return value as a line of JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(value)
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:

@@ -1,5 +1,6 @@
 """From a container's configuration to config.json, with Docker's defaults. Pure but for looking at devices."""
 
+import functools
 import glob
 import posixpath
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ MASKED_PATHS = (
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 INIT_PATH = "/sbin/docker-init"
+_ONLINE = "/sys/devices/system/cpu/online"
 _THROTTLES = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
 
 
@@ -54,7 +56,14 @@ class Surroundings(NamedTuple):
 
 def masked_paths() -> list[str]:
     """Return the paths that are hidden by default: with them the counters that tell of other users' work."""
-    return [*MASKED_PATHS, *sorted(glob.glob(_THROTTLES))]
+    with open(_ONLINE, encoding="ascii") as file:
+        return [*MASKED_PATHS, *_throttles(file.read())]
+
+
+@functools.lru_cache(maxsize=4)
+def _throttles(_online: str) -> list[str]:
+    """Return the counters of the processors that are there; looked for anew where these are others."""
+    return sorted(glob.glob(_THROTTLES))
 
 
 def build(config: Json, host: Json, path: str, args: list[str], around: Surroundings) -> Json:

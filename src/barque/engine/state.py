@@ -16,6 +16,7 @@ from barque.base.errors import BarqueError
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
 _AGAIN_S = 1.0
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS container (key TEXT PRIMARY KEY, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS volume (key TEXT PRIMARY KEY, data TEXT NOT NULL);
@@ -53,7 +54,7 @@ class Database:
 
     def put(self, kind: str, key: str, row: Json) -> None:
         """Write a row soon."""
-        self._queue.put((kind, key, json.dumps(row, separators=(",", ":")), None))
+        self._queue.put((kind, key, _encode(row), None))
 
     def delete(self, kind: str, key: str) -> None:
         """Remove a row soon."""

@@ -31,6 +31,7 @@ Events given to `on_event` (called in the loop, must not block):
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import socket
@@ -271,8 +272,14 @@ class Keeper(Link):
         if program is None:
             return None
         folder = f"{self._exec_root}/seccomp"
-        path = f"{folder}/{hashlib.sha256(program).hexdigest()}"
+        path = f"{folder}/{_digest(program)}"
         if not os.path.exists(path):
             os.makedirs(folder, mode=0o700, exist_ok=True)
             write_atomic(path, program, mode=0o600, durable=False)
         return path
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(program: bytes) -> str:
+    """Return the digest of a filter; an engine has few, and gives the same one with nearly every start."""
+    return hashlib.sha256(program).hexdigest()

@@ -45,12 +45,15 @@ def exit_record(container: str, exec_id: str | None, raw: int | None, oom: bool,
     }  # fmt: skip
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def write_record(path: str, record: dict[str, Any]) -> None:
     """Write a small JSON file so that it is whole or absent."""
     temporary = f"{path}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(record, separators=(",", ":")).encode())
+        os.write(fd, _encode(record).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)

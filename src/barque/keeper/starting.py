@@ -16,7 +16,7 @@ from barque.keeper.records import write_state
 from barque.keeper.removing import is_vacant, remove_cgroup
 from barque.keeper.server import Server
 from barque.keeper.sink import Sink
-from barque.keeper.stdio import Stdio, open_bridge, open_stdio
+from barque.keeper.stdio import Stdio, host_uid, open_bridge, open_stdio, uid_maps
 from barque.keeper.task import Task
 from barque.kernel import packets
 from barque.runtime.channel import explain
@@ -73,7 +73,8 @@ class RuntimeStarter:
         keep_file_limit(spec["process"], server.nofile)
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
-            stdio.give_to(host_uid(spec, spec["process"]))
+            task.uid_maps = uid_maps(spec)
+            stdio.give_to(host_uid(task.uid_maps, spec["process"]))
             if request.get("runtime"):
                 external.start(server, task, request, spec, namespaces, stdio, settings, reply)
                 return
@@ -108,10 +109,12 @@ class RuntimeStarter:
         task.stdin_once = True
         set_console_size(request["process"], request)
         keep_file_limit(request["process"], server.nofile)
-        spec = json.loads(read_file(f"{task.folder}/config.json"))
+        if main.uid_maps is None:
+            # A keeper before this one started the container.
+            main.uid_maps = uid_maps(json.loads(read_file(f"{task.folder}/config.json")))
         stdio = open_stdio(task.open_stdin, task.tty)
         try:
-            stdio.give_to(host_uid(spec, request["process"]))
+            stdio.give_to(host_uid(main.uid_maps, request["process"]))
             if main.external:
                 external.exec_process(server, task, main, request, stdio, reply)
                 return
@@ -320,15 +323,6 @@ def keep_file_limit(process: dict[str, Any], limit: tuple[int, int]) -> None:
     limits = process.setdefault("rlimits", [])
     if limit[1] > 0 and all(entry["type"] != "RLIMIT_NOFILE" for entry in limits):
         limits.append({"type": "RLIMIT_NOFILE", "soft": limit[0], "hard": limit[1]})
-
-
-def host_uid(spec: dict[str, Any], process: dict[str, Any]) -> int:
-    """Return the process's user as the host counts it."""
-    uid = int((process.get("user") or {}).get("uid", 0))
-    for entry in (spec.get("linux") or {}).get("uidMappings") or ():
-        if entry["containerID"] <= uid < entry["containerID"] + entry["size"]:
-            return int(entry["hostID"]) + uid - int(entry["containerID"])
-    return uid
 
 
 def connect(task: Task, stdio: Stdio, console: int, settings: LogSettings | None, size: list[int] | None) -> None:

@@ -1,7 +1,7 @@
 """Pipes between the keeper and a process it starts."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from barque.kernel.packets import close_all
 
@@ -32,6 +32,20 @@ class Stdio(NamedTuple):
     def close(self) -> None:
         """Close everything."""
         close_all((*self.child, self.stdin, self.stdout, self.stderr))
+
+
+def uid_maps(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how a configuration maps users, empty where it does not."""
+    return (spec.get("linux") or {}).get("uidMappings") or []
+
+
+def host_uid(maps: list[dict[str, Any]], process: dict[str, Any]) -> int:
+    """Return the process's user as the host counts it."""
+    uid = int((process.get("user") or {}).get("uid", 0))
+    for entry in maps:
+        if entry["containerID"] <= uid < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"]) + uid - int(entry["containerID"])
+    return uid
 
 
 def open_stdio(open_stdin: bool, tty: bool) -> Stdio:

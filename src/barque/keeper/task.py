@@ -46,7 +46,7 @@ class Task:
     __slots__ = (
         "_paused", "_streams", "_when_ended", "attachments", "bridge", "cgroup", "console",
         "exec_id", "exit", "external", "folder", "id", "log", "open_stdin", "pid", "pidfd", "poller",
-        "raw_status", "reported", "sinks", "start_time", "stdin", "stdin_once", "tell", "tty",
+        "raw_status", "reported", "sinks", "start_time", "stdin", "stdin_once", "tell", "tty", "uid_maps",
     )  # fmt: skip
 
     def __init__(self, poller: Poller, container: str, exec_id: str | None, folder: str) -> None:
@@ -70,6 +70,8 @@ class Task:
         self.cgroup: CgroupLike | None = None
         self.external: str | None = None
         self.exit: dict[str, Any] | None = None
+        # The container's maps of users, which each process that enters it needs; None: not read yet.
+        self.uid_maps: list[dict[str, Any]] | None = None
         self.raw_status: int | None = None
         self.reported = False
         self.tell: Callable[[dict[str, Any]], None] = lambda event: None

@@ -16,6 +16,8 @@ INLINE_LIMIT = 60_000
 MAX_BODY = 64 << 20
 MAX_FDS = 250
 _BIG = b"\0"
+# dumps() makes an encoder at each call where it is not the default one.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER_ROOM = socket.CMSG_SPACE(MAX_FDS * 4)
 
 Message = dict[str, Any]
@@ -28,7 +30,7 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
         BlockingIOError: the socket is non-blocking and full; nothing was sent.
         OSError: the peer is gone.
     """
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _encode(message).encode()
     carried = list(fds)
     extra = -1
     if len(body) > INLINE_LIMIT:

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import io
 import json
@@ -15,6 +16,7 @@ from barque.images.removal import User
 from barque.images.store import ImageStore
 from barque.oci.reference import parse
 from barque.storage.content import ContentStore
+from barque.storage.erofs.snapshotter import ErofsSnapshotter
 from barque.storage.mounts import mounted
 from barque.storage.snapshots import DirectorySnapshotter
 
@@ -168,6 +170,45 @@ def test_an_image_in_use_is_only_untagged_by_force(store):
     rows, won = removal.prune(store, [store.resolve(image.id)], [])
     assert rows[0] == {"Deleted": image.id}
     assert won == 5
+
+
+def test_what_is_asked_for_while_a_lease_ends_or_an_image_goes_stays(store, monkeypatch):
+    asked = []
+
+    def used_blobs():
+        found = real()
+        # Another action comes between the look and the removal.
+        lease = holders.enter_context(store.content.lease())
+        asked.append(lease.has(digest))
+        return found
+
+    real = store.used_blobs
+    monkeypatch.setattr(store, "used_blobs", used_blobs)
+    with contextlib.ExitStack() as holders:
+        with store.lease():
+            digest = store.content.put(b"x")
+        assert asked == [True]
+        assert store.content.has(digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "used_blobs", real)
+        image = imported(store, "x:1")
+    digest = image.diff_ids[0]
+    store.untag("docker.io/library/x:1")
+    with contextlib.ExitStack() as holders:
+        store.delete(image.id)
+        assert asked[1:] == [True]
+        assert store.content.has(digest)
+    store.sweep()
+
+
+def test_a_layer_that_comes_again_is_kept_once(tmp_path):
+    content = ContentStore(f"{tmp_path}/content")
+    store = ImageStore(str(tmp_path), content, ErofsSnapshotter(f"{tmp_path}/snapshots"))
+    for name in ("x:1", "x:2"):
+        image = imported(store, name)
+        tar, blob = store.snapshots.kept_tar(image.top), content.path(image.diff_ids[0])
+        assert os.path.samefile(tar, blob)
+    store.close()
 
 
 def test_an_id_with_several_names_needs_force(store):

@@ -56,8 +56,7 @@ class LeasedCatalogue(IndexedCatalogue):
                 self._sizes.pop(chain, None)
             except (ConflictError, NotFoundError):
                 continue
-        for digest in lease.blobs - self.used_blobs():
-            self.content.remove(digest)
+        lease.discard(lease.blobs - self.used_blobs())
 
     def _deepest_first(self, chains: set[str]) -> list[str]:
         depths: dict[str, int] = {}

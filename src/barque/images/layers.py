@@ -130,6 +130,4 @@ class Layers:
             for name in leaves:
                 self.snapshots.remove(name)
                 del stale[name]
-        for blob in list(self.content.walk()):
-            if blob.digest not in blobs:
-                self.content.remove(blob.digest)
+        self.content.discard([blob.digest for blob in self.content.walk() if blob.digest not in blobs])

@@ -5,7 +5,7 @@ leaves behind belongs to nobody, and the next one removes it when it opens the s
 """
 
 import threading
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Set as AbstractSet
 
 from barque.storage.content import Lease as ContentLease
 
@@ -27,6 +27,10 @@ class Lease:
     def blobs(self) -> AbstractSet[str]:
         """Return the digests of the blobs that are held."""
         return frozenset(self._content.held)
+
+    def discard(self, unused: Iterable[str]) -> None:
+        """Remove blobs that nobody needs once this lease has ended (see ContentStore.discard)."""
+        self._content.discard(unused)
 
     def hold_blob(self, digest: str) -> None:
         """Hold a blob, which need not be there yet."""

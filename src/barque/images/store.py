@@ -74,8 +74,7 @@ class ImageStore(LeasedCatalogue):
             gone = self._delete_layers(image)
             unused = [d for d, i in self._manifests.items() if not i and d not in self._targets.values()]
             self._forget_manifests(unused)
-            for digest in blobs.union(unused) - self.used_blobs():
-                self.content.remove(digest)
+            self.content.discard(blobs.union(unused) - self.used_blobs())
         self.publish("delete", image_id, image_id)
         return gone
 

@@ -55,6 +55,7 @@ class ContentStore:
 
     def __init__(self, root: str, *, shared: bool = False) -> None:
         self.folder = root
+        self._shared = shared
         self._root = f"{root}/blobs"
         self._ingest = f"{root}/ingest"
         self._lock = threading.Lock()
@@ -160,9 +161,22 @@ class ContentStore:
         with self._lock:
             # Whoever collects garbage sees the lease no later than the blob.
             self._hold(digest, [lease for lease in _CURRENT.get() if lease in self._leases])
-            os.rename(name, path)
+            if self._is_here(name, path):
+                # An indexed layer's tar is another name of this very file: a second one would lie there beside it.
+                os.unlink(name)
+            else:
+                os.rename(name, path)
         if durable:
             fsync_folder(os.path.dirname(path))
+
+    def _is_here(self, name: str, path: str) -> bool:
+        if self._shared:
+            # The blob that comes is younger, which other processes' collectors look at.
+            return False
+        try:
+            return os.stat(path).st_size == os.stat(name).st_size
+        except FileNotFoundError:
+            return False
 
     def writer(self, name: str) -> Writer:
         """Open a blob whose writing may go on later, even in another process, where it stopped.
@@ -299,6 +313,18 @@ class ContentStore:
         except FileNotFoundError:
             pass
 
+    def discard(self, unused: Iterable[str], *, ending: "Lease | None" = None) -> None:
+        """Remove blobs, but not those that a lease holds by now.
+
+        Args:
+            unused: digests of blobs that were found to be needed by nobody.
+            ending: a lease that does not count any more.
+        """
+        for digest in unused:
+            with self._lock:
+                if not any(digest in lease.held for lease in self._leases if lease is not ending):
+                    self.remove(digest)
+
     def walk(self) -> Iterator[Blob]:
         """Yield every blob."""
         for algorithm, digits in digests.ALGORITHMS.items():
@@ -323,6 +349,10 @@ class Lease:
         """Keep the blob, whether it is here or will come."""
         with self._store._lock:
             self._store._hold(digest, [self])
+
+    def discard(self, unused: Iterable[str]) -> None:
+        """Remove blobs that no other lease holds."""
+        self._store.discard(unused, ending=self)
 
     def has(self, digest: str) -> bool:
         """Tell whether the blob is here; if so it stays as long as the lease."""

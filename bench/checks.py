@@ -8,18 +8,11 @@ all the while; prints how many checks ran and the medians and 99th percentiles o
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from flat import Caller
-
-from under_test import EngineUnderTest, isolate_network
+from caller import Caller, engine_alone
 
 
 def ask(caller: Caller, name: str, seconds: float) -> list[float]:
@@ -49,14 +42,8 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    isolate_network()
-    root = Path(tempfile.mkdtemp(prefix="bqbench", dir="/var/tmp"))
-    engine = EngineUnderTest(root)
-    engine.start()
-    engine.load_busybox()
-    caller = Caller(engine.socket)
-    made = []
-    try:
+    with engine_alone() as caller:
+        made = []
         check = {"Test": ["CMD", "true"], "Interval": int(options.interval * 1e9)}
         for _ in range(options.containers):
             spec = {"Image": "busybox", "Cmd": ["sleep", "100000"], "Healthcheck": check, "HostConfig": {"NetworkMode": "none"}}
@@ -67,11 +54,6 @@ def main() -> None:
         worst = show(f"{options.containers} are checked", ask(caller, made[0], options.seconds))
         healthy = sum(1 for row in caller.call("GET", "/containers/json") if "(healthy)" in row["Status"])
         print(f"{healthy} healthy, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
-    finally:
-        for identity in made:
-            caller.call("DELETE", f"/containers/{identity}?force=1")
-        engine.stop()
-        shutil.rmtree(root, ignore_errors=True)
     sys.exit(worst >= 100)
 
 

@@ -11,16 +11,13 @@ has a network namespace of its own.
 import argparse
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from flat import Caller
+from caller import Caller
 
 from barque.network.model import Network
 from barque.network.subnets import Addresses, Taken, fill, unique_local_pool

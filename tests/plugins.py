@@ -14,13 +14,18 @@ PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def docker_in(engine: EngineUnderTest, folder: Path) -> Run:
-    """Return what runs the docker command in a folder and expects an exit code; skip where a plugin is missing."""
+def plugin_config(folder: Path) -> Path:
+    """Make a folder the docker command's configuration, in which it finds its plugins; skip where one is missing."""
     if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
         pytest.skip("docker, buildx or Compose is not installed")
-    config = folder / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    return folder
+
+
+def docker_in(engine: EngineUnderTest, folder: Path) -> Run:
+    """Return what runs the docker command in a folder and expects an exit code; skip where a plugin is missing."""
+    config = plugin_config(folder / ".docker")
 
     def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}

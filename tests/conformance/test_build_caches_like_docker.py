@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from plugins import plugin_config
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 STAGES = """\
 FROM busybox AS side
 RUN echo side > /side
@@ -27,11 +27,7 @@ pytestmark = pytest.mark.conformance
 
 def build(environment: dict[str, str], folder: Path, *words: str) -> str:
     """Build the Dockerfile in a folder by buildx; return what was shown."""
-    if not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("buildx is not installed")
-    config = folder / ".docker"
-    config.mkdir(exist_ok=True)
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(folder / ".docker")
     (folder / ".dockerignore").write_text("*\n")
     result = subprocess.run(
         ["docker", "buildx", "build", *words, "."], cwd=folder, capture_output=True, text=True, timeout=100,

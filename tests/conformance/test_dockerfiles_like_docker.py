@@ -3,7 +3,6 @@
 A part of them is built; all with BARQUE_ALL_DOCKERFILES=1.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from dockerfiles import Case, build_all, cases, differences, images_of, write_context
+from plugins import plugin_config
 from under_test import EngineUnderTest, busybox_tar
-
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 
 pytestmark = pytest.mark.conformance
 
@@ -53,11 +51,7 @@ _UNKNOWN = ("parse error", "unknown flag", "unknown instruction", "unsupported m
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["classic", "buildkit"])
 def test_docker_makes_the_same_images(engine: EngineUnderTest, dockerd, tmp_path: Path, kind: str) -> None:  # type: ignore[no-untyped-def]
-    if kind == "buildkit" and not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(tmp_path / ".docker")
     base = ["import", "-c", 'CMD ["sh"]', "-c", "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     dockerd.docker_result(*base, "-", "busybox", input=busybox_tar(), text=False)
     chosen = [case for case in cases() if kind == "buildkit" or not case.buildkit]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from plugins import plugin_config
 from under_test import EngineUnderTest, until
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 SOURCE = Path(__file__).parents[2] / "src"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -90,11 +90,7 @@ def test_stages_are_built_and_told_in_the_form_of_buildx(barque: Run, folder: Pa
     assert engine.docker("run", "--rm", "told", "stat", "-c", "%u:%g %a", "/side").strip() == "33:33 640"
     second = barque("buildx", "build", "-t", "told", "--build-arg", "WORD=other", ".").stderr
     assert second.count(" CACHED\n") >= 6
-    if not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("buildx is not installed: its display is not compared")
-    config = folder.parent / "docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(folder.parent / "docker")
     theirs = subprocess.run(
         ["docker", "buildx", "build", "--progress=plain", "-t", "told", "--build-arg", "WORD=other", "."], cwd=folder,
         env={**engine.environment, "DOCKER_CONFIG": str(config)}, capture_output=True, text=True, timeout=60,

@@ -2,16 +2,15 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from plugins import plugin_config
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 RULE = "https://docs.docker.com/go/dockerfile/rule"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -21,11 +20,7 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give the docker command with buildx, in the folder `tmp_path`."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(tmp_path / ".docker")
 
     def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}

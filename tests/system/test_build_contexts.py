@@ -5,7 +5,6 @@ import functools
 import hashlib
 import http.server
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from plugins import plugin_config
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest, until
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,11 +28,7 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def start(engine: EngineUnderTest, tmp_path: Path) -> Start:
     """Give what starts the docker command with buildx in the folder `tmp_path`."""
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(tmp_path / ".docker")
     (tmp_path / ".dockerignore").write_text("*\n!a*\n")
 
     def run(*words: str, log: Path | None = None) -> "subprocess.Popen[str]":

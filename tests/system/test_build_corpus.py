@@ -1,16 +1,14 @@
 """Many Dockerfiles, each built by `docker build`, by buildx and by `barque build`: the images must be the same."""
 
-import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from dockerfiles import build_all, cases, differences, images_of, write_context
+from plugins import plugin_config
 from under_test import EngineUnderTest
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 SOURCE = Path(__file__).parents[2] / "src"
 # `barque build` takes the same way through the engine as buildx does: a part shows that its words are understood.
 EVERY = 6
@@ -20,11 +18,7 @@ pytestmark = pytest.mark.system
 
 @pytest.mark.timeout(300)
 def test_each_dockerfile_gives_one_image_whoever_builds_it(engine: EngineUnderTest, tmp_path: Path) -> None:
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(tmp_path / ".docker")
     everything = cases()
     assert len(everything) > 150
     folders = {case.name: write_context(tmp_path, case) for case in everything}

@@ -1,8 +1,6 @@
 """Clients of BuildKit's API that go away in the middle of a build: what they began stops, and nothing of it stays."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from plugins import plugin_config
 from under_test import EngineUnderTest, traces, until
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 SOURCE = Path(__file__).parents[2] / "src"
 
 pytestmark = pytest.mark.system
@@ -35,11 +33,7 @@ def _running(command: str) -> list[str]:
 def test_a_client_that_goes_away_while_a_command_runs_stops_it(
     own_engine: EngineUnderTest, tmp_path: Path, client: str, how: signal.Signals
 ) -> None:
-    config = tmp_path / ".docker"
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
-    if client == "buildx" and (shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists()):
-        pytest.skip("docker or buildx is not installed")
+    config = plugin_config(tmp_path / ".docker") if client == "buildx" else tmp_path
     context = tmp_path / "context"
     context.mkdir()
     number = 7_000_000 + os.getpid()

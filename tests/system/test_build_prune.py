@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from plugins import plugin_config
 from under_test import EngineUnderTest, running_engine, until
 
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 Run = Callable[..., str]
 
 pytestmark = pytest.mark.system
@@ -33,11 +32,7 @@ def cached() -> Iterator[EngineUnderTest]:
 
 
 def runner(engine: EngineUnderTest, folder: Path) -> Run:
-    if shutil.which("docker") is None or not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("docker or buildx is not installed")
-    config = folder / ".docker"
-    config.mkdir(exist_ok=True)
-    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    config = plugin_config(folder / ".docker")
     (folder / "file").write_text("x" * 1000)
     (folder / ".dockerignore").write_text("*\n!file\n")
     (folder / "Dockerfile").write_text(THREE)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fake_registry import FakeRegistry, serving, tar_of
+from plugins import plugin_config
 from registries import RegistryUnderTest
 from registry_process import certificate, registry as served
 from under_test import EngineUnderTest, running_engine
 
 pytestmark = pytest.mark.system
-PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,7 @@ def test_a_registry_behind_a_proxy_is_pulled_from_and_pushed_to(engine: EngineUn
 def test_buildx_puts_pushed_images_together_to_an_index(
     engine: EngineUnderTest, registry: RegistryUnderTest, tmp_path: Path
 ) -> None:
-    if not (PLUGINS / "docker-buildx").exists():
-        pytest.skip("buildx is not installed")
-    (tmp_path / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(PLUGINS)]}))
+    plugin_config(tmp_path)
     (tmp_path / "root.tar").write_bytes(tar_of({"which": b"arm64"}))
     own, other, both = (f"{registry.host}/tools/{name}:1" for name in ("own", "other", "both"))
     engine.docker("tag", "busybox", own)

@@ -1,6 +1,7 @@
 """`device`: what devices containers that exist have been given."""
 
 from barque.base.errors import InvalidInputError
+from barque.cli import mounts
 from barque.cli.run_spec import devices_of
 from barque.cli.tables import show
 from barque.cli.verb import Invocation
@@ -20,10 +21,7 @@ def add(call: Invocation) -> int:
 
 def rm(call: Invocation) -> int:
     """Take devices from a container."""
-    name, *paths = call.words
-    for path in paths:
-        call.api.delete(f"/containers/{quote(name)}/devices", target=path)
-    return 0
+    return mounts.take(call, "devices")
 
 
 def ls(call: Invocation) -> int:

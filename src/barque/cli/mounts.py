@@ -30,9 +30,14 @@ def add(call: Invocation) -> int:
 
 def rm(call: Invocation) -> int:
     """Take mounts out of a container."""
+    return take(call, "mounts")
+
+
+def take(call: Invocation, kind: str) -> int:
+    """Take what a container was given, `mounts` or `devices`, away again: CONTAINER PATH…."""
     name, *targets = call.words
     for target in targets:
-        call.api.delete(f"/containers/{quote(name)}/mounts", target=target)
+        call.api.delete(f"/containers/{quote(name)}/{kind}", target=target)
     return 0
 
 

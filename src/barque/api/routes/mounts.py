@@ -1,49 +1,46 @@
 """Mounts and devices of containers that exist; Docker has no such paths."""
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
 from barque.api import checks
+from barque.api.backends import ContainersBackend, Json
 from barque.api.call import Call, nothing
-from barque.api.router import Table
+from barque.api.router import Handler, Table
 from barque.base.errors import InvalidInputError
 
 
 def add(table: Table) -> None:
     """Add these routes."""
-    table.add("POST", "/containers/{ref}/mounts", add_mount)
-    table.add("DELETE", "/containers/{ref}/mounts", remove_mount)
-    table.add("POST", "/containers/{ref}/devices", add_device)
-    table.add("DELETE", "/containers/{ref}/devices", remove_device)
+    mounts, devices = "/containers/{ref}/mounts", "/containers/{ref}/devices"
+    table.add("POST", mounts, _gives(checks.MOUNT, "Mount", lambda containers: containers.add_mount))
+    table.add("DELETE", mounts, _takes(lambda containers: containers.remove_mount))
+    table.add("POST", devices, _gives(checks.DEVICE, "Device", lambda containers: containers.add_device))
+    table.add("DELETE", devices, _takes(lambda containers: containers.remove_device))
 
 
-async def add_mount(call: Call) -> web.StreamResponse:
-    """Mount something in a container."""
-    wish = checks.checked(await call.body() or {}, checks.MOUNT, "Mount")
-    await call.backend.containers.add_mount(call.params["ref"], wish)
-    return nothing()
+def _gives(
+    form: checks.Schema, name: str, verb: Callable[[ContainersBackend], Callable[[str, Json], Awaitable[None]]]
+) -> Handler:
+    """Return what gives a container the thing that the body describes."""
+
+    async def handle(call: Call) -> web.StreamResponse:
+        wish = checks.checked(await call.body() or {}, form, name)
+        await verb(call.backend.containers)(call.params["ref"], wish)
+        return nothing()
+
+    return handle
 
 
-async def remove_mount(call: Call) -> web.StreamResponse:
-    """Take a mount out of a container."""
-    await call.backend.containers.remove_mount(call.params["ref"], _target(call))
-    return nothing()
+def _takes(verb: Callable[[ContainersBackend], Callable[[str, str], Awaitable[None]]]) -> Handler:
+    """Return what takes from a container the thing at the path `target`."""
 
+    async def handle(call: Call) -> web.StreamResponse:
+        path = call.text("target")
+        if not path.startswith("/"):
+            raise InvalidInputError("target must be an absolute path")
+        await verb(call.backend.containers)(call.params["ref"], path)
+        return nothing()
 
-async def add_device(call: Call) -> web.StreamResponse:
-    """Give a container a device."""
-    wish = checks.checked(await call.body() or {}, checks.DEVICE, "Device")
-    await call.backend.containers.add_device(call.params["ref"], wish)
-    return nothing()
-
-
-async def remove_device(call: Call) -> web.StreamResponse:
-    """Take a device from a container."""
-    await call.backend.containers.remove_device(call.params["ref"], _target(call))
-    return nothing()
-
-
-def _target(call: Call) -> str:
-    path = call.text("target")
-    if not path.startswith("/"):
-        raise InvalidInputError("target must be an absolute path")
-    return path
+    return handle

@@ -142,7 +142,8 @@ def test_progress_has_names_and_order_of_buildkit(docker: Run, tmp_path: Path) -
         "[internal] load build definition from Dockerfile", f"[internal] load metadata for {image}",
         "[internal] load .dockerignore",
     ]  # fmt: skip
-    assert sorted(name for _, name in steps[3:]) == [
+    # A step whose output comes between others' is named again.
+    assert sorted({name for _, name in steps[3:]}) == [
         f"[base 1/2] FROM {image}", "[base 2/2] RUN echo 1 > /a", "[internal] load build context",
         "[stage-1 1/2] COPY --link Dockerfile /d", "[stage-1 2/2] WORKDIR /w",
     ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""Which containers come back when the engine starts."""
+"""Which containers come back when the engine starts, and when their checks go on."""
 
 import pytest
 
+from barque.engine import health
 from barque.engine.container import Container, new_state
 from barque.engine.create import merge
 from barque.engine.reconcile import wants_start
@@ -51,3 +52,8 @@ def test_the_images_command_goes_with_its_entrypoint():
 )
 def test_a_failed_start_has_dockers_exit_code(message, code):
     assert exit_code_of(message) == code
+
+
+@pytest.mark.parametrize(("passed_s", "left_s"), [(0.0, 30.0), (-1.0, 30.0), (10.0, 20.0), (29.0, 1.0), (3650.0, 10.0)])
+def test_checks_go_on_in_the_rhythm_of_a_containers_beginning(passed_s: float, left_s: float) -> None:
+    assert health.left_of(30.0, passed_s) == left_s

@@ -16,7 +16,6 @@ from barque.base.errors import BarqueError
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
-FOLDERS = ("/etc/cdi", "/var/run/cdi")
 _LARGEST = 4 << 20
 _VENDOR = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _CLASS = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

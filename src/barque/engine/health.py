@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
-ON_FAILURE = ("none", "kill", "restart", "stop")
 _KEPT = 5
 _OUTPUT = 4096
 _SECOND_NS = 1_000_000_000

@@ -102,7 +102,6 @@ sethostname = _function(_lib, "sethostname", c_int, c_char_p, ctypes.c_size_t)
 setdomainname = _function(_lib, "setdomainname", c_int, c_char_p, ctypes.c_size_t)
 # Six longs: unused arguments are ignored by the kernel, so one prototype serves every call.
 syscall = _function(_lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long, c_long)
-blocking_syscall = _function(_blocking_lib, "syscall", c_long, c_long, c_long, c_long, c_long, c_long, c_long)
 
 get_errno = ctypes.get_errno
 

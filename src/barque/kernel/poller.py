@@ -35,10 +35,6 @@ class Poller:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def is_watched(self, fd: int) -> bool:
-        """Tell whether fd has a handler."""
-        return fd in self._handlers
-
     def close(self, fd: int) -> None:
         """Stop watching fd and close it; negative numbers are passed over."""
         if fd >= 0:

@@ -20,7 +20,6 @@ Condition = tuple[int, str, int, int]
 Chain = tuple[tuple[tuple[Condition, ...], int], ...]
 
 SECCOMP_SET_MODE_FILTER = 1
-SECCOMP_GET_ACTION_AVAIL = 2
 _MAX_INSTRUCTIONS = 4096
 _X32_BIT = 0x40000000
 

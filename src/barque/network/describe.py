@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from barque.base.times import format_ns
-from barque.network.model import Endpoint, Json, Network, PortRequest, Sandbox, Subnet
+from barque.network.model import Endpoint, Json, Network, Sandbox, Subnet
 
 
 def network(shown: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
@@ -159,8 +159,3 @@ def port_list(sandbox: Sandbox | None, exposed: Iterable[str]) -> list[Json]:
         if number.isdecimal() and (int(number), protocol or "tcp") not in published:
             found.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
     return found
-
-
-def requested_ports(requests: Iterable[PortRequest]) -> list[str]:
-    """Return the container ports of requests as "80/tcp"."""
-    return [f"{item.container_port}/{item.protocol}" for item in requests]

@@ -6,7 +6,6 @@ import stat
 from typing import Any, NamedTuple
 
 from barque.kernel import mount as km, tty
-from barque.kernel.openat2 import open_in_root
 from barque.runtime.channel import CONSOLE, StepError, errno_text
 from barque.runtime.root import Context, bind, components, open_or_make
 
@@ -210,12 +209,3 @@ class Console(NamedTuple):
             raise StepError(f"mount console: {errno_text(error.errno)}", error.errno or 0) from None
         finally:
             os.close(target)
-
-
-def has_devpts(root: int) -> bool:
-    """Say whether a devpts is there to open a console in."""
-    try:
-        os.close(open_in_root(root, "/dev/pts/ptmx", os.O_PATH))
-    except OSError:
-        return False
-    return True

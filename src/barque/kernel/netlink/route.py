@@ -201,14 +201,6 @@ def add_address(index: int, address: str, prefix_length: int) -> Request:
     return Request(_NEWADDR, _CREATE, body)
 
 
-def remove_address(index: int, address: str, prefix_length: int) -> Request:
-    """Take an address from an interface."""
-    ip = ipaddress.ip_address(address)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    body = struct.pack("=BBBBI", family, prefix_length, 0, 0, index)
-    return Request(_DELADDR, 0, body + codec.attribute(1, ip.packed) + codec.attribute(2, ip.packed))
-
-
 def _default_route(index: int, version: int) -> bytes:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     return struct.pack("=BBBBBBBBI", family, 0, 0, 0, 254, 3, 0, 1, 0) + codec.u32(4, index)

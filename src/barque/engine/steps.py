@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 Output = Callable[[int, bytes], Awaitable[None]]
 """Told the stream (1 or 2) and its bytes."""
+Feed = Callable[[socket.socket], Coroutine[Any, Any, None]]
+"""Writes what a command reads to a socket."""
 _STUBS = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/proc", "/sys", "/dev")
 _KILL = 9
 
@@ -46,8 +48,14 @@ class StepResult(NamedTuple):
     oom_killed: bool
 
 
-async def run_step(engine: "Engine", request: StepRequest, output: Output) -> StepResult:
+async def run_step(engine: "Engine", request: StepRequest, output: Output, feed: "Feed | None" = None) -> StepResult:
     """Run a step to its end; cancelled, all its processes are killed first.
+
+    Args:
+        engine: runs it.
+        request: what.
+        output: is given its output.
+        feed: writes its standard input, which is open if the request's config says so; it is cancelled at the end.
 
     Raises:
         StartError: it could not be started.
@@ -60,9 +68,11 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output) -> St
     engine.step_exits[container.id] = lambda event: None if ended.done() else ended.set_result(event)
     reading: asyncio.Task[None] | None = None
     launching: asyncio.Task[Json] | None = None
+    feeding: asyncio.Task[None] | None = None
     try:
-        sock = await engine.keeper.attach(container.id, None, stdout=True, stderr=True)
+        sock = await engine.keeper.attach(container.id, None, stdin=feed is not None, stdout=True, stderr=True)
         reading = asyncio.create_task(_read(sock, output))
+        feeding = asyncio.create_task(_fed(feed, sock)) if feed is not None else None
         # Not cancelled with us: what the keeper is about to start must be known to be killed.
         launching = asyncio.create_task(starting.launch(engine, container, ("volatile",)))
         await asyncio.shield(launching)
@@ -71,6 +81,8 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output) -> St
         await reading
         return StepResult(event["exit_code"], bool(event.get("oom_killed")))
     finally:
+        if feeding is not None:
+            feeding.cancel()
         await _surely(_end(engine, container, ended, reading, launching))
 
 
@@ -125,6 +137,12 @@ def container_of(engine: "Engine", request: StepRequest) -> Container:
         "log_path": "",
     }  # fmt: skip
     return Container(row)
+
+
+async def _fed(feed: Feed, sock: socket.socket) -> None:
+    # The command may end without reading all.
+    with contextlib.suppress(OSError):
+        await feed(sock)
 
 
 async def _read(sock: socket.socket, output: Output) -> None:

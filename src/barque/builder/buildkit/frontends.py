@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
@@ -22,7 +23,6 @@ from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, is_git, is_url, result_of
 from barque.builder.trees import resolve
 from barque.dockerfile import including, stages as dockerfiles
-from barque.dockerfile.directives import syntax
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.patterns import read_ignore
 from barque.dockerfile.rules import Finding
@@ -40,6 +40,13 @@ _CONFIG = "containerimage.config"
 _LARGEST_DOCKERFILE = 100 << 20
 
 
+Foreign = Callable[[Build, str, Mapping[str, str], Mapping[str, Vertex]], Awaitable[Outcome]]
+
+
+async def _no_images(build: Build, name: str, options: Mapping[str, str], inputs: Mapping[str, Vertex]) -> Outcome:
+    raise UnsupportedError(f"the frontend image {name} cannot be run here")
+
+
 class DockerfileFrontends:
     """Runs the Dockerfile frontend for builds of one engine."""
 
@@ -52,13 +59,15 @@ class DockerfileFrontends:
         self._folders = folders
         self._caches = caches
         self.take_cache = caches.take
+        self.foreign: Foreign = _no_images
+        """Runs frontends that are images; set by the one who makes both."""
 
     async def solve(self, build: Build, name: str, options: dict[str, str], inputs: dict[str, Vertex]) -> Outcome:
         """Run the frontend (see control.Frontends)."""
         if name not in _NAMES:
             raise UnsupportedError(f"frontend {name} could not be found")
-        if name == "gateway.v0":
-            options_of.need_built_in(options.get("source", ""))
+        if name == "gateway.v0" and (image := options_of.foreign(options.get("source", ""))):
+            return await self.foreign(build, image, options, inputs)
         options_of.check_options(options)
         attestations.wishes(options)
         self._caches.explain(build, options)
@@ -119,7 +128,9 @@ class _Run:
         request = self._options.get("requestid", "")
         if request == requests.DESCRIBE:
             return requests.describe()
-        self._need_built_in(text)
+        if line := places.foreign_line(self._options, self._file_name, text):
+            given = {**self._options, "cmdline": line, "source": options_of.foreign(line)}
+            return await self._owner.foreign(self._build, given["source"], given, self._inputs)
         wanted = [one for one in self._options.get("platform", "").split(",") if one] or [""]
         parsed = await self._parse(text, wanted[0])
         of = checks.checked(self._file_name, text, parsed, self._argument("BUILDKIT_DOCKERFILE_CHECK"))
@@ -267,21 +278,6 @@ class _Run:
     @property
     def _file_name(self) -> str:
         return self._options.get("filename") or "Dockerfile"
-
-    def _need_built_in(self, text: str) -> None:
-        """Refuse a frontend that only an image has, with its place in the Dockerfile where that asks for it."""
-        wished, line = self._argument("BUILDKIT_SYNTAX"), syntax(text)
-        try:
-            if wished:
-                options_of.need_built_in(wished)
-            elif line is not None:
-                options_of.need_built_in(line.value)
-        except BarqueError as error:
-            if wished:
-                raise InvalidInputError(f"failed with build-arg:BUILDKIT_SYNTAX = {wished}: {error}") from None
-            if line is not None:
-                error.details = places.details_of((self._file_name, text, line.line, line.line))
-            raise
 
     async def source(self, name: str, platform: str) -> Result:
         """Return what a --from names that is no stage: a named context, or an image."""

@@ -75,16 +75,15 @@ def check_options(options: dict[str, str]) -> None:
         raise UnsupportedError(f"the Dockerfile frontend does not know the option {key}={value}")
 
 
-def need_built_in(image: str) -> None:
-    """Refuse a frontend that only an image has.
+def foreign(line: str) -> str:
+    """Return the image of a frontend that is not built in, empty for those that are.
 
     Raises:
-        InvalidInputError: it is another than Docker's.
+        InvalidInputError: it is no image.
     """
     # The directive may have a command line behind the name.
-    reference = parse((image.split() or [""])[0])
-    if reference.familiar_name not in _BUILT_IN:
-        raise InvalidInputError(f"the frontend image {image!r} cannot be run; only docker/dockerfile and {EXTENDED} are built in")
+    name = (line.split() or [""])[0]
+    return "" if parse(name).familiar_name in _BUILT_IN else name
 
 
 def is_true(text: str) -> bool:

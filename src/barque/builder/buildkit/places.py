@@ -2,11 +2,14 @@
 
 import base64
 import json
+from collections.abc import Mapping
 
 from barque.base.errors import InvalidInputError
 from barque.builder.buildkit.details import Details
+from barque.builder.buildkit.option_values import foreign
 from barque.builder.graph import Vertex
 from barque.builder.solver import Session
+from barque.dockerfile.directives import syntax
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.line import Fragment
 
@@ -34,6 +37,31 @@ def placed(error: DockerfileError, name: str, text: str) -> InvalidInputError:
         known = (name, text) if error.file is None else (error.file.name, error.file.text)
         made.details = details_of((*known, error.line, error.end))
     return made
+
+
+def foreign_line(options: Mapping[str, str], name: str, text: str) -> str:
+    """Return the line that names a frontend which is an image, empty where the built-in one is meant.
+
+    Args:
+        options: the frontend's.
+        name: the Dockerfile's.
+        text: its text.
+
+    Raises:
+        InvalidInputError: it names no image.
+    """
+    if "cmdline" in options:
+        # Such a frontend asks for the built-in one.
+        return ""
+    wished, found = options.get("build-arg:BUILDKIT_SYNTAX", ""), syntax(text)
+    line = wished or (found.value if found is not None else "")
+    try:
+        return line if line and foreign(line) else ""
+    except InvalidInputError as error:
+        if wished or found is None:
+            raise InvalidInputError(f"failed with build-arg:BUILDKIT_SYNTAX = {wished}: {error}") from None
+        error.details = details_of((name, text, found.line, found.line))
+        raise
 
 
 def remember(session: Session, vertices: Lines, name: str, text: str) -> None:

@@ -12,6 +12,7 @@ from barque.builder.buildkit.connection import GrpcServer
 from barque.builder.buildkit.contexts import ContextFolders
 from barque.builder.buildkit.control import Control
 from barque.builder.buildkit.exporters import EngineExporters
+from barque.builder.buildkit.foreign import ForeignFrontends
 from barque.builder.buildkit.frontends import DockerfileFrontends
 from barque.builder.buildkit.gateway import Gateway
 from barque.builder.buildkit.health import Health
@@ -43,6 +44,8 @@ class BuildKit:
         control = Control(
             self.builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), self._history, identity
         )
+        tools = (self.builds, builder.solver, frontends, builder.sources)
+        frontends.foreign = ForeignFrontends(engine, tools, identity).solve
         gateway = Gateway(self.builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
         self._server = GrpcServer(control, gateway, Health(), HistoryContent(records))
 

@@ -83,7 +83,7 @@ async def execute(
         "Hostname": step.hostname or session.options.get("hostname") or name[:SHORT_LENGTH], "Env": [*step.env, *step.hidden_env, *points.env],
         "User": step.user, "WorkingDir": step.cwd,
     }  # fmt: skip
-    request = steps.StepRequest(name, list(step.args), config, host, points.mounts)
+    request = steps.StepRequest(name, list(step.args), config, host, points.mounts, known=bool(session.options.get("known_ids")))
     return await steps.run_step(engine, request, emit)
 
 

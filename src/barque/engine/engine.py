@@ -81,6 +81,7 @@ class Engine:
         """Image and mounts of containers that are being made, by their ids."""
         self.early_exits: dict[str, Json] = {}
         self.step_exits: dict[str, Callable[[Json], None]] = {}
+        self.step_ends: set[asyncio.Task[None]] = set()
         # Set by whoever composes the daemon: makes what builds images with the engine's help, when it is first needed.
         self.make_builds: Callable[[], Any] | None = None
         self._builds: Any = None
@@ -195,6 +196,8 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait([*self._tasks], timeout=2)
+        if self.step_ends:
+            await asyncio.wait([*self.step_ends], timeout=10)
         await self.keeper.close(shutdown=not keeper_stays)
         network_watch.end(self)
         self.network.close()

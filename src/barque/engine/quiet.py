@@ -19,6 +19,7 @@ def is_quiet(engine: "Engine") -> bool:
         and not engine.is_busy
         and not engine.events.listeners
         and not engine.step_exits
+        and not engine.step_ends
         and not engine.early_exits
         and not engine.execs.any_to_come()
         and engine.database.failed is None

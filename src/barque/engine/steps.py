@@ -31,7 +31,8 @@ _KILL = 9
 class StepRequest(NamedTuple):
     """What to run: `key` names the active snapshot that is the root and identifies the step.
 
-    `config` and `host` are as in a container's request, `mounts` as mount points of a container.
+    `config` and `host` are as in a container's request, `mounts` as mount points of a container. `known`: a container
+    of this id may be made of the step, so all of the step must be gone before.
     """
 
     key: str
@@ -39,6 +40,7 @@ class StepRequest(NamedTuple):
     config: Json
     host: Json
     mounts: list[Json]
+    known: bool = False
 
 
 class StepResult(NamedTuple):
@@ -50,6 +52,8 @@ class StepResult(NamedTuple):
 
 async def run_step(engine: "Engine", request: StepRequest, output: Output, feed: "Feed | None" = None) -> StepResult:
     """Run a step to its end; cancelled, all its processes are killed first.
+
+    What it had besides its snapshot is taken back while the caller goes on (`engine.step_ends`), unless its id is known.
 
     Args:
         engine: runs it.
@@ -69,6 +73,7 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output, feed:
     reading: asyncio.Task[None] | None = None
     launching: asyncio.Task[Json] | None = None
     feeding: asyncio.Task[None] | None = None
+    finished = False
     try:
         sock = await engine.keeper.attach(container.id, None, stdin=feed is not None, stdout=True, stderr=True)
         reading = asyncio.create_task(_read(sock, output))
@@ -79,11 +84,19 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output, feed:
         # A wait that is cancelled would take the future along, and the step would seem to have ended.
         event = await asyncio.shield(ended)
         await reading
+        _clear(engine, container)
+        finished = not request.known
         return StepResult(event["exit_code"], bool(event.get("oom_killed")))
     finally:
         if feeding is not None:
             feeding.cancel()
-        await _surely(_end(engine, container, ended, reading, launching))
+        end = _end(engine, container, ended, reading, launching)
+        if finished:
+            task = asyncio.create_task(end)
+            engine.step_ends.add(task)
+            task.add_done_callback(engine.step_ends.discard)
+        else:
+            await _surely(end)
 
 
 async def _surely(work: Coroutine[Any, Any, None]) -> None:
@@ -120,9 +133,12 @@ async def _end(
     engine.step_exits.pop(container.id, None)
     engine.network.release(container.id)
     starting.clean(engine, container)
-    clear_stubs(engine.snapshots, container.id, [point["Destination"] for point in container.row["mounts"]])
     for folder in (engine.folder(container.id), engine.bundle(container.id)):
-        shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _clear(engine: "Engine", container: Container) -> None:
+    clear_stubs(engine.snapshots, container.id, [point["Destination"] for point in container.row["mounts"]])
 
 
 def container_of(engine: "Engine", request: StepRequest) -> Container:

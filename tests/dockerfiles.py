@@ -35,6 +35,8 @@ class Made(NamedTuple):
 
     config: dict[str, Any]
     tree: Tree
+    filled: list[bool]
+    """Of each entry of the history, whether it has a layer."""
 
 
 def cases() -> list[Case]:
@@ -122,7 +124,9 @@ def images_of(kind: str, names: list[str], environment: dict[str, str], folder: 
                 _apply(tree, layers[real])
             config = json.loads(_member(tar, entry["Config"]))
             for tag in entry["RepoTags"]:
-                found[tag.partition(":")[2]] = Made(_compared(config), tree)
+                filled = [not one.get("empty_layer") for one in config["history"]]
+                assert sum(filled) == len(entry["Layers"]), tag
+                found[tag.partition(":")[2]] = Made(_compared(config), tree, filled)
     archive.unlink()
     return found
 

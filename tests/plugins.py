@@ -27,9 +27,9 @@ def docker_in(engine: EngineUnderTest, folder: Path) -> Run:
     """Return what runs the docker command in a folder and expects an exit code; skip where a plugin is missing."""
     config = plugin_config(folder / ".docker")
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, code: int = 0, text_in: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = {**engine.environment, "DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain"}
-        result = subprocess.run(["docker", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+        result = subprocess.run(["docker", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=100, input=text_in)
         assert result.returncode == code, (words, result.stdout, result.stderr)
         return result
 

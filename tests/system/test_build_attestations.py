@@ -163,6 +163,41 @@ def test_a_scanner_sees_what_was_built_and_its_bill_lies_beside_the_image(docker
         docker("rmi", "-f", name, f"{name}:other")
 
 
+def test_a_dockerfile_says_what_a_scanner_looks_at_besides(docker: Run, tmp_path: Path) -> None:
+    name = f"scanner-{tmp_path.name.lower().strip('_')}"
+    bill = '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "%s", "predicate": {"name": "%s"}}'
+    (tmp_path / "Scanner").write_text(
+        "FROM busybox\nCOPY <<'EOF' /scan\nset -e\ncd ${BUILDKIT_SCAN_SOURCE_EXTRAS:-/none}\n"
+        f"printf '{bill}' https://spdx.dev/Document \"$(ls | tr '\\n' ' ')$(cat sbom-*/f | tr '\\n' ' ')\" "
+        '> $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\nEOF\nRUN mkdir /none\nENTRYPOINT ["sh", "/scan"]\n'
+    )
+    (tmp_path / "f").write_text("of-context\n")
+    stages = (
+        "FROM busybox AS one\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo ${BUILDKIT_SBOM_SCAN_STAGE:-hidden} > /f\n"
+        "FROM busybox AS two\nRUN echo of-two > /f\nFROM scratch AS bare\nARG BUILDKIT_SBOM_SCAN_STAGE=bare\n"
+        "FROM busybox AS unused\nARG BUILDKIT_SBOM_SCAN_STAGE=true\n"
+        "FROM busybox\nARG BUILDKIT_SBOM_SCAN_CONTEXT\nCOPY --from=one /f /1\nCOPY --from=two /f /2\n"
+        "RUN --mount=from=bare,target=/mnt true\n"
+    )
+    docker("buildx", "build", "-t", name, "-f", "Scanner", ".")
+    try:
+        for above, flags, expected in (
+            ("", [], "sbom-bare sbom-one hidden"),
+            ("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n", [], "sbom-bare sbom-context sbom-one of-context hidden"),
+            ("ARG BUILDKIT_SBOM_SCAN_CONTEXT\nARG BUILDKIT_SBOM_SCAN_STAGE=two,other\n", ["BUILDKIT_SBOM_SCAN_CONTEXT=1"],
+             "sbom-bare sbom-context sbom-one sbom-two of-context hidden of-two"),
+            ("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n", ["BUILDKIT_SBOM_SCAN_CONTEXT=0", "BUILDKIT_SBOM_SCAN_STAGE=false"], ""),
+        ):  # fmt: skip
+            (tmp_path / "Dockerfile").write_text(above + stages)
+            given = [word for flag in flags for word in ("--build-arg", flag)]
+            docker("buildx", "build", "--sbom=generator=" + name, *given, "-o", "type=oci,dest=o.tar", ".")
+            read, (_, beside) = index_of(tmp_path / "o.tar")
+            made = json.loads(read(json.loads(read(beside["digest"]))["layers"][0]["digest"]))
+            assert " ".join(made["predicate"]["name"].split()) == expected
+    finally:
+        docker("rmi", "-f", name)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -65,6 +65,30 @@ def test_stages_are_built_as_needed_and_the_second_time_from_the_cache(docker: R
     assert json.loads(docker("image", "inspect", "staged").stdout)[0]["Id"] == inspected["Id"]
 
 
+def test_a_step_that_changes_nothing_has_a_layer_for_buildkit_and_none_for_the_classic_builder(
+    docker: Run, tmp_path: Path, engine: EngineUnderTest
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\nWORKDIR /tmp\nRUN echo changed > /f\nRUN true\n")
+    empty = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+    classic = {**engine.environment, "DOCKER_BUILDKIT": "0"}
+    for first in (True, False):
+        if not first:
+            docker("buildx", "prune", "-af")
+        # Each takes what the other has left in the cache.
+        for kind in ("buildx", "classic") if first else ("classic", "buildx"):
+            if kind == "buildx":
+                docker("buildx", "build", "-t", "idle", ".")
+            else:
+                subprocess.run(["docker", "build", "-t", "idle", "."], cwd=tmp_path, env=classic, check=True, capture_output=True)
+            layers = json.loads(docker("inspect", "-f", "{{json .RootFS.Layers}}", "idle").stdout)
+            sizes = docker("history", "--format", "{{.CreatedBy}} {{.Size}}", "idle").stdout
+            assert layers.count(empty) == (3 if kind == "buildx" else 0)
+            assert len(layers) == (5 if kind == "buildx" else 2)
+            assert "RUN /bin/sh -c true" in sizes or "/bin/sh -c true 0B" in sizes
+            assert docker("run", "--rm", "idle", "cat", "/f").stdout == "changed\n"
+            docker("rmi", "idle")
+
+
 def test_a_changed_file_is_all_that_is_sent_again(docker: Run, tmp_path: Path) -> None:
     write(tmp_path, Dockerfile="FROM busybox\nCOPY . /c/\n", big="x" * 3_000_000, small="1", _dot_dockerignore="ignored\n.docker\n",
           ignored="y" * 5_000_000)  # fmt: skip

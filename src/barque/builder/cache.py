@@ -25,7 +25,7 @@ _DIGESTS_KEPT = 50_000
 
 @dataclass(slots=True)
 class Record:
-    """One solved step. An empty diff: it changed nothing, and its chain is its parent's.
+    """One solved step. An empty diff: it has no layer, as it changed nothing, and its chain is its parent's.
 
     `facts` says what the key was made of, so that a miss can be explained.
     """

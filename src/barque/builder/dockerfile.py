@@ -12,12 +12,14 @@ from barque.builder.stages import Environment, StageBuilder, StageState, Step, b
 from barque.dockerfile import instructions as of, stages as dockerfiles
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.line import Fragment
-from barque.dockerfile.scope import Scope
+from barque.dockerfile.scope import SCAN_CONTEXT, SCAN_STAGE, Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
 from barque.oci import platform as platforms
 
 Json = dict[str, Any]
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class Target:
     history: list[Json] = field(default_factory=list)
     base_root: graph.Vertex = field(default_factory=graph.Scratch)
     parent: "Target | None" = None
+    scanned: dict[str, graph.Vertex] = field(default_factory=dict)
+    """What a bill of materials is to look at besides: other stages by name, and the context."""
 
     @property
     def vertex(self) -> graph.Vertex:
@@ -138,6 +142,10 @@ class _Conversion:
         labels = self._options.labels
         if labels:
             target.state.config["Labels"] = {**(target.state.config.get("Labels") or {}), **labels}
+        if _is_wanted(target, SCAN_CONTEXT):
+            target.scanned["context"] = context
+        others = [one for number, one in self._targets.items() if number != wanted and _is_wanted(one, SCAN_STAGE)]
+        target.scanned |= {one.name: one.vertex for one in others}
         return target
 
     def _wanted(self) -> int:
@@ -298,6 +306,14 @@ class _Conversion:
         if index >= 0:
             raise InvalidInputError(f"circular dependency detected on stage: {name}")
         return graph.Source(f"from://{name}", (("platform", self._options.platform),), name=f"FROM {whole_name(name)}")
+
+
+def _is_wanted(stage: Target, name: str) -> bool:
+    """Tell whether an argument that is true or false, or a list of stages, is on for a stage."""
+    value = stage.state.scope.setting(name)
+    if value in _TRUE or value in _FALSE:
+        return value in _TRUE
+    return bool(value) and stage.name in value.split(",")
 
 
 def platform_values(platform: str, target: str = "") -> dict[str, str]:

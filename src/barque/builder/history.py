@@ -33,6 +33,9 @@ def image_config(target: "Target", results: Mapping[graph.Vertex, Result], *, ti
             times += [_time_of(entry) for entry in stage.history]
         before = results[stage.base_root].layers if stage.base_root in results else ()
         for step, root in stage.steps:
+            if isinstance(step.instruction, of.Onbuild):
+                # BuildKit's histories have none of them.
+                continue
             result = results.get(root)
             layers = result.layers if result is not None else before
             empty = layers == before

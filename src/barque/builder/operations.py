@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from barque.base.errors import BarqueError, InvalidInputError
@@ -18,6 +19,7 @@ from barque.builder.graph import Diff, Exec, ExecOutput, Files, Layers, Merge, M
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
 from barque.builder.sources import Sources
+from barque.images.layers import EMPTY
 from barque.oci import digest as digests
 
 if TYPE_CHECKING:
@@ -76,6 +78,13 @@ class EngineOperations:
         if isinstance(vertex, ExecOutput):
             return None
         return await imports.borrowed(vertex, key, inputs) if imports is not None else None
+
+    def settled(self, vertex: Vertex, inputs: list[Result], result: Result, session: Session) -> Result:
+        """Return a result less a layer that changes nothing, where the build wants none (see Operations)."""
+        if session.options.get("empty_layers") or not isinstance(vertex, Files | Exec):
+            return result
+        empty = len(result.layers) == len(inputs[0].layers) + 1 and result.layers[-1][1] == EMPTY
+        return replace(result, layers=inputs[0].layers) if empty else result
 
     async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: Session, emit: Emit) -> Result:
         """Carry a step out (see Operations)."""
@@ -153,14 +162,14 @@ class EngineOperations:
     def _finish(self, vertex: Vertex, key: str, root: Result, name: str, facts: keys.Facts) -> Result:
         """Make the snapshot a layer and take note of it."""
         store = self._engine.image_store
-        diff, chain = store.adopt_layer(root.top, name)
+        diff, chain = store.adopt_layer(root.top, name, keep_empty=True)
         now = time.time_ns()
         record = Record(
             key, chain, diff, root.top, type(vertex).__name__.lower(), vertex.name, now,
-            size=store.layer_size(chain) if diff else 0, facts=facts,
+            size=store.layer_size(chain), facts=facts,
         )  # fmt: skip
         self._cache.add(record)
-        return Result((*root.layers, (chain, diff)) if diff else root.layers, now)
+        return Result((*root.layers, (chain, diff)), now)
 
     def _drop(self, name: str) -> None:
         try:

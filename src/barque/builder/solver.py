@@ -51,6 +51,10 @@ class Operations(Protocol):
         """Return the result out of a cache that the build was given, None without one."""
         ...
 
+    def settled(self, vertex: Vertex, inputs: list[Result], result: Result, session: "Session") -> Result:
+        """Return a result, which other builds may share, as the build wants it."""
+        ...
+
     async def run(self, vertex: Vertex, key: str, inputs: list[Result], session: "Session", emit: Emit) -> Result:
         """Carry the step out; cancelled, leave nothing behind."""
         ...
@@ -78,6 +82,8 @@ class Session:
         self.options: dict[str, Any] = {}
         self.facts: dict[Vertex, dict[str, Any]] = {}
         """What steps' keys were made of."""
+        self.aside: list[asyncio.Task[Any]] = []
+        """What goes on for its steps and is none."""
         self.folders: list[str] = []
         """Folders that are removed at its end."""
         self.descriptors: list[int] = []
@@ -86,12 +92,13 @@ class Session:
     async def close(self) -> None:
         """Cancel what runs and wait until it has ended."""
         self.closed = True
-        running = [task for task in self.tasks.values() if not task.done()]
+        every: list[asyncio.Task[Any]] = [*self.tasks.values(), *self.aside]
+        running = [task for task in every if not task.done()]
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        for task in self.tasks.values():
+        for task in every:
             if not task.cancelled():
                 task.exception()
         for end in self.options.pop("ends", []):
@@ -177,7 +184,7 @@ class Solver:
         if progress is not None:
             progress.started(vertex)
         try:
-            result = await self._keyed(vertex, inputs, session)
+            result = self._operations.settled(vertex, inputs, await self._keyed(vertex, inputs, session), session)
         except BaseException as error:
             if progress is not None:
                 progress.finished(vertex, None, error)

@@ -10,7 +10,7 @@ from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.line import Fragment, Line
 from barque.dockerfile.patterns import Matcher
 from barque.dockerfile.rules import RULES, Choice, Finding
-from barque.dockerfile.scope import PROXIES
+from barque.dockerfile.scope import NO_VARIABLES, PROXIES
 from barque.dockerfile.stages import Dockerfile
 from barque.dockerfile.text import clean, nearest, quoted
 from barque.dockerfile.words import Expansion, Rules, expand
@@ -20,7 +20,6 @@ _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
 )
 _HARMLESS = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
-_NO_VARIABLES = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
 _WHOLE_CONTEXT = ("*", "**", "**/*")
 
 
@@ -251,7 +250,7 @@ class _Check:
         except InvalidInputError:
             return
         for name in missing:
-            if name in variables.declared or name in _NO_VARIABLES:
+            if name in variables.declared or name in NO_VARIABLES:
                 continue
             message = f"Usage of undefined variable '${name}'" + _meant(name, list(values), "$")
             self._add("UndefinedVar", message, made.line, made.end, made.comments)

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY",
            "no_proxy", "ALL_PROXY", "all_proxy")  # fmt: skip
+SCAN_CONTEXT, SCAN_STAGE = "BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"
+NO_VARIABLES = (SCAN_CONTEXT, SCAN_STAGE)
+"""Arguments that tell the builder something, and no command."""
 
 
 class Scope:
@@ -58,10 +61,15 @@ class Scope:
 
     def values(self, known: Iterable[str] = ()) -> dict[str, str]:
         """Return all arguments with a value, but those that the names in known hide."""
-        hidden = set(known)
+        hidden = {*known, *NO_VARIABLES}
         names = dict.fromkeys((*self._declared, *PROXIES))
         return {name: value for name in names
                 if name not in hidden and (value := self.value(name)) is not None}  # fmt: skip
+
+    def setting(self, name: str) -> str:
+        """Return the value of an argument that is declared in the stage or before the first one, empty without one."""
+        known = name in self._declared or name in self._globals
+        return (self._value(name, self._declared) or "") if known else ""
 
     def counts(self, name: str) -> bool:
         """Tell whether an argument tells builds apart: a proxy does only where it is declared."""

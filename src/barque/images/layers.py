@@ -60,10 +60,16 @@ class Layers:
         lease.hold_blob(blob.digest)
         return blob.digest, self.unpack(lease, parent, blob.digest)
 
-    def adopt(self, lease: Lease, parent: str, key: str) -> tuple[str, str]:
+    def adopt(self, lease: Lease, parent: str, key: str, *, keep_empty: bool = False) -> tuple[str, str]:
         """Make the active snapshot `key`, prepared on the parent's chain id, a layer: nothing is unpacked.
 
         Its bytes are on disk after the next `snapshots.sync()`.
+
+        Args:
+            lease: holds the layer until something else does.
+            parent: chain id of the layer below, empty for the lowest.
+            key: the snapshot.
+            keep_empty: what changes nothing is a layer, too.
 
         Returns:
             diffID and chain id; an empty diffID and the parent where nothing was changed.
@@ -74,7 +80,7 @@ class Layers:
         tar = layer_tar(self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key))
         blob = self.content.ingest(tar, durable=False)
         lease.hold_blob(blob.digest)
-        if blob.digest == EMPTY:
+        if blob.digest == EMPTY and not keep_empty:
             self.snapshots.remove(key)
             return "", parent
         chain = digests.of(f"{parent} {blob.digest}".encode()) if parent else blob.digest

@@ -141,10 +141,10 @@ class ImageStore(LeasedCatalogue):
         size = sum(self.layer_size(layer) for layer in chain)
         return Image(image_id, config, raw, chain, parent, size, 0)
 
-    def adopt_layer(self, parent: str, key: str) -> tuple[str, str]:
+    def adopt_layer(self, parent: str, key: str, *, keep_empty: bool = False) -> tuple[str, str]:
         """Make an active snapshot a layer that is held though no image has it (see Layers.adopt)."""
         with self.lease() as lease:
-            diff_id, chain = self.layers.adopt(lease, parent, key)
+            diff_id, chain = self.layers.adopt(lease, parent, key, keep_empty=keep_empty)
             if diff_id:
                 self.hold([(chain, diff_id)])
             return diff_id, chain

@@ -90,7 +90,8 @@ class DockerfileFrontends:
         async def header(domain: str) -> str:
             return await registry_header(build.client, domain)
 
-        known |= {"locals": local, "auth_header": header}
+        # What BuildKit runs has a layer even where it changes nothing.
+        known |= {"locals": local, "auth_header": header, "empty_layers": True}
         if build.client is not None:
             secrets = ClientSecrets(build.client)
             known["secrets"] = secrets
@@ -152,7 +153,7 @@ class _Run:
             self._session.options.setdefault("targets", {})[vertex] = (target, time_ns)
             key = str(platforms.usual(platforms.parse(text_of) if text_of else platforms.host())) if multiple else ""
             outcome.vertices[key] = vertex
-            await self._scan(key, vertex)
+            await self._scan(key, target)
             shown = target.state.platform
             config = {"architecture": shown.get("architecture"), "os": shown.get("os"), "config": target.state.config}
             outcome.metadata[f"{_CONFIG}/{key}" if key else _CONFIG] = json.dumps(config).encode()
@@ -199,20 +200,17 @@ class _Run:
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             self._owner.take_cache(self._build, str(kind), texts)
 
-    async def _scan(self, key: str, vertex: Vertex) -> None:
-        """Let a scanner look at what a vertex makes, where the client wants it."""
+    async def _scan(self, key: str, target: Target) -> None:
+        """Let a scanner look at what a target makes, where the client wants it."""
         wish = attestations.wishes(self._options).get(attestations.SBOM)
         if wish is None:
             return
-        for name in ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"):
-            if self._argument(name) not in ("", "false"):
-                raise UnsupportedError(f"the argument {name} is not supported: the last stage alone is scanned")
         scanner = wish["generator"]
         try:
             image = await self._image(scanner, "")
         except BarqueError as error:
             raise BarqueError(f"sbom: the scanner {scanner} cannot be had; name another (--sbom generator=IMAGE): {error}") from None
-        self._build.scans[key] = sbom.scan(image, scanner, vertex, key)
+        self._build.scans[key] = sbom.scan(image, scanner, (target.vertex, target.scanned), key)
 
     async def _answer(self, request: str, of: checks.Checked) -> Outcome:
         """Answer a client that asks something of the Dockerfile instead of building it."""
@@ -291,6 +289,7 @@ class _Run:
         known = self._session.options.setdefault("images", {})
         if (key := (name, platform)) not in known:
             known[key] = asyncio.create_task(self._metadata(name, platform))
+            self._session.aside.append(known[key])
         found: Image = await asyncio.shield(known[key])
         return found
 

@@ -1,11 +1,13 @@
 """Bills of materials: a scanner, which is an image, runs on what was built and leaves in-toto statements.
 
-The protocol is BuildKit's: the scanner finds the files at BUILDKIT_SCAN_SOURCE and writes its statements into
-BUILDKIT_SCAN_DESTINATION; it is a step of the build like any other, so it is cached.
+The protocol is BuildKit's: the scanner finds the files at BUILDKIT_SCAN_SOURCE, what is scanned besides in folders of
+BUILDKIT_SCAN_SOURCE_EXTRAS, and writes its statements into BUILDKIT_SCAN_DESTINATION; it is a step of the build like
+any other, so it is cached.
 """
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
@@ -19,18 +21,20 @@ from barque.images.model import Image
 from barque.storage.snapshots import Snapshotter
 
 Json = dict[str, Any]
-_SOURCE, _DESTINATION = "/run/src/core/sbom", "/run/out"
+_SOURCE, _EXTRAS, _DESTINATION = "/run/src/core/sbom", "/run/src/extras", "/run/out"
 _LARGEST = 40 << 20
 _KIND = "https://spdx.dev/Document"
 
 
-def scan(scanner: Image, name: str, vertex: graph.Vertex, label: str) -> graph.Vertex:
+def scan(
+    scanner: Image, name: str, what: tuple[graph.Vertex, Mapping[str, graph.Vertex]], label: str
+) -> graph.Vertex:
     """Return the step that scans what a vertex makes.
 
     Args:
         scanner: the image.
         name: how the client calls it.
-        vertex: what is scanned.
+        what: is scanned, and what is scanned besides, by name.
         label: the platform it is for, empty for the only one.
 
     Raises:
@@ -42,12 +46,17 @@ def scan(scanner: Image, name: str, vertex: graph.Vertex, label: str) -> graph.V
         raise InvalidInputError(f"scanner image {name} does not have an entrypoint or cmd")
     layers = tuple(zip(scanner.chain, scanner.diff_ids, strict=True))
     root = graph.Files((graph.Layers(layers, scanner.created_ns),), (graph.MakeFolder(_DESTINATION),))
-    environment = (
+    vertex, extras = what
+    environment = [
         *(config.get("Env") or ()), f"BUILDKIT_SCAN_DESTINATION={_DESTINATION}", f"BUILDKIT_SCAN_SOURCE={_SOURCE}",
-    )  # fmt: skip
+    ]  # fmt: skip
+    if extras:
+        environment.append(f"BUILDKIT_SCAN_SOURCE_EXTRAS={_EXTRAS}/")
+    mounts = [graph.Mount(_SOURCE, input=1)]
+    mounts += [graph.Mount(f"{_EXTRAS}/sbom-{one}", input=number) for number, one in enumerate(extras, 2)]
     return graph.Exec(
-        (root, vertex), arguments, environment, config.get("WorkingDir") or "/", config.get("User") or "",
-        (graph.Mount(_SOURCE, input=1),), name=f"[{label + ' ' if label else ''}sbom] generating sbom using {name}",
+        (root, vertex, *extras.values()), arguments, tuple(environment), config.get("WorkingDir") or "/",
+        config.get("User") or "", tuple(mounts), name=f"[{label + ' ' if label else ''}sbom] generating sbom using {name}",
     )  # fmt: skip
 
 

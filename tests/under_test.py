@@ -249,6 +249,19 @@ def traces(engine: EngineUnderTest) -> dict[str, object]:
     }
 
 
+def running(command: str) -> list[int]:
+    """Return the processes of this machine with a command line."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        if line == command:
+            found.append(int(name))
+    return found
+
+
 def wait_gone(pid: int, timeout_s: float = 10) -> None:
     """Wait until a process that may not be our child is gone."""
     try:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from plugins import plugin_config
-from under_test import EngineUnderTest, until
+from under_test import EngineUnderTest, running, until
 
 SOURCE = Path(__file__).parents[2] / "src"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -288,21 +287,20 @@ def test_an_interrupt_ends_the_build_and_its_steps(folder: Path, engine: EngineU
     mark = f"9{os.getpid()}"
     write(folder, {"Dockerfile": f"FROM busybox\nRUN echo begun; sleep {mark}\n"})
     environment = {**engine.environment, "PYTHONPATH": str(SOURCE)}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "barque", "build", "--no-cache", "--progress=plain", "."], cwd=folder, env=environment,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-    def running() -> bool:
-        return shutil.which("pgrep") is not None and subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True).returncode == 0
-
-    until(running, "the step runs")
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+    # What runs in a shell's background does not hear of SIGINT, nor do its children.
+    words = ["env", "--default-signal=INT", sys.executable, "-m", "barque", "build", "--no-cache", "--progress=plain", "."]
+    child = subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: running(f"sleep {mark}"), "the step runs", 60)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
     assert child.returncode == 130, said
     assert "CANCELED" in said
     assert said.endswith("ERROR: failed to solve: Canceled: context canceled\n")
-    until(lambda: not running(), "the step is ended", 10)
+    until(lambda: not running(f"sleep {mark}"), "the step is ended", 20)
 
 
 def test_checks_outlines_and_targets_are_shown(barque: Run, folder: Path) -> None:

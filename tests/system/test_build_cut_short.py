@@ -9,23 +9,11 @@ from pathlib import Path
 import pytest
 
 from plugins import plugin_config
-from under_test import EngineUnderTest, traces, until
+from under_test import EngineUnderTest, running, traces, until
 
 SOURCE = Path(__file__).parents[2] / "src"
 
 pytestmark = pytest.mark.system
-
-
-def _running(command: str) -> list[str]:
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        except OSError:
-            continue
-        if line == command:
-            found.append(name)
-    return found
 
 
 @pytest.mark.parametrize("client", ["buildx", "barque"])
@@ -53,11 +41,11 @@ def test_a_client_that_goes_away_while_a_command_runs_stops_it(
     )  # fmt: skip
     try:
         for end in "12":
-            until(lambda end=end: _running(f"sleep {number}{end}"), "the commands run", 40)  # type: ignore[misc]
+            until(lambda end=end: running(f"sleep {number}{end}"), "the commands run", 40)  # type: ignore[misc]
         # As a terminal does: the docker command and its plugin both hear of it.
         os.killpg(process.pid, how)
         for end in "12":
-            until(lambda end=end: not _running(f"sleep {number}{end}"), "the commands have ended", 5)  # type: ignore[misc]
+            until(lambda end=end: not running(f"sleep {number}{end}"), "the commands have ended", 5)  # type: ignore[misc]
     finally:
         process.kill()
         process.wait()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from under_test import EngineUnderTest, needs_root, until
+from under_test import EngineUnderTest, needs_root, running, until
 
 pytestmark = pytest.mark.system
 
@@ -166,7 +166,7 @@ def test_a_command_that_leaves_processes_behind_ends_and_takes_them_along(post):
     body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 4242 & sleep 4242 & echo left\nRUN echo went on\n"))
     text = post.output(body)
     assert "went on" in text
-    assert not _running("sleep 4242")
+    assert not running("sleep 4242")
 
 
 def test_a_command_that_fills_its_pipes_does_not_block(post):
@@ -229,7 +229,7 @@ def test_a_build_that_is_shared_goes_on_when_the_client_that_began_it_goes_away(
     second: list[str] = []
     thread = threading.Thread(target=lambda: second.append(post.output(body)))
     thread.start()
-    until(lambda: len(_running("sleep 2")) == 1, timeout_s=8)
+    until(lambda: len(running("sleep 2")) == 1, timeout_s=8)
     first.kill()
     first.wait()
     first.stdout.close()
@@ -242,12 +242,12 @@ def test_a_build_is_cancelled_by_its_id(post, engine):
     body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 777\n"))
     thread = threading.Thread(target=lambda: post(body, "buildid=cancelme"))
     thread.start()
-    until(lambda: bool(_running("sleep 777")), timeout_s=8)
+    until(lambda: bool(running("sleep 777")), timeout_s=8)
     done = engine.run(["curl", "-s", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X", "POST",
                        "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert done.stdout.endswith("200")
     thread.join()
-    until(lambda: not _running("sleep 777"), timeout_s=8)
+    until(lambda: not running("sleep 777"), timeout_s=8)
     code = engine.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X",
                        "POST", "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert code.stdout == "404"
@@ -271,10 +271,10 @@ def test_a_daemon_killed_during_a_command_leaves_nothing_of_it_and_builds_again(
     text = b"FROM busybox\nRUN sleep 888\n"
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), archive(("Dockerfile", text))))
     thread.start()
-    until(lambda: bool(_running("sleep 888")), timeout_s=8)
+    until(lambda: bool(running("sleep 888")), timeout_s=8)
     own_engine.kill_daemon()
     thread.join()
-    until(lambda: not _running("sleep 888"), timeout_s=8)
+    until(lambda: not running("sleep 888"), timeout_s=8)
     folders = [p.name for p in (own_engine.root / "data/containers").iterdir()]
     assert folders == []
     post = Post(own_engine)
@@ -314,10 +314,10 @@ def test_a_daemon_that_is_stopped_ends_its_builds(own_engine):
     body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 999\n"))
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), body))
     thread.start()
-    until(lambda: bool(_running("sleep 999")), timeout_s=8)
+    until(lambda: bool(running("sleep 999")), timeout_s=8)
     own_engine.stop()
     thread.join()
-    assert not _running("sleep 999")
+    assert not running("sleep 999")
     own_engine.start()
 
 
@@ -326,16 +326,3 @@ def _ignore(post: Post, body: bytes) -> None:
         post(body)
     except subprocess.CalledProcessError:
         return
-
-
-def _running(command: str) -> list[str]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                text = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:
-                continue
-            if text == command:
-                found.append(name)
-    return found

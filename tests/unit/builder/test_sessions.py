@@ -11,7 +11,8 @@ import pytest
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
-from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
+from barque.builder.buildkit import receiving
 from barque.builder.buildkit.pb import stat_pb2, wire_pb2
 from barque.builder.buildkit.receiving import DIFF_COPY, receive
 from barque.builder.buildkit.sending import go_mode
@@ -114,6 +115,57 @@ async def test_nothing_is_written_through_a_link_that_the_client_sent(tmp_path: 
     with pytest.raises((BarqueError, OSError)):
         await receive(session, str(inside), {})
     assert os.listdir(outside) == []
+    session.client.close()
+
+
+async def test_few_of_very_many_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "_MOST_OPEN", 2)
+    count = 40
+    most = 0
+
+    class Counting(FakeClient):
+        async def diff_copy(self, stream: Any) -> None:
+            for one in self.stats:
+                await stream.send_message(Packet(type=Packet.PACKET_STAT, stat=one))
+            for _ in range(count):
+                await stream.recv_message()
+            nonlocal most
+            most = len([fd for fd in os.listdir("/proc/self/fd") if _leads(fd, tmp_path)])
+            for number in reversed(range(count)):
+                await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=number, data=b"%d" % number))
+                await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=number))
+            await stream.send_message(Packet(type=Packet.PACKET_STAT))
+            await stream.recv_message()
+
+    client = Counting([entry(f"{number}", 0o644, size=2) for number in range(count)], {})
+    session = await session_of(client)
+    await receive(session, str(tmp_path), {})
+    # The folder itself is open twice.
+    assert 0 < most <= 4
+    assert [(tmp_path / str(number)).read_bytes() for number in range(count)] == [b"%d" % number for number in range(count)]
+    session.client.close()
+
+
+def _leads(fd: str, folder: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder))
+    except FileNotFoundError:
+        return False
+
+
+async def test_files_of_which_not_all_came_are_removed(tmp_path: Path) -> None:
+    class Leaving(FakeClient):
+        async def diff_copy(self, stream: Any) -> None:
+            for one in self.stats:
+                await stream.send_message(Packet(type=Packet.PACKET_STAT, stat=one))
+            await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=0, data=b"whole"))
+            await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=0))
+            await stream.send_message(Packet(type=Packet.PACKET_DATA, ID=1, data=b"half"))
+
+    session = await session_of(Leaving([entry(name, 0o644, size=9) for name in "abc"], {}))
+    with pytest.raises(UnavailableError, match="before all had come"):
+        await receive(session, str(tmp_path), {})
+    assert os.listdir(tmp_path) == ["a"]
     session.client.close()
 
 

@@ -112,4 +112,5 @@ class LocalSources:
             self._brought[key] = asyncio.create_task(
                 self._folders.bring(self._client, name, options, self._session, kept=kept)
             )
+            self._session.aside.append(self._brought[key])
         return await asyncio.shield(self._brought[key])

@@ -111,10 +111,11 @@ class Control:
             if build.report.explainer is not None:
                 build.response["barque.explain"] = json.dumps(build.report.explainer.rows)
             await stream.send_message(control_pb2.SolveResponse(ExporterResponse=build.response))
-        except BarqueError as error:
+        except (BarqueError, OSError) as error:
             build.error = told(error)
             failed = BarqueError(build.error)
-            failed.details = build.details = error.details or places.of_failure(build.session)
+            details = error.details if isinstance(error, BarqueError) else ()
+            failed.details = build.details = details or places.of_failure(build.session)
             raise failed from None
         except asyncio.CancelledError:
             build.error = "context canceled"

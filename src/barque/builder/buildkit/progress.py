@@ -209,4 +209,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, ExitError):
         command = " ".join(error.step.args)
         return f'process "{command}" did not complete successfully: exit code: {error.code}'
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return f"{place}{error.strerror.lower()}"
     return str(error) or type(error).__name__

@@ -4,6 +4,7 @@ The client lists its files in walking order, one STAT each; the receiver asks fo
 does not have yet; DATA packets carry it, an empty one ends a file; FIN from both ends the exchange.
 """
 
+import contextlib
 import os
 import posixpath
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from barque.base.errors import InvalidInputError, UnavailableError
+from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
 from barque.builder.buildkit.sessions import ClientSession
@@ -22,6 +23,8 @@ _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PATH = 4096
+_MOST_OPEN = 256
+"""Files whose content is asked for are open from then on, but for very many."""
 # Bits of Go's os.FileMode.
 _GO_FOLDER, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
 _GO_SETUID, _GO_SETGID, _GO_STICKY = 1 << 23, 1 << 22, 1 << 20
@@ -132,15 +135,19 @@ class Receiver:
         self._owner = owner
         self._merge = merge
         self._wanted: dict[int, tuple[int, Any]] = {}
+        self._open = 0
         self._listed = 0
         self._ended = False
         self.transferred = 0
 
     def close(self) -> None:
-        """Close what is open."""
-        for fd, _ in self._wanted.values():
+        """Close what is open, and remove the files of which not all has come."""
+        for fd, found in self._wanted.values():
             if fd >= 0:
                 os.close(fd)
+            with contextlib.suppress(OSError, BarqueError):
+                folder, name = self._tree.place(found.path)
+                os.unlink(name, dir_fd=folder)
         self._wanted.clear()
         self._tree.close()
 
@@ -175,6 +182,10 @@ class Receiver:
         self._tree.seen.add(path)
         if wanted is None:
             return None
+        if self._open >= _MOST_OPEN:
+            os.close(wanted)
+            wanted = -1
+        self._open += wanted >= 0
         self._wanted[number] = (wanted, found)
         return number
 
@@ -234,12 +245,18 @@ class Receiver:
         if packet.ID not in self._wanted:
             raise InvalidInputError(f"the client sent content that was not asked for ({packet.ID})")
         fd, found = self._wanted[packet.ID]
+        if fd < 0:
+            folder, name = self._tree.place(found.path)
+            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            self._open += 1
+            self._wanted[packet.ID] = (fd, found)
         if packet.data:
             view = memoryview(packet.data)
             while view:
                 view = view[os.write(fd, view) :]
             return
         del self._wanted[packet.ID]
+        self._open -= 1
         try:
             os.fchown(fd, found.uid, found.gid)
             os.fchmod(fd, unix_mode(found.mode))

@@ -16,6 +16,8 @@ import pytest
 from under_test import EngineUnderTest, needs_root, running, until
 
 pytestmark = pytest.mark.system
+MINE = os.getpid()
+"""Tells our commands from those of tests that run beside us."""
 
 
 def archive(*entries: tuple[str, bytes] | tarfile.TarInfo) -> bytes:
@@ -163,10 +165,10 @@ def test_parameters_that_are_wrong_are_refused(post):
 
 
 def test_a_command_that_leaves_processes_behind_ends_and_takes_them_along(post):
-    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 4242 & sleep 4242 & echo left\nRUN echo went on\n"))
+    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 4242%d & sleep 4242%d & echo left\nRUN echo went on\n" % (MINE, MINE)))
     text = post.output(body)
     assert "went on" in text
-    assert not running("sleep 4242")
+    assert not running(f"sleep 4242{MINE}")
 
 
 def test_a_command_that_fills_its_pipes_does_not_block(post):
@@ -216,7 +218,7 @@ def test_twenty_different_builds_at_once_all_come_to_their_end(post):
 
 
 def test_a_build_that_is_shared_goes_on_when_the_client_that_began_it_goes_away(post, engine):
-    text = b"FROM busybox\nRUN sleep 2 && echo shared-until-the-end\n"
+    text = b"FROM busybox\nRUN sleep 2.%d && echo shared-until-the-end\n" % MINE
     body = archive(("Dockerfile", text))
     command = ["curl", "-s", "-N", "--unix-socket", str(engine.socket), "-X", "POST", "--data-binary", "@-",
                "-H", "Content-Type: application/x-tar", "http://localhost/build"]  # fmt: skip
@@ -229,7 +231,7 @@ def test_a_build_that_is_shared_goes_on_when_the_client_that_began_it_goes_away(
     second: list[str] = []
     thread = threading.Thread(target=lambda: second.append(post.output(body)))
     thread.start()
-    until(lambda: len(running("sleep 2")) == 1, timeout_s=8)
+    until(lambda: len(running(f"sleep 2.{MINE}")) == 1, timeout_s=40)
     first.kill()
     first.wait()
     first.stdout.close()
@@ -239,15 +241,15 @@ def test_a_build_that_is_shared_goes_on_when_the_client_that_began_it_goes_away(
 
 
 def test_a_build_is_cancelled_by_its_id(post, engine):
-    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 777\n"))
+    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 777%d\n" % MINE))
     thread = threading.Thread(target=lambda: post(body, "buildid=cancelme"))
     thread.start()
-    until(lambda: bool(running("sleep 777")), timeout_s=8)
+    until(lambda: bool(running(f"sleep 777{MINE}")), timeout_s=40)
     done = engine.run(["curl", "-s", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X", "POST",
                        "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert done.stdout.endswith("200")
     thread.join()
-    until(lambda: not running("sleep 777"), timeout_s=8)
+    until(lambda: not running(f"sleep 777{MINE}"), timeout_s=40)
     code = engine.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(engine.socket), "-X",
                        "POST", "http://localhost/build/cancel?id=cancelme"])  # fmt: skip
     assert code.stdout == "404"
@@ -263,18 +265,18 @@ def test_a_client_that_goes_away_while_it_sends_its_context_leaves_nothing(own_e
     client.kill()
     client.wait()
     client.stdin.close()
-    until(lambda: not list((own_engine.root / "data/content/ingest").iterdir()), timeout_s=8)
+    until(lambda: not list((own_engine.root / "data/content/ingest").iterdir()), timeout_s=40)
     assert own_engine.docker("images", "-q", "--filter", "dangling=true") == ""
 
 
 def test_a_daemon_killed_during_a_command_leaves_nothing_of_it_and_builds_again(own_engine):
-    text = b"FROM busybox\nRUN sleep 888\n"
+    text = b"FROM busybox\nRUN sleep 888%d\n" % MINE
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), archive(("Dockerfile", text))))
     thread.start()
-    until(lambda: bool(running("sleep 888")), timeout_s=8)
+    until(lambda: bool(running(f"sleep 888{MINE}")), timeout_s=40)
     own_engine.kill_daemon()
     thread.join()
-    until(lambda: not running("sleep 888"), timeout_s=8)
+    until(lambda: not running(f"sleep 888{MINE}"), timeout_s=40)
     folders = [p.name for p in (own_engine.root / "data/containers").iterdir()]
     assert folders == []
     post = Post(own_engine)
@@ -311,13 +313,13 @@ def test_a_full_disk_fails_the_copy_and_leaves_no_half_layer(small_disk):
 
 
 def test_a_daemon_that_is_stopped_ends_its_builds(own_engine):
-    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 999\n"))
+    body = archive(("Dockerfile", b"FROM busybox\nRUN sleep 999%d\n" % MINE))
     thread = threading.Thread(target=_ignore, args=(Post(own_engine), body))
     thread.start()
-    until(lambda: bool(running("sleep 999")), timeout_s=8)
+    until(lambda: bool(running(f"sleep 999{MINE}")), timeout_s=40)
     own_engine.stop()
     thread.join()
-    assert not running("sleep 999")
+    assert not running(f"sleep 999{MINE}")
     own_engine.start()
 
 

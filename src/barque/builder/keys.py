@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections import OrderedDict
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, Protocol
 
 from barque.base.errors import NotFoundError
-from barque.builder.checksum import checksum
+from barque.builder.checksum import DETAILED, checksum
 from barque.builder.graph import Action, CopyFiles, Exec, ExecOutput, Files, MakeFile, Mount
 from barque.builder.results import Result, opened
 from barque.builder.trees import FOLDER, Tree, matching, resolve
@@ -15,6 +17,7 @@ from barque.storage.snapshots import Snapshotter
 
 Facts = dict[str, Any]
 _FORMAT = "1"
+_STATES_KEPT = 64
 
 
 def key_of(facts: Facts) -> str:
@@ -124,13 +127,14 @@ def sources(tree: Tree, action: CopyFiles) -> list[str]:
 
 
 class Digests:
-    """Digests of parts of trees; those of layers are kept, as layers never change.
+    """Digests of parts of trees; those of layers are kept, as layers never change, and the last ones of known trees.
 
     `find` and `keep` reach where they are kept.
     """
 
     def __init__(self, kept: "DigestStore") -> None:
         self._kept = kept
+        self._of_states: OrderedDict[str, tuple[str, dict[str, str]]] = OrderedDict()
 
     def of(self, source: Result, path: str, snapshots: Snapshotter, *, owners: bool) -> str:
         """Return the digest of what lies at path of a result."""
@@ -146,24 +150,38 @@ class Digests:
     ) -> str:  # fmt: skip
         """Return the digest of what a copy takes at path."""
         real = resolve(tree, path, last=action.follow)
-        name = ""
+        name = json.dumps([source.top if source.tree is None else source.state, real, owners, action.excludes, action.includes])
         if source.tree is None:
-            name = json.dumps([source.top, real, owners, action.excludes, action.includes])
             known = self._kept.digest(name)
             if known is not None:
                 return known
+        elif source.state and (found_before := self._of_states.get(name)) is not None:
+            _add(detail, found_before[1])
+            return found_before[0]
         node = tree.lstat(real)
         if node is None:
             raise NotFoundError(f'"{"/" + path}": not found')
         plain = node.kind != FOLDER
+        parts: dict[str, str] = {}
         found = checksum(
             tree, real, owners=owners,
             excludes=Matcher(action.excludes) if action.excludes and not plain else None,
-            includes=Matcher(action.includes) if action.includes and not plain else None, detail=detail,
+            includes=Matcher(action.includes) if action.includes and not plain else None, detail=parts,
         )  # fmt: skip
-        if name:
+        _add(detail, parts)
+        if source.tree is None:
             self._kept.keep_digest(name, found)
+        elif source.state:
+            self._of_states[name] = found, parts
+            if len(self._of_states) > _STATES_KEPT:
+                self._of_states.popitem(last=False)
         return found
+
+
+def _add(detail: dict[str, str] | None, parts: dict[str, str]) -> None:
+    """Add what stands for files to what can be told, as far as there is room."""
+    if detail is not None:
+        detail |= dict(islice(parts.items(), max(DETAILED - len(detail), 0)))
 
 
 class DigestStore(Protocol):

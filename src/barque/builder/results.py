@@ -19,6 +19,7 @@ class Result:
     """Layers, lowest first, or a tree that lies in no layers.
 
     `created_ns` is when its last layer was made; `identity` tells trees apart whose content is not looked at.
+    Trees of one `state` are equal; without one nothing is known.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -26,6 +27,7 @@ class Result:
     cached: bool = False
     tree: Tree | None = None
     identity: str = ""
+    state: str = ""
 
     @property
     def top(self) -> str:

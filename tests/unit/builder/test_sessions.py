@@ -71,8 +71,9 @@ async def test_files_come_over_with_their_kinds_modes_and_times(tmp_path: Path) 
         {1: b"hello", 3: b""},
     )
     session = await session_of(client)
-    transferred = await receive(session, str(tmp_path), {"dir-name": ["context"]})
-    assert transferred > 5
+    received = await receive(session, str(tmp_path), {"dir-name": ["context"]})
+    assert received.transferred > 5
+    assert received.changed
     assert client.asked == [1, 3]
     assert client.metadata["dir-name"] == "context"
     found = (tmp_path / "d/f").stat()
@@ -95,6 +96,31 @@ async def test_what_is_unchanged_is_not_asked_for_again_and_what_is_gone_goes(tm
     assert sorted(os.listdir(tmp_path)) == ["b", "c"]
     first.client.close()
     second.client.close()
+
+
+async def test_a_folder_is_changed_by_whatever_is_not_as_it_was(tmp_path: Path) -> None:
+    usual = {"d": entry("d", FOLDER | 0o750), "d/f": entry("d/f", 0o640, size=1), "l": entry("l", LINK | 0o777, linkname="d")}
+    contents = dict.fromkeys(range(9), b"x")
+
+    async def changed(**others: Any) -> bool:
+        entries = {**usual, **others}
+        session = await session_of(FakeClient([entries[name] for name in sorted(entries) if entries[name] is not None], contents))
+        received = await receive(session, str(tmp_path), {})
+        session.client.close()
+        return received.changed
+
+    assert await changed()
+    for others in (
+        {"d": entry("d", FOLDER | 0o700)}, {"d": entry("d", FOLDER | 0o750, uid=1)}, {"d/f": entry("d/f", 0o600, size=1)},
+        {"d/f": entry("d/f", 0o640, size=1, gid=1)}, {"d/f": None},
+        {"l": entry("l", LINK | 0o777, linkname="e")}, {"l": None}, {"l": entry("l", FOLDER | 0o755)}, {"n": entry("n", 0o644, size=1)},
+    ):  # fmt: skip
+        assert not await changed()
+        assert await changed(**others)
+        assert await changed()
+    later = entry("d", FOLDER | 0o750)
+    later.modTime += 1
+    assert not await changed(d=later)
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "a//b", ".", "", "missing/x", "x\0y"])

@@ -27,6 +27,7 @@ class ContextFolders:
 
     def __init__(self, kept: KeptFolders) -> None:
         self._kept = kept
+        self._states: dict[str, str] = {}
 
     async def bring(
         self, client: ClientSession, name: str, options: dict[str, list[str]], session: Session, *, kept: bool = True
@@ -52,12 +53,17 @@ class ContextFolders:
         session.options.setdefault("ends", []).append(lambda: self._release(key))
         path = self._kept.path(key)
         os.makedirs(path, mode=0o700, exist_ok=True)
-        transferred = await receive(client, path, {"dir-name": [name], **options})
+        # Whatever happens on the way, the folder may be another one then.
+        state = self._states.pop(key, "")
+        received = await receive(client, path, {"dir-name": [name], **options})
+        state = os.urandom(8).hex() if received.changed or not state else state
+        if not key.startswith("tmp-"):
+            self._states[key] = state
         os.utime(path)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         session.descriptors.append(fd)
-        session.options.setdefault("transferred", {})[name] = transferred
-        return Result(tree=FolderTree(fd, path), identity=f"local:{os.urandom(8).hex()}", created_ns=time.time_ns())
+        session.options.setdefault("transferred", {})[name] = received.transferred
+        return Result(tree=FolderTree(fd, path), identity=f"local:{state}", created_ns=time.time_ns(), state=state)
 
     def _release(self, key: str) -> None:
         self._kept.release(key)
@@ -66,6 +72,7 @@ class ContextFolders:
         free = sorted((one for one in self._kept.listed() if not one.in_use), key=lambda one: one.used_ns)
         for one in free[: max(0, len(free) - _KEPT)]:
             self._kept.remove(one.name)
+            self._states.pop(one.name, None)
 
 
 def local_options(attributes: dict[str, str]) -> dict[str, list[str]]:

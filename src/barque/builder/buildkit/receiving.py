@@ -8,7 +8,7 @@ import contextlib
 import os
 import posixpath
 import stat
-from typing import Any
+from typing import Any, NamedTuple
 
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
@@ -47,6 +47,7 @@ class _Tree:
         self.root = os.open(path, _FOLDER)
         self.seen: set[str] = set()
         self.times: list[tuple[str, int]] = []
+        self.changed = False
         self._folder: tuple[str, int] | None = None
 
     def close(self) -> None:
@@ -86,6 +87,7 @@ class _Tree:
         found = self.current(folder, name)
         if found is None:
             return
+        self.changed = True
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(name, dir_fd=folder)
             return
@@ -152,6 +154,11 @@ class Receiver:
         self._tree.close()
 
     @property
+    def changed(self) -> bool:
+        """Whether anything of the folder is not as it was, but for times of folders."""
+        return self._tree.changed
+
+    @property
     def complete(self) -> bool:
         """Whether all is listed and all that was asked for is here."""
         return self._ended and not self._wanted
@@ -196,16 +203,22 @@ class Receiver:
             if current is None or not stat.S_ISDIR(current.st_mode):
                 self._tree.remove(folder, name)
                 os.mkdir(name, 0o700, dir_fd=folder)
-            self._attributes(folder, name, found)
+                current = None
+            if current is None or _attributes_of(current) != _attributes_in(found):
+                self._attributes(folder, name, found)
             self._tree.times.append((found.path, found.modTime))
             return None
         if kind == _GO_LINK:
+            if current is not None and _is_link(current, found) and os.readlink(name, dir_fd=folder) == found.linkname:
+                return None
+            self._tree.changed = True
             self._tree.remove(folder, name)
             os.symlink(found.linkname, name, dir_fd=folder)
             os.chown(name, found.uid, found.gid, dir_fd=folder, follow_symlinks=False)
             os.utime(name, ns=(found.modTime, found.modTime), dir_fd=folder, follow_symlinks=False)
             return None
         if kind == _GO_PIPE:
+            self._tree.changed = True
             self._tree.remove(folder, name)
             os.mkfifo(name, 0o600, dir_fd=folder)
             self._attributes(folder, name, found)
@@ -217,12 +230,14 @@ class Receiver:
             return None
         if current is not None and _unchanged(current, found):
             return None
+        self._tree.changed = True
         self._tree.remove(folder, name)
         return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
 
     def _link(self, folder: int, name: str, found: Any) -> None:
         if found.linkname not in self._tree.seen:
             raise InvalidInputError(f"{found.path}: hard link to {found.linkname!r}, which was not sent")
+        self._tree.changed = True
         self._tree.remove(folder, name)
         parent, _, last = found.linkname.rpartition("/")
         source = open_in_root(self._tree.root, parent or ".", _FOLDER, resolve=_RESOLVE)
@@ -231,8 +246,8 @@ class Receiver:
         finally:
             os.close(source)
 
-    @staticmethod
-    def _attributes(folder: int, name: str, found: Any) -> None:
+    def _attributes(self, folder: int, name: str, found: Any) -> None:
+        self._tree.changed = True
         os.chown(name, found.uid, found.gid, dir_fd=folder, follow_symlinks=False)
         os.chmod(name, unix_mode(found.mode), dir_fd=folder)
 
@@ -273,13 +288,33 @@ def _unchanged(current: os.stat_result, found: Any) -> bool:
         stat.S_ISREG(current.st_mode)
         and current.st_size == found.size
         and current.st_mtime_ns == found.modTime
-        and stat.S_IMODE(current.st_mode) == unix_mode(found.mode)
-        and (current.st_uid, current.st_gid) == (found.uid, found.gid)
+        and _attributes_of(current) == _attributes_in(found)
     )
 
 
-async def receive(session: ClientSession, path: str, options: dict[str, list[str]]) -> int:
-    """Bring a folder of the host to what a client has; return the bytes that came over.
+def _is_link(current: os.stat_result, found: Any) -> bool:
+    """Tell whether a file is a link with the owner and the time of another."""
+    same = (current.st_uid, current.st_gid, current.st_mtime_ns) == (found.uid, found.gid, found.modTime)
+    return same and stat.S_ISLNK(current.st_mode)
+
+
+def _attributes_of(current: os.stat_result) -> tuple[int, int, int]:
+    return stat.S_IMODE(current.st_mode), current.st_uid, current.st_gid
+
+
+def _attributes_in(found: Any) -> tuple[int, int, int]:
+    return unix_mode(found.mode), found.uid, found.gid
+
+
+class Received(NamedTuple):
+    """How many bytes came over, and whether the folder was changed by them (see Receiver.changed)."""
+
+    transferred: int
+    changed: bool
+
+
+async def receive(session: ClientSession, path: str, options: dict[str, list[str]]) -> Received:
+    """Bring a folder of the host to what a client has.
 
     Args:
         session: the client.
@@ -320,4 +355,4 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
         raise UnavailableError(f"the client went away while it sent its files: {error}") from None
     finally:
         receiver.close()
-    return receiver.transferred
+    return Received(receiver.transferred, receiver.changed)

@@ -17,6 +17,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
+from barque.builder.buildkit.bulk import Frames
 from barque.builder.buildkit.details import DetailsCodec
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class _GivenChannel(Channel):
 
     def __init__(self) -> None:
         super().__init__("localhost", status_details_codec=DetailsCodec(), config=_CONFIG)
-        self.given = H2Protocol(ClientHandler(), self._config, self._h2_config)
+        self.given = Frames(ClientHandler(), self._config, self._h2_config)
         self._protocol = self.given
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
+from barque.builder.buildkit.bulk import batches, send_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
 from barque.builder.buildkit.sessions import ClientSession
@@ -139,7 +140,7 @@ class Receiver:
         self._wanted: dict[int, tuple[int, Any]] = {}
         self._open = 0
         self._listed = 0
-        self._ended = False
+        self._ended = self.finished = False
         self.transferred = 0
 
     def close(self) -> None:
@@ -163,8 +164,25 @@ class Receiver:
         """Whether all is listed and all that was asked for is here."""
         return self._ended and not self._wanted
 
+    def take(self, packet: Any) -> int | None:
+        """Take a packet; return the number to ask content by, None where nothing is needed.
+
+        Raises:
+            InvalidInputError: it is not as it should be, or tells of an error.
+        """
+        self.transferred += packet.ByteSize()
+        kinds = wire_pb2.Packet
+        if packet.type == kinds.PACKET_STAT:
+            return self.listed(packet)
+        if packet.type == kinds.PACKET_DATA:
+            self.data(packet)
+        elif packet.type == kinds.PACKET_ERR:
+            raise InvalidInputError(packet.data.decode("utf-8", "replace"))
+        return None
+
     def finish(self) -> None:
         """Bring the folder to what was listed."""
+        self.finished = True
         if not self._merge:
             self._tree.drop_unlisted()
         self._tree.set_times()
@@ -332,19 +350,10 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
     try:
         async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:
             await stream.send_request()
-            while (packet := await stream.recv_message()) is not None:
-                receiver.transferred += packet.ByteSize()
-                if packet.type == kinds.PACKET_STAT:
-                    number = receiver.listed(packet)
-                    if number is not None:
-                        await stream.send_message(kinds(type=kinds.PACKET_REQ, ID=number))
-                elif packet.type == kinds.PACKET_DATA:
-                    receiver.data(packet)
-                elif packet.type == kinds.PACKET_ERR:
-                    raise InvalidInputError(packet.data.decode("utf-8", "replace"))
-                elif packet.type == kinds.PACKET_FIN:
-                    continue
-                if receiver.complete:
+            async for packets in batches(stream, kinds):
+                wanted = [number for packet in packets if (number := receiver.take(packet)) is not None]
+                await send_all(stream, [kinds(type=kinds.PACKET_REQ, ID=number) for number in wanted])
+                if receiver.complete and not receiver.finished:
                     receiver.finish()
                     await stream.send_message(kinds(type=kinds.PACKET_FIN), end=True)
             if not receiver.complete:

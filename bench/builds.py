@@ -126,6 +126,19 @@ def measure(ways: list[Builder], case: str, rounds: int, root: Path) -> dict[str
     return least
 
 
+def _client_alone(ways: list[Builder]) -> None:
+    """Print what buildx takes before it asks an engine for anything: no build can take less."""
+    way = next((way for way in ways if way.name.endswith("buildx")), None)
+    if way is None:
+        return
+    least = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        subprocess.run(["docker", "buildx", "version"], env=way.environment, capture_output=True, check=True)
+        least = min(least, time.perf_counter() - started)
+    print(f"{'docker buildx version':30} {least:7.3f} s of every build by buildx", flush=True)
+
+
 def changed_file(ways: list[Builder], size: int, root: Path) -> None:
     """Build a big context twice, one small file changed between; print what was sent the second time."""
     folder = _folder(root / "big")
@@ -161,6 +174,7 @@ def main() -> None:
     running: list[Peer] = []
     try:
         ways, running = builders(root)
+        _client_alone(ways)
         for case in options.only.split(",") if options.only else CASES:
             least = measure(ways, case, options.rounds, root)
             against = least.get("docker buildx")

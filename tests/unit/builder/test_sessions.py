@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
 from barque.builder.buildkit import receiving
+from barque.builder.buildkit.bulk import Frames
 from barque.builder.buildkit.pb import stat_pb2, wire_pb2
 from barque.builder.buildkit.receiving import DIFF_COPY, receive
 from barque.builder.buildkit.sending import go_mode
@@ -82,6 +84,36 @@ async def test_files_come_over_with_their_kinds_modes_and_times(tmp_path: Path) 
     assert found.st_mtime_ns == 1_700_000_000_123_456_789
     assert os.readlink(tmp_path / "d/l") == "f"
     assert (tmp_path / "d").stat().st_mtime_ns == 1_700_000_000_123_456_789
+    session.client.close()
+
+
+@pytest.mark.parametrize("size", [1, 7, 16_384])
+async def test_frames_come_in_pieces_of_any_size(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Frames.data_received
+
+    def in_pieces(frames: Frames, data: bytes) -> None:
+        for start in range(0, len(data), size):
+            whole(frames, data[start : start + size])
+
+    monkeypatch.setattr(Frames, "data_received", in_pieces)
+    contents = {number: os.urandom(number**5 % 70_001) for number in range(40)}
+    listed = [entry(f"{number:02}", 0o644, size=len(contents[number])) for number in range(40)]
+    session = await session_of(FakeClient(listed, contents))
+    received = await receive(session, str(tmp_path), {})
+    assert received.transferred > sum(map(len, contents.values()))
+    assert [(tmp_path / f"{number:02}").read_bytes() for number in range(40)] == [*contents.values()]
+    session.client.close()
+
+
+async def test_a_client_that_refuses_is_quoted(tmp_path: Path) -> None:
+    class Refusing(FakeClient):
+        async def diff_copy(self, stream: Any) -> None:
+            await stream.send_message(Packet(type=Packet.PACKET_STAT, stat=self.stats[0]))
+            raise GRPCError(Status.PERMISSION_DENIED, "not this folder")
+
+    session = await session_of(Refusing([entry("a", 0o644, size=1)], {}))
+    with pytest.raises(BarqueError, match="not this folder"):
+        await receive(session, str(tmp_path), {})
     session.client.close()
 
 

@@ -66,7 +66,7 @@ def cost(engine: EngineUnderTest) -> int:
 
 
 def test_many_of_everything_cost_no_more_and_survive_the_daemon() -> None:
-    for engine in running_engine("--default-address-pool=base=10.0.0.0/8,size=24", "--live-restore"):
+    for engine in running_engine("--default-address-pool=base=10.0.0.0/8,size=24"):
         call(engine, "POST", "/networks/create", {"Name": "first"})
         start(engine, keep=False)
         at_first = cost(engine)

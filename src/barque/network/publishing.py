@@ -102,12 +102,11 @@ class Publisher:
         self._allocator.free(made.reservations)
         self._forget_flows(made)
 
-    def change(self, container_id: str, made: Publication, requests: Iterable[PortRequest]) -> Publication:
+    def change(self, container_id: str, made: Publication,
+               requests: Iterable[PortRequest]) -> tuple[Publication, BaseException | None]:  # fmt: skip
         """Publish other ports in place of those of a publication; what stays is not touched.
 
-        Raises:
-            BarqueError: a port is taken; all is as before.
-            InvalidInputError: a host address that cannot be served; all is as before.
+        Return what is published now, and why it is what was before: a port is taken, or cannot be served.
         """
         assert made.target is not None
         kept, missing = self._sorted(made, tuple(requests))
@@ -118,19 +117,27 @@ class Publisher:
         )
         staying = made._replace(reservations=tuple(kept), forwards=tuple(set(made.forwards) - set(gone.forwards)))
         self._withdraw_some(container_id, gone, keep=staying)
+        failure: BaseException | None = None
+        direct = publish.directs(requests, self.options, made.target)
         try:
             added = self.publish(container_id, missing, made.target)
-        except BaseException:
-            exact = [
-                PortRequest(item.container_port, item.protocol, item.host_ip, item.host_port) for item in gone.bindings
-            ]
-            self.publish(container_id, exact, made.target)
-            raise
-        direct = publish.directs(requests, self.options, made.target)
+        except BaseException as error:
+            failure, direct = error, [item for item in made.forwards if item.direct]
+            added = self._publish_again(container_id, gone)
         if self.firewall is not None and direct:
             self.firewall.add_forwards(direct)
         led = [item for item in (*staying.forwards, *added.forwards) if not item.direct]
-        return Publication(staying.reservations + added.reservations, (*led, *direct), made.target)
+        return Publication(staying.reservations + added.reservations, (*led, *direct), made.target), failure
+
+    def _publish_again(self, container_id: str, gone: Publication) -> Publication:
+        """Publish what was withdrawn a moment ago, on new sockets."""
+        assert gone.target is not None
+        exact = [PortRequest(item.container_port, item.protocol, item.host_ip, item.host_port) for item in gone.bindings]
+        try:
+            return self.publish(container_id, exact, gone.target)
+        except (BarqueError, OSError) as error:
+            log.warning("container %s: ports are not published any more: %s", container_id, error)
+            return Publication(target=gone.target)
 
     def move(self, container_id: str, made: Publication, requests: Iterable[PortRequest], target: Target) -> Publication:
         """Lead the same ports to another address of the container; sockets that stay are not given away meanwhile.

@@ -57,9 +57,12 @@ class SandboxPorts:
             if use.publication.target is None:
                 self.publish(use, None)
             else:
-                use.publication = self._publisher.change(use.container_id, use.publication, ports)
+                use.publication, failure = self._publisher.change(use.container_id, use.publication, ports)
+                if failure is not None:
+                    raise failure
         except BaseException:
             use.ports = before
+            self._note(use)
             raise
         self._note(use)
 

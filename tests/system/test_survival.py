@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,24 @@ def test_after_a_restart_of_the_machine_policies_bring_containers_back(own_engin
 
     wanted = {"always": "running", "unless-stopped": "running", "no": "exited", "stopped": "exited"}
     until(lambda: statuses() == wanted, f"{wanted}, not {statuses()}")
+
+
+def test_folders_of_volumes_whose_removal_or_making_was_cut_short_go_at_the_next_start(own_engine):
+    engine = own_engine
+    engine.docker("volume", "create", "kept")
+    engine.docker("run", "--rm", "-v", "kept:/v", "busybox", "touch", "/v/file")
+    engine.stop()
+    folder = engine.root / "data" / "volumes"
+    for name in ("halfmade", "removed", "foreign"):
+        (folder / name / "_data").mkdir(parents=True)
+    (folder / "removed/_data/file").touch()
+    (folder / "foreign/_data/file").touch()
+    with sqlite3.connect(engine.root / "data" / "state.db") as database:
+        for name in ("removed", "kept"):
+            database.execute("INSERT INTO engine VALUES (?, '{}')", (f"removing volume {name}",))
+    database.close()
+    engine.start()
+    # A folder with data of which nothing is known is somebody's.
+    assert sorted(path.name for path in folder.iterdir()) == ["foreign", "kept"]
+    assert (folder / "kept/_data/file").exists()
+    engine.docker("volume", "rm", "kept")

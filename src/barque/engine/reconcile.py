@@ -81,6 +81,7 @@ async def reconcile(engine: "Engine", *, dozed: bool) -> Found:
         (c.id, {p["Name"] for p in c.row["mounts"] if p["Type"] == "volume"})
         for c in engine.containers_by_id.values() if c.is_running
     )  # fmt: skip
+    await engine.volumes.sweep()
     _sweep(engine)
     return Found(ended, unheard)
 

@@ -1,5 +1,6 @@
 """What keeps a volume's data: folders of our own, or a plugin. All here blocks and is called in threads."""
 
+import contextlib
 import os
 import socket
 from typing import Any, Protocol
@@ -78,6 +79,14 @@ class LocalDriver:
         km.unmount_below(f"{self._folder}/{name}")
         quota.release(self.path(name))
         remove_tree(f"{self._folder}/{name}")
+
+    def drop_empty(self, known: set[str]) -> None:
+        """Remove folders of no known volume that hold nothing; what holds data is never guessed to be rubbish."""
+        for name in set(os.listdir(self._folder)) - known:
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path(name))
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{self._folder}/{name}")
 
     def rename(self, old: str, new: str) -> None:
         """Give a volume another name."""

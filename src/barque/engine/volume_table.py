@@ -1,6 +1,7 @@
 """The volumes that there are, and who has them mounted: what containers and the API's verbs need of them."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +15,9 @@ from barque.engine.volume_plugins import PluginError, Plugins
 
 Json = dict[str, Any]
 ANONYMOUS = "com.docker.volume.anonymous"
+_REMOVING = "removing volume "
+"""With the name behind it, the key of a note that a folder is to go with its row."""
+log = logging.getLogger(__name__)
 
 
 class VolumeTable:
@@ -130,6 +134,19 @@ class VolumeTable:
             if row["driver"] == LOCAL and row["options"] and not self._mounted.get(name):
                 await asyncio.to_thread(self._local.unmount, name, row["options"], "", last=True)
 
+    async def sweep(self) -> None:
+        """Remove the folders of volumes whose removal, or whose making, was cut short by the daemon's end."""
+        for key in [key for key in self._database.load("engine") if key.startswith(_REMOVING)]:
+            name = key.removeprefix(_REMOVING)
+            if name not in self.rows:
+                try:
+                    await asyncio.to_thread(self._local.remove, name)
+                except OSError as error:
+                    log.warning("the folder of volume %s, which was removed, is left over: %s", name, error)
+                    continue
+            self._database.delete("engine", key)
+        await asyncio.to_thread(self._local.drop_empty, set(self.rows))
+
     def path(self, name: str) -> str:
         """Return the folder of a local volume's data."""
         return self._local.path(name)
@@ -165,14 +182,18 @@ class VolumeTable:
             driver = self._local
         self.rows.pop(name, None)
         self._mounted.pop(name, None)
+        if row["driver"] == LOCAL:
+            self._database.put("engine", _REMOVING + name, {})
         self._database.delete("volume", name)
         if row["driver"] == LOCAL:
             try:
                 await asyncio.to_thread(driver.remove, name)
+                self._database.delete("engine", _REMOVING + name)
             except OSError as error:
                 # What could not be removed is still a volume.
                 self.rows[name] = row
                 self._database.put("volume", name, row)
+                self._database.delete("engine", _REMOVING + name)
                 raise BarqueError(f"remove {name}: {(error.strerror or str(error)).lower()}") from error
         self._events.publish("volume", "destroy", name, {"driver": row["driver"]})
 

@@ -105,7 +105,7 @@ def test_what_the_cache_has_is_told_alike_everywhere(docker: Run) -> None:
         ([], {"cached mount", "local source"}),
         (["--all"], {"/one", "/two", "COPY file", "[3/5]", "cached mount", "local source"}),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(sorted(words)),
 )
 def test_what_was_chosen_goes_and_nothing_else(words: list[str], gone: set[str], docker: Run) -> None:
     docker("buildx", "build", "-t", "pruned", ".")

@@ -5,7 +5,7 @@ import socket
 import time
 import urllib.request
 
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, until
 
 
 def run(engine: EngineUnderTest, name: str, *flags: str) -> str:
@@ -36,13 +36,16 @@ def reaches(engine: EngineUnderTest, source: str, target: str) -> bool:
 
 def connected(port: int) -> socket.socket:
     """Return a connection to a port of the host whose server may just be starting."""
-    deadline = time.monotonic() + 5
-    while True:
+
+    def tried() -> socket.socket | None:
         try:
             return socket.create_connection(("127.0.0.1", port), 5)
         except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            return None
+
+    found = until(tried, f"port {port} is served")
+    assert isinstance(found, socket.socket)
+    return found
 
 
 def address(engine: EngineUnderTest, name: str, network: str, field: str = "IPAddress") -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from under_test import EngineUnderTest
 
+SOURCE = Path(__file__).parents[1] / "src"
 PLUGINS = Path("/var/cache/barque-tests/cli-plugins")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,3 +36,25 @@ def docker_in(engine: EngineUnderTest, folder: Path) -> Run:
         return result
 
     return run
+
+
+def barque_in(engine: EngineUnderTest, folder: Path, config: Path) -> Run:
+    """Return what runs our command in a folder, with a folder of configuration, and expects an exit code."""
+    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "DOCKER_CONFIG": str(config)}
+
+    def run(*words: str, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+        settings = {"cwd": folder, "capture_output": True, "text": True, "timeout": 90, "env": environment, **options}
+        settings["env"] = {**environment, **settings["env"]}  # type: ignore[dict-item]
+        done = subprocess.run([sys.executable, "-m", "barque", *words], **settings)  # type: ignore[call-overload]
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        return done  # type: ignore[no-any-return]
+
+    return run
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write files below a folder by their names."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

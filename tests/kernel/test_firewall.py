@@ -1,7 +1,6 @@
 """The firewall's table where there are many networks and ports."""
 
 import errno
-import os
 import subprocess
 from collections.abc import Iterator
 
@@ -12,17 +11,16 @@ from barque.kernel import nft
 from barque.kernel.netlink.connection import NETLINK_NETFILTER, Connection
 from barque.network.firewall import BridgeRules, Firewall, Forward
 from barque.network.model import PortBinding
+from under_test import needs_root
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="changes a firewall"),
-]
+pytestmark = pytest.mark.kernel
 
 _TABLE = "barque_many"
 
 
 @pytest.fixture
 def firewall() -> Iterator[Firewall]:
+    needs_root()
     made = Firewall(_TABLE)
     yield made
     made.remove()

@@ -9,16 +9,12 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from plugins import plugin_config
+from plugins import SOURCE, Run, barque_in, plugin_config, write
 from under_test import EngineUnderTest, running, until
-
-SOURCE = Path(__file__).parents[2] / "src"
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.system
 
@@ -34,23 +30,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def barque(engine: EngineUnderTest, folder: Path) -> Run:
     """Give our command, run in the folder, with no configuration."""
-    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "DOCKER_CONFIG": str(folder.parent / "none")}
-
-    def run(*words: str, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
-        settings = {"cwd": folder, "capture_output": True, "text": True, "timeout": 90, "env": environment, **options}
-        settings["env"] = {**environment, **settings["env"]}  # type: ignore[dict-item]
-        done = subprocess.run([sys.executable, "-m", "barque", *words], **settings)  # type: ignore[call-overload]
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done
-
-    return run
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    return barque_in(engine, folder, folder.parent / "none")
 
 
 STAGES = """\

@@ -2,16 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from plugins import Run, docker_in
+from plugins import Run, barque_in, docker_in
 from under_test import EngineUnderTest
 
-SOURCE = Path(__file__).parents[2] / "src"
 STAGES = "FROM busybox AS one\nRUN echo one > /one\nFROM busybox\nCOPY --from=one /one /\nRUN echo two > /two\n"
 ALL = {"RUN echo one > /one", "COPY --from=one /one /", "RUN echo two > /two"}
 pytestmark = pytest.mark.system
@@ -26,15 +23,7 @@ def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
 @pytest.fixture
 def barque(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give our command in the folder `tmp_path`."""
-    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "DOCKER_CONFIG": str(tmp_path / "none")}
-
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([sys.executable, "-m", "barque", *words], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, timeout=90)  # fmt: skip
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done
-
-    return run
+    return barque_in(engine, tmp_path, tmp_path / "none")
 
 
 def cached(said: str) -> set[str]:

@@ -3,16 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from plugins import Run, docker_in
+from plugins import Run, barque_in, docker_in, write
 from under_test import EngineUnderTest
 
-SOURCE = Path(__file__).parents[2] / "src"
 HEAD = "# syntax=barque/dockerfile:1\n"
 pytestmark = pytest.mark.system
 
@@ -26,22 +24,7 @@ def docker(engine: EngineUnderTest, tmp_path: Path) -> Run:
 @pytest.fixture
 def barque(engine: EngineUnderTest, tmp_path: Path) -> Run:
     """Give our command in the folder `tmp_path`."""
-    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "DOCKER_CONFIG": str(tmp_path / "none")}
-
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([sys.executable, "-m", "barque", *words], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, timeout=90)  # fmt: skip
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done
-
-    return run
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    return barque_in(engine, tmp_path, tmp_path / "none")
 
 
 def classic(engine: EngineUnderTest, folder: Path, *words: str, code: int = 0) -> str:

@@ -12,9 +12,16 @@ from barque.client.http import ApiError, Request, Response, has_news, send_reque
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, TypedDict, Unpack
 
     from barque.client.http import Body
+
+    class Details(TypedDict, total=False):
+        """What a request may have besides its method and path."""
+
+        parameters: dict[str, Any] | None
+        body: Body
+        headers: dict[str, str] | None
 
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
 
@@ -88,22 +95,14 @@ class Api:
         head = {"Host": host, "User-Agent": "barque-client", **(headers or {})}
         return Request(method, self.prefix + path + query(parameters), head, body)
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        parameters: dict[str, Any] | None = None,
-        body: Body = None,
-        headers: dict[str, str] | None = None,
-    ) -> Response:
+    def send(self, method: str, path: str, **details: Unpack[Details]) -> Response:
         """Send a request and return its response with the body unread.
 
         Raises:
             ApiError: the engine answered with an error status.
             UnavailableError: the engine is not reachable.
         """
-        request = self.request(method, path, parameters=parameters, body=body, headers=headers)
+        request = self.request(method, path, **details)
         if self._idle is not None and request.is_repeatable:
             try:
                 return self.complete(self.begin(request), request)

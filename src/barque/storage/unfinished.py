@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from barque.base.errors import ConflictError, InvalidInputError
 from barque.kernel.openat2 import start_writing
@@ -11,6 +11,15 @@ from barque.oci import digest as digests
 
 CHUNK = 1 << 20
 _AHEAD_BYTES = 8 << 20
+
+
+def _written(fd: int, data: bytes | memoryview) -> Iterator[int]:
+    """Write all of data; yield the size of each piece that the file took."""
+    view = memoryview(data)
+    while view:
+        count = os.write(fd, view)
+        yield count
+        view = view[count:]
 
 
 class WritingAhead:
@@ -28,11 +37,8 @@ class WritingAhead:
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of data."""
-        view = memoryview(data)
-        while view:
-            count = os.write(self._fd, view)
+        for count in _written(self._fd, data):
             self.size += count
-            view = view[count:]
         if self.size - self._begun >= _AHEAD_BYTES:
             start_writing(self._fd, self._begun, self.size - self._begun)
             self._begun = self.size
@@ -78,11 +84,8 @@ class Writer:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append data."""
-        view = memoryview(data)
-        while view:
-            count = os.write(self._fd, view)
+        for count in _written(self._fd, data):
             self.size += count
-            view = view[count:]
 
     def truncate(self, size: int) -> None:
         """Cut the blob back to size bytes."""

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from peers import Peer, barque_peers, docker_peer
-from run import Timing, idle, interleaved, leave_unified_tree, report
+from run import Timing, idle, interleaved, own_mounts, report
 
 from under_test import busybox_tar, isolate_network
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(LIMITS))
     options = parser.parse_args()
     isolate_network()
-    leave_unified_tree()
+    own_mounts()
     root = Path(tempfile.mkdtemp(prefix="bqbench", dir="/var/tmp"))
     for name in ("barque", "docker"):
         (root / name).mkdir()

@@ -13,12 +13,15 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import control_groups
 from barque.base.errors import BarqueError
 from barque.client.api import Api
 from barque.client.endpoint import parse_host
+from under_test import EngineUnderTest, isolate_network, running_engine
 
 LINES = 200
 PARENT = f"/barque-soak-{os.getpid()}"
@@ -58,7 +61,7 @@ class Soak:
         most: containers at once.
     """
 
-    def __init__(self, engine: Any, seed: int, most: int = 40) -> None:
+    def __init__(self, engine: EngineUnderTest, seed: int, most: int = 40) -> None:
         self.engine = engine
         self.seed = seed
         self.most = most
@@ -213,7 +216,7 @@ class Soak:
         database.close()
         return {
             "processes": len([pid for pid in _children(keeper) if pid != self.engine.pid]), "mounts": Path("/proc/self/mountinfo").read_text().count(str(root)),
-            "control groups": sum(1 for _ in self._cgroups()), "rows": rows,
+            "control groups": sum(1 for _ in control_groups.folders(PARENT)), "rows": rows,
             "interfaces": len([n for n in os.listdir("/sys/class/net") if n.startswith(("veth", "bq"))]),
             "folders": _entries(root / "data/containers") + _entries(root / "exec/containers"),
             "layers": _entries(root / "data/snapshots"), "volumes": _entries(root / "data/volumes"),
@@ -222,10 +225,6 @@ class Soak:
             "keeper's descriptors": _entries(Path(f"/proc/{keeper}/fd")),
             "daemon's threads": _entries(Path(f"/proc/{self.engine.pid}/task")),
         }  # fmt: skip
-
-    def _cgroups(self) -> Any:
-        yield from Path("/sys/fs/cgroup").glob(f"*{PARENT}/*/")
-        yield from Path("/sys/fs/cgroup").glob(f"{PARENT[1:]}/*/")
 
 
 def _entries(folder: Path) -> int:
@@ -264,17 +263,23 @@ def settled(soak: Soak, before: dict[str, int], timeout_s: float = 30) -> list[s
         time.sleep(0.3)
 
 
+def engine_to_soak() -> Iterator[EngineUnderTest]:
+    """Give an engine whose control groups are its own, and gone afterwards."""
+    try:
+        yield from running_engine("--cgroup-parent", PARENT)
+    finally:
+        control_groups.remove(PARENT)
+
+
 def main() -> int:
     """Soak an engine for a long time and say what came of it."""
-    from under_test import isolate_network, running_engine
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     arguments = parser.parse_args()
     isolate_network()
     print(f"seed {arguments.seed}, {arguments.seconds:.0f} seconds", flush=True)
-    for engine in running_engine("--cgroup-parent", PARENT):
+    for engine in engine_to_soak():
         soak = Soak(engine, arguments.seed, most=100)
         soak.run(5, kill_every_s=100)
         soak.clear()

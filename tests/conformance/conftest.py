@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import control_groups
 from under_test import _remove, busybox_tar, needs_root
 
 # Its own mounts and network; /run is its own too, so that nothing of it meets another daemon.
@@ -65,11 +66,7 @@ class Oracle:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(30)
-        for controller in Path("/sys/fs/cgroup").glob(f"*{self.parent}"):
-            for folder in sorted(controller.rglob("*/"), key=lambda path: len(str(path)), reverse=True):
-                if folder.is_dir():
-                    folder.rmdir()
-            controller.rmdir()
+        control_groups.remove(self.parent)
 
 
 def _oracle(flags: str) -> Iterator[Oracle]:

@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture
 def cgroup() -> Iterator[cgroups.Cgroup]:
-    made = cgroups.open_manager(f"/barque-test/{uuid.uuid4().hex}")
+    made = cgroups.open_manager(f"/barque-test-{uuid.uuid4().hex}")
     yield made
     made.kill(signal.SIGKILL)
     assert made.delete()

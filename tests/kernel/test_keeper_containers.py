@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import control_groups
 from barque.keeper.client import Keeper, KeeperError
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
@@ -30,6 +31,7 @@ MOUNTS = [
 ]
 ENV = ["PATH=/bin"]
 CAPS = ["CAP_KILL", "CAP_CHOWN"]
+PARENT = f"barque-test-{os.getpid()}"
 
 
 class Box:
@@ -77,7 +79,7 @@ class Box:
         for folder in ("rootfs", "upper", "work"):
             os.makedirs(f"{bundle}/{folder}", exist_ok=True)
         spaces = [{"type": t} for t in self.spaces]
-        path = f"/barque-test-{os.getpid()}/{name}"
+        path = f"/{PARENT}/{name}"
         linux = {"namespaces": spaces, "resources": resources or {}, "cgroupsPath": path}
         spec = {
             "ociVersion": "1.0.2", "process": self.process(*args, tty=options.get("tty", False), uid=uid),
@@ -109,24 +111,13 @@ async def box(tmp_path):
         await until(lambda: not cgroups_left())
     finally:
         await made.keeper.close(shutdown=True)
-    remove_parents()
+        control_groups.remove(PARENT)
     with open("/proc/self/mounts") as file:
         assert str(tmp_path) not in file.read()
 
 
-def parents():
-    tops = ["/sys/fs/cgroup", *(e.path for e in os.scandir("/sys/fs/cgroup") if e.is_dir())]
-    paths = {os.path.realpath(f"{top}/barque-test-{os.getpid()}") for top in tops}
-    return [path for path in paths if os.path.isdir(path)]
-
-
 def cgroups_left():
-    return [entry.path for path in parents() for entry in os.scandir(path) if entry.is_dir()]
-
-
-def remove_parents():
-    for path in parents():
-        os.rmdir(path)
+    return [folder for folder in control_groups.folders(PARENT) if folder.name != PARENT]
 
 
 async def until(condition):

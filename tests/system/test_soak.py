@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from soak import PARENT, Soak, settled
-from under_test import running_engine, until
+from soak import Soak, engine_to_soak, settled
+from under_test import until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 @pytest.mark.timeout(100)
 def test_nothing_is_left_over_after_containers_came_and_went_at_random():
-    for engine in running_engine("--cgroup-parent", PARENT):
+    for engine in engine_to_soak():
         _soak(engine)
 
 

@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 
 from peers import Peer, barque_peers, docker_peer
-from run import Timing, idle, interleaved, own_mounts, report
+from run import Timing, idle, interleaved, own_mounts, report, write_log
 
 from under_test import busybox_tar, isolate_network
 
 LIMITS = {"stats": 0.1, "start": 0.2, "logs": 1.0, "rm": 0.15}
 """The largest allowed ratio to Docker."""
-_LOG_BYTES = 1_000_000_000
 
 
 def time_starts(engines: list[Peer], rounds: int) -> Timing:
@@ -44,13 +43,6 @@ def time_removals(peers: list[Peer], count: int, rounds: int) -> Timing:
             names = [f"many-{number}" for number in range(1, count + 1)]
             timing[peer.name].append(peer.seconds("rm", "-f", *names))
     return timing
-
-
-def write_log(peer: Peer) -> None:
-    """Let a container write 1 GB in lines of 100 bytes."""
-    command = f"yes {'x' * 99} | head -c {_LOG_BYTES}"
-    peer.run("run", "-d", "--name", "writer", "busybox", "sh", "-c", command)
-    peer.run("wait", "writer")
 
 
 def verdicts(found: dict[str, Timing]) -> list[str]:

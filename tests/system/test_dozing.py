@@ -1,5 +1,6 @@
 """A daemon without anything to do gives its memory back, and nobody notices but by looking at its memory."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -7,10 +8,11 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +279,31 @@ def test_a_signal_at_any_moment_ends_all(delay_ms: int) -> None:
         # One that was left without a word would start a daemon.
         wait_gone(keeper, 20)
         assert not engine.socket.exists()
+    finally:
+        subprocess.run(["rm", "-rf", str(root)], check=False)
+
+
+def _spoil_file(database: Path) -> None:
+    database.write_bytes(b"no database" * 1000)
+
+
+def _spoil_row(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as rows, rows:
+        rows.execute("INSERT INTO container VALUES ('nobody', '{}')")
+
+
+@pytest.mark.parametrize("spoil", [_spoil_file, _spoil_row], ids=["before the keeper is found", "after it"])
+def test_a_signal_ends_all_also_where_waking_fails(spoil: Callable[[Path], None]) -> None:
+    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
+    engine = EngineUnderTest(root, "--idle-timeout", str(_IDLE_S))
+    try:
+        engine.start()
+        keeper = _keeper_pid(engine)
+        _until_it_dozes(engine)
+        spoil(root / "data" / "state.db")
+        engine.stop()
+        # One that was left without a word would start a daemon.
+        wait_gone(keeper, 20)
     finally:
         subprocess.run(["rm", "-rf", str(root)], check=False)
 

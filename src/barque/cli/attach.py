@@ -7,6 +7,7 @@ import sys
 from barque.base.errors import InvalidInputError, UnsupportedError
 from barque.cli.running import attach_streams, begin_wait, wait_result, wait_with_signals, watch_signals
 from barque.cli.session import Ends, Session, resize
+from barque.cli.terminal import check_tty
 from barque.cli.verb import Invocation, for_each
 from barque.client.api import quote
 from barque.client.http import ApiError
@@ -30,7 +31,7 @@ def attach(call: Invocation) -> int:
     config = details["Config"]
     options = call.options
     ends = Ends(not options["no-stdin"] and bool(config.get("OpenStdin")), True, True, bool(config.get("Tty")))
-    _check_tty(ends)
+    check_tty(ends.stdin, ends.tty)
     keys = options["detach-keys"]
     session = Session(attach_streams(call.api, details["Id"], ends, keys), ends, keys)
     waiting = begin_wait(call.api, details["Id"], "")
@@ -41,12 +42,6 @@ def attach(call: Invocation) -> int:
         if session.detached:
             return 0
         return wait_with_signals(waiting, signals)
-
-
-def _check_tty(ends: Ends) -> None:
-    from barque.cli.run import check_tty
-
-    check_tty(ends.stdin, ends.tty)
 
 
 def start(call: Invocation) -> int:
@@ -80,7 +75,7 @@ def _start_attached(call: Invocation, name: str) -> int:
     identity, config = details["Id"], details["Config"]
     options = call.options
     ends = Ends(options["interactive"] and bool(config.get("OpenStdin")), True, True, bool(config.get("Tty")))
-    _check_tty(ends)
+    check_tty(ends.stdin, ends.tty)
     keys = options["detach-keys"]
     session = Session(attach_streams(call.api, identity, ends, keys), ends, keys)
     removed = bool(details["HostConfig"].get("AutoRemove"))

@@ -2,12 +2,10 @@
 
 import sys
 
-from barque.cli.env_files import read_file
-from barque.cli.run import check_tty
 from barque.cli.session import Ends, Session, resize
-from barque.cli.signals import SignalPipe
-from barque.cli.terminal import size
+from barque.cli.terminal import check_tty, size
 from barque.cli.verb import Invocation
+from barque.client.api import quote
 
 
 def execute(call: Invocation) -> int:
@@ -19,6 +17,8 @@ def execute(call: Invocation) -> int:
         check_tty(ends.stdin, tty)
     environment: list[str] = []
     for path in options["env-file"]:
+        from barque.cli.env_files import read_file
+
         environment += read_file(path, from_environment=True)
     rows, columns = size() if tty and not detach else (0, 0)
     body = {
@@ -35,8 +35,6 @@ def execute(call: Invocation) -> int:
     }
     if rows:
         body["ConsoleSize"] = [rows, columns]
-    from barque.client.api import quote
-
     identity = call.api.post(f"/containers/{quote(call.words[0])}/exec", body).get("Id")
     if not identity:
         print("exec ID empty", file=sys.stderr)
@@ -55,6 +53,8 @@ def _interactive(call: Invocation, identity: str, start: dict[str, object], ends
     connection = call.api.hijack(f"{path}/start", json_body=start)
     session = Session(connection, ends, call.options["detach-keys"])
     if ends.tty:
+        from barque.cli.signals import SignalPipe
+
         side = call.api.beside()
         with SignalPipe(lambda: resize(side, path), None) as signals:
             resize(side, path)

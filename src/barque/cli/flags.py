@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Validators = dict[str, Callable[[str], Any]]
+    Validators = Callable[[], dict[str, Callable[[str], Any]]]
 
 REPEATED = ("list", "map", "filter", "strings", "ulimit", "mount", "network", "gpu-request")
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -64,7 +64,7 @@ class Options:
     def __init__(self, flags: list[Flag]) -> None:
         self.values: dict[str, Any] = {}
         self.changed: set[str] = set()
-        self.validators: Validators = {}
+        self.validators: Validators = dict
         for flag in flags:
             self.values[flag.name] = _default(flag)
 
@@ -101,13 +101,14 @@ def parse(
         flags: the table.
         arguments: the words after the verb.
         interspersed: whether flags may stand behind the first positional word.
-        validators: by flag name, what checks and reads one value; raises ValueError.
+        validators: gives by the name of a repeated flag what checks and reads one value and raises ValueError;
+            called once there is such a value.
 
     Raises:
         UsageError: a flag is unknown, lacks its value, or its value does not fit.
     """
     options = Options(flags)
-    options.validators = validators or {}
+    options.validators = validators or dict
     by_name = {flag.name: flag for flag in flags}
     by_short = {flag.short: flag for flag in flags if flag.short}
     rest: list[str] = []
@@ -183,8 +184,8 @@ def _shorts(options: Options, by_short: dict[str, Flag], word: str, arguments: l
 def _assign(options: Options, flag: Flag, value: str) -> None:
     try:
         parsed = _value(flag, value)
-        if flag.name in options.validators:
-            parsed = options.validators[flag.name](value)
+        if flag.repeated and flag.name in (readers := options.validators()):
+            parsed = readers[flag.name](value)
     except ValueError as error:
         raise UsageError(f'invalid argument "{value}" for "{flag.shown()}" flag: {error}') from None
     if flag.kind == "strings":

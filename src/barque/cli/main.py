@@ -12,7 +12,10 @@ from barque.cli.flags import Flag, Options, UsageError, parse, read_table
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from barque.cli.flags import Validators
 
 GLOBALS = """
 - config string Folder of the client's configuration files
@@ -164,19 +167,25 @@ def _run_command(path: str, typed: str, words: list[str], options: Options) -> i
 
 
 def _parse_verb(path: str, flags: list[Flag], words: list[str]) -> tuple[Options, list[str]]:
-    validators = None
+    validators: Validators | None = None
     if path in ("container run", "container create", "container exec"):
-        from barque.cli.run_values import VALIDATORS
-
-        validators = VALIDATORS
+        validators = _validators
     elif path == "network create":
-        from barque.cli.run_values import VALIDATORS
-
-        validators = {"label": VALIDATORS["label"]}
+        validators = _label_validator
     if path == "container top":
         # Everything behind the container belongs to ps.
         return parse(flags, words, interspersed=False)
     return parse(flags, words, interspersed=path not in DETACHED_FLAGS, validators=validators)
+
+
+def _validators() -> dict[str, Callable[[str], Any]]:
+    from barque.cli.run_values import VALIDATORS
+
+    return VALIDATORS
+
+
+def _label_validator() -> dict[str, Callable[[str], Any]]:
+    return {"label": _validators()["label"]}
 
 
 def _count_problem(command: Command, typed: str, count: int) -> str:

@@ -8,6 +8,7 @@ import sys
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.cli.flags import Options
 from barque.cli.run_spec import create_body
+from barque.cli.terminal import check_tty
 from barque.cli.verb import Invocation
 from barque.client.http import ApiError
 
@@ -73,19 +74,6 @@ def run(call: Invocation) -> int:
     from barque.cli.run_attached import start_attached
 
     return start_attached(call, identity, body)
-
-
-def check_tty(attach_input: bool, tty: bool) -> None:
-    """Refuse a terminal session without a terminal.
-
-    Raises:
-        ExitError: standard input is no terminal; the message has been printed.
-    """
-    if tty and attach_input and not os.isatty(0):
-        from barque.cli.main import ExitError
-
-        print("the input device is not a TTY", file=sys.stderr)
-        raise ExitError(1)
 
 
 def _start_detached(call: Invocation, identity: str) -> int:

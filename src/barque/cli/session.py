@@ -7,7 +7,6 @@ import select
 
 from barque.base.errors import BarqueError
 from barque.base.record import Record
-from barque.cli.signals import SignalPipe
 from barque.cli.terminal import DetachKeys, RawMode, parse_keys, size
 from barque.client.api import Api
 
@@ -15,6 +14,8 @@ TYPE_CHECKING = False  # the module typing costs every start of the command mill
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from barque.cli.signals import SignalPipe
 
 READ_BYTES = 1 << 16
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import termios
+import sys
 
 from barque.base.errors import InvalidInputError
 
@@ -33,6 +33,19 @@ def size() -> tuple[int, int]:
     return found.lines, found.columns
 
 
+def check_tty(attach_input: bool, tty: bool) -> None:
+    """Refuse a terminal session without a terminal.
+
+    Raises:
+        ExitError: standard input is no terminal; the message has been printed.
+    """
+    if tty and attach_input and not os.isatty(0):
+        from barque.cli.main import ExitError
+
+        print("the input device is not a TTY", file=sys.stderr)
+        raise ExitError(1)
+
+
 class RawMode:
     """Hands every key to the program unread while the context lasts; NORAW in the environment forbids it."""
 
@@ -43,6 +56,8 @@ class RawMode:
     def __enter__(self) -> RawMode:
         if os.environ.get("NORAW") or not is_terminal(self.descriptor):
             return self
+        import termios
+
         self._before = termios.tcgetattr(self.descriptor)
         mode = termios.tcgetattr(self.descriptor)
         mode[0] &= ~(
@@ -66,6 +81,8 @@ class RawMode:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._before is not None:
+            import termios
+
             termios.tcsetattr(self.descriptor, termios.TCSANOW, self._before)
 
 

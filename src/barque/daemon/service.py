@@ -76,7 +76,14 @@ class Service:
         engine = self._engine = Engine(self._config)
         self._obey()
         dozing.give_room_back(self._config.data_root)
-        await engine.open(slept)
+        try:
+            await engine.open(slept)
+        except BaseException:
+            # A signal that came while it opened is still to be taken.
+            self._signalled()
+            if self._ended.is_set():
+                await engine.take_leave(slept)
+            raise
         builds: list[Builder] = []
         engine.make_builds = lambda: _builder(engine, builds)
         left: Slept | None = None

@@ -179,6 +179,13 @@ class Engine:
             self.database.put("engine", "id", row)
         self.engine_id = row["id"]
 
+    async def take_leave(self, slept: Slept | None) -> None:
+        """End the keeper, which else starts a daemon anew, with its last process, where `open` failed."""
+        if hasattr(self, "keeper"):
+            await self.keeper.close(shutdown=True)
+        elif slept is not None:
+            Keeper.leave(slept.keeper, shutdown=True)
+
     async def close(self, stop_containers: bool = True, *, keeper_stays: bool = False) -> None:
         """Close everything; with stop_containers stop what runs first, else it runs on.
 

@@ -87,7 +87,11 @@ class Keeper(Link):
         self = cls(exec_root, on_event, daemon_argv, daemon_env, restart_daemon, boot)
         if dozed is not None:
             self.resume(dozed)
-        await self._connect()
+        try:
+            await self._connect()
+        except BaseException:
+            self._drop_connection()
+            raise
         if dozed is not None:
             self.leave(dozed)
         return self

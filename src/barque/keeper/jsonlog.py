@@ -13,6 +13,8 @@ PIECE_SIZE = 16 * 1024
 # allocator, where larger buffers would go back to the kernel and cost a page fault for each page the next time.
 BATCH_SIZE = 128 * 1024
 _HEAD = b'{"log":"'
+# What the clock is corrected by; a larger step means that it was wrong before.
+_CORRECTION_NS = 1_000_000_000
 
 # What Docker writes otherwise than as itself, the backslash first because the others bring new ones.
 _ESCAPES = (
@@ -56,7 +58,7 @@ def escape(text: bytes) -> bytes:
 
 
 class Clock:
-    """Time stamps of chunks: each later than the one before, by 1 ns at least."""
+    """Time stamps of chunks: each later than the one before, unless the clock is set back by more than a second."""
 
     __slots__ = ("_last_ns", "_second", "_text")
 
@@ -67,7 +69,9 @@ class Clock:
 
     def stamp(self) -> bytes:
         """Return the present time as RFC 3339 with nanoseconds."""
-        now_ns = max(time.time_ns(), self._last_ns + 1)
+        now_ns = time.time_ns()
+        if self._last_ns - _CORRECTION_NS < now_ns <= self._last_ns:
+            now_ns = self._last_ns + 1
         self._last_ns = now_ns
         second, fraction = divmod(now_ns, 1_000_000_000)
         if second != self._second:

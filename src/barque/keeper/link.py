@@ -114,11 +114,11 @@ class Link:
         self._watch_orphans()
 
     @staticmethod
-    def leave(left: Doze) -> None:
-        """End the connection of the time of dozing: another has taken its place."""
+    def leave(left: Doze, *, shutdown: bool = False) -> None:
+        """End the connection of the time of dozing: another has taken its place, or with shutdown the keeper ends, too."""
         with socket.socket(fileno=left.connection) as sock, contextlib.suppress(OSError, ValueError):
             sock.settimeout(_LEAVE_S)
-            packets.send(sock, {"id": 0, "op": "goodbye"})
+            packets.send(sock, {"id": 0, "op": "shutdown" if shutdown else "goodbye"})
             # News that nobody reads would reset the connection, and the goodbye with it.
             while True:
                 message, fds = packets.receive(sock)

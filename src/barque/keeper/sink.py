@@ -5,15 +5,16 @@ import os
 from barque.keeper import jsonlog
 from barque.keeper.jsonlog import PIECE_SIZE, Clock, LineFormat
 from barque.keeper.logfile import LogFile
+from barque.kernel import holes
 
-# A spool that nothing is left in is emptied from this size on; below, its pages are reused less often.
-_EMPTY_FROM = 64 * 1024
+# The memory of so much that is in the log is given back at once: oftener would cost more than it gives.
+_GIVE_BACK_FROM = 64 * 1024
 
 
 class Sink:
     """Spool and format of one stream; the log file is shared by the container's streams."""
 
-    __slots__ = ("_clock", "_format", "_log", "_number", "_piece_stamp", "_spool", "_tail", "size")
+    __slots__ = ("_clock", "_format", "_given_back", "_log", "_number", "_piece_stamp", "_spool", "_tail", "size")
 
     def __init__(self, log: LogFile, clock: Clock, folder: str, number: int) -> None:
         """Open the stream's spool and take up what a former keeper left in it.
@@ -38,7 +39,7 @@ class Sink:
         if log.consumed[number] > self.size:
             # Killed between emptying the spool and writing that down.
             log.consumed[number] = 0
-        start = log.consumed[number]
+        start = self._given_back = log.consumed[number]
         self._tail = os.pread(self._spool, self.size - start, start)
         if self._tail:
             self._consume(self._tail)
@@ -95,10 +96,22 @@ class Sink:
         if start < len(data):
             self._consume(data, start)
         self._log.record()
-        if not self._tail and self.size >= _EMPTY_FROM:
+        if self._log.consumed[self._number] - self._given_back >= _GIVE_BACK_FROM:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Empty the spool of what is in the log and recorded to be there."""
+        if not self._tail:
             os.ftruncate(self._spool, 0)
             self.size = self._log.consumed[self._number] = 0
             self._log.record()
+        else:
+            try:
+                holes.punch(self._spool, 0, self._log.consumed[self._number])
+            except OSError:
+                # A file system without holes: the spool grows until a chunk ends with a line.
+                pass
+        self._given_back = self._log.consumed[self._number]
 
     def _consume(self, text: bytes, start: int = 0, *, final: bool = False) -> None:
         """Format all whole lines of text from start on; then long lines' pieces; then, if final, the rest: else the tail."""

@@ -99,7 +99,7 @@ def test_a_volume_without_a_source_is_anonymous():
 
 
 def body(*words):
-    options, rest = parse(flags_of("container run"), list(words), interspersed=False, validators=VALIDATORS)
+    options, rest = parse(flags_of("container run"), list(words), interspersed=False, validators=lambda: VALIDATORS)
     return create_body(options, rest)
 
 

@@ -1,6 +1,7 @@
 """Log lines are what Docker writes."""
 
 import json
+import time
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_stamps_increase():
     clock = Clock()
     stamps = [clock.stamp() for _ in range(1000)]
     assert len(set(stamps)) == 1000
+
+
+def test_stamps_follow_a_clock_that_was_set_back_but_not_a_small_correction(monkeypatch):
+    clock = Clock()
+    second = 1_000_000_000
+    day = 86_400 * second
+    times = [2 * day, 2 * day - second // 2, 2 * day - 1, day, day + 1, day + 1, 2 * day]
+    monkeypatch.setattr(time, "time_ns", lambda: times.pop(0))
+    stamps = [clock.stamp().decode() for _ in range(7)]
+    assert stamps == [
+        "1970-01-03T00:00:00Z", "1970-01-03T00:00:00.000000001Z", "1970-01-03T00:00:00.000000002Z",
+        "1970-01-02T00:00:00Z", "1970-01-02T00:00:00.000000001Z", "1970-01-02T00:00:00.000000002Z",
+        "1970-01-03T00:00:00Z",
+    ]  # fmt: skip
 
 
 def test_long_lines_are_cut_at_the_piece_size_and_characters_stay_whole():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import tempfile
 
 import pytest
 
@@ -62,3 +63,22 @@ def test_what_was_logged_but_not_recorded_is_logged_once_by_the_next_keeper(open
     assert os.path.getsize(tmp_path / "spool.1") == len(b"first\nhalf" + text)
     opened()
     assert "".join(row["log"] for row in rows_of(tmp_path / "log")).encode() == b"first\nhalf" + text
+
+
+def test_output_without_an_end_of_line_at_any_chunks_end_leaves_nothing_in_memory(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        log = LogFile(LogSettings({"path": str(tmp_path / "log")}), folder)
+        sink = Sink(log, Clock(), folder, 1)
+        for _ in range(400):
+            sink.write(b"x\n" * 2000 + b"x")
+        assert os.stat(f"{folder}/spool.1").st_blocks * 512 < 128 * 1024
+        sink.close()
+        log.close()
+        # The next keeper goes on in the midst of the line.
+        log = LogFile(LogSettings({"path": str(tmp_path / "log")}), folder)
+        sink = Sink(log, Clock(), folder, 1)
+        sink.write(b"y\n")
+        assert "".join(row["log"] for row in rows_of(tmp_path / "log")) == ("x\n" * 2000 + "x") * 400 + "y\n"
+        assert os.stat(f"{folder}/spool.1").st_blocks * 512 < 128 * 1024
+        sink.close()
+        log.close()

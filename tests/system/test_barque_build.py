@@ -283,6 +283,29 @@ def test_an_interrupt_ends_the_build_and_its_steps(folder: Path, engine: EngineU
     until(lambda: not running(f"sleep {mark}"), "the step is ended", 20)
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_command_leaves_no_files_of_it(
+    how: signal.Signals, folder: Path, engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    mark, temporary = f"8{os.getpid()}{how}", tmp_path_factory.mktemp("temporary")
+    environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "TMPDIR": str(temporary)}
+    words = ["env", f"--default-signal={how}", sys.executable, "-m", "barque", "build", "--no-cache", "-"]
+    child = subprocess.Popen(words, cwd=folder, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert child.stdin is not None
+        child.stdin.write(f"FROM busybox\nRUN sleep {mark}\n")
+        child.stdin.close()
+        until(lambda: running(f"sleep {mark}"), "the step runs", 60)
+        assert os.listdir(temporary)
+        child.send_signal(how)
+        assert child.wait(60) == -how
+    finally:
+        child.kill()
+        child.wait()
+    assert os.listdir(temporary) == []
+    until(lambda: not running(f"sleep {mark}"), "the step is ended", 20)
+
+
 def test_checks_outlines_and_targets_are_shown(barque: Run, folder: Path) -> None:
     write(folder, {"Dockerfile": "FROM busybox AS one\n# WORD is said\nARG WORD=w\nENV a b\n"})
     found = barque("build", "--check", ".", code=1).stdout

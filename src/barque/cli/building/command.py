@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from typing import TYPE_CHECKING
 
 from barque.base.errors import InvalidInputError, UnsupportedError
@@ -12,6 +10,7 @@ from barque.cli.building.contexts import Inputs, Stdin, inputs_of, named_context
 from barque.cli.building.outputs import all_outputs
 from barque.cli.building.request import BuildRequest, Wishes, call_of, tagged
 from barque.cli.building.running import Runner, told
+from barque.cli.building.temporary import Temporary
 from barque.cli.connection import config_folder
 from barque.cli.credentials import CredentialStore
 
@@ -31,10 +30,8 @@ def build(call: Invocation) -> int:
     """
     options = call.options
     check_builder(options)
-    temporary = tempfile.mkdtemp(prefix="barque-build-")
-    try:
-        stdin = Stdin()
-        inputs = inputs_of(call.words[0], options["file"], stdin, temporary)
+    with Temporary() as temporary:
+        inputs = inputs_of(call.words[0], options["file"], Stdin(), temporary)
         for text in options["build-context"]:
             name, equals, value = text.partition("=")
             if not equals or not name or not value:
@@ -47,8 +44,6 @@ def build(call: Invocation) -> int:
 
             return verify(runner, request)
         return runner.build(request)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_builder(options: Options) -> None:

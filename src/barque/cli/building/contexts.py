@@ -7,7 +7,6 @@ import io
 import os
 import socket
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from barque.cli.building.stores import Store, layout_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
+
+    from barque.cli.building.temporary import Temporary
 
 _ARCHIVES = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
@@ -62,14 +63,14 @@ def is_remote(context: str) -> bool:
     return is_git(context) or is_url(context)
 
 
-def inputs_of(context: str, file: str, stdin: Stdin, temporary: str, *, prefix: str = "") -> Inputs:
+def inputs_of(context: str, file: str, stdin: Stdin, temporary: Temporary, *, prefix: str = "") -> Inputs:
     """Return what a build of a context reads.
 
     Args:
         context: a folder, a URL, a repository, or `-`.
         file: the Dockerfile as it was given, empty for the usual one.
         stdin: standard input.
-        temporary: a folder for files that are made; the caller removes it.
+        temporary: makes folders for files that are made.
         prefix: what the names of folders begin with where builds share a session.
 
     Raises:
@@ -93,7 +94,7 @@ def inputs_of(context: str, file: str, stdin: Stdin, temporary: str, *, prefix: 
     return made
 
 
-def _from_stdin(made: Inputs, file: str, stdin: Stdin, temporary: str, keys: dict[str, str]) -> None:
+def _from_stdin(made: Inputs, file: str, stdin: Stdin, temporary: Temporary, keys: dict[str, str]) -> None:
     if file == "-":
         raise InvalidInputError("invalid argument: can't use stdin for both build context and dockerfile")
     source = stdin.take("build context")
@@ -109,9 +110,7 @@ def _from_stdin(made: Inputs, file: str, stdin: Stdin, temporary: str, keys: dic
         return
     if file:
         raise InvalidInputError("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")
-    empty = os.path.join(temporary, "empty")
-    os.makedirs(empty, exist_ok=True)
-    made.folders[keys["context"]] = empty
+    made.folders[keys["context"]] = temporary.folder()
     _write_dockerfile(made, start + source.read(_LARGEST_DOCKERFILE), temporary, keys)
 
 
@@ -135,10 +134,10 @@ class _Chained(io.RawIOBase):
         return len(data)
 
 
-def _write_dockerfile(made: Inputs, text: bytes, temporary: str, keys: dict[str, str]) -> None:
+def _write_dockerfile(made: Inputs, text: bytes, temporary: Temporary, keys: dict[str, str]) -> None:
     if len(text) > _LARGEST_DOCKERFILE:
         raise InvalidInputError(f"the Dockerfile on standard input is larger than {_LARGEST_DOCKERFILE >> 20} MiB")
-    folder = tempfile.mkdtemp(dir=temporary)
+    folder = temporary.folder()
     made.dockerfile = os.path.join(folder, "Dockerfile")
     with open(made.dockerfile, "wb") as out:
         out.write(text)
@@ -146,7 +145,7 @@ def _write_dockerfile(made: Inputs, text: bytes, temporary: str, keys: dict[str,
     made.options["filename"] = "Dockerfile"
 
 
-def _from_folder(made: Inputs, context: str, file: str, outside: tuple[Stdin, str], keys: dict[str, str]) -> None:
+def _from_folder(made: Inputs, context: str, file: str, outside: tuple[Stdin, Temporary], keys: dict[str, str]) -> None:
     if not os.path.isdir(context):
         reason = "not a directory" if os.path.exists(context) else "no such file or directory"
         raise InvalidInputError(f'unable to prepare context: path "{context}" not found' if "no such" in reason

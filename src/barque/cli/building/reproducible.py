@@ -36,7 +36,8 @@ def verify(runner: Runner, request: BuildRequest) -> int:
         raise InvalidInputError("--verify-reproducible builds twice: it needs a build, and a context that can be sent twice")
     # Times of the two runs differ in any case; without a time to hold files to, the present one is taken.
     request.options.setdefault(_EPOCH, str(int(time.time())))
-    paths = [os.path.join(runner.temporary, f"{number}.tar") for number in (1, 2)]
+    folder = runner.temporary.folder()
+    paths = [os.path.join(folder, f"{number}.tar") for number in (1, 2)]
     for path in paths:
         code = _built(runner, request, path)
         if code:

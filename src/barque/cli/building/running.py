@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from barque.builder.buildkit.connection import Service
     from barque.cli.building.request import BuildRequest
+    from barque.cli.building.temporary import Temporary
     from barque.cli.verb import Invocation
 
     Shown = Plain | Quiet | RawJson | Screen
@@ -42,11 +43,11 @@ class Runner:
 
     Args:
         call: the verb's call: its flags say how progress is shown and what is offered to builds.
-        temporary: a folder for files that live as long as the call.
+        temporary: makes folders for files that live as long as the call.
         title: what the display names besides the builder.
     """
 
-    def __init__(self, call: Invocation, temporary: str, title: str = "") -> None:
+    def __init__(self, call: Invocation, temporary: Temporary, title: str = "") -> None:
         self.call = call
         self.temporary = temporary
         options = call.options

@@ -6,9 +6,7 @@ import asyncio
 import glob
 import json
 import os
-import shutil
 import sys
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, UnsupportedError
@@ -22,6 +20,7 @@ from barque.cli.building.outputs import all_outputs
 from barque.cli.building.request import BuildRequest, Wishes, call_of, tagged
 from barque.cli.building.running import Runner, metadata, told, write_metadata
 from barque.cli.building.solve import Builds, SolveError
+from barque.cli.building.temporary import Temporary
 from barque.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -57,11 +56,8 @@ def bake(call: Invocation) -> int:
         shown: Json = {"group": {name: {"targets": members} for name, members in sorted(groups.items())}} if groups else {}
         print(json.dumps({**shown, "target": dict(sorted(targets.items()))}, indent=2, ensure_ascii=False))
         return 0
-    temporary = tempfile.mkdtemp(prefix="barque-bake-")
-    try:
+    with Temporary() as temporary:
         return _Baking(call, temporary, stdin).run(targets, names)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _definitions(options: Options, stdin: Stdin) -> Definitions:
@@ -153,7 +149,7 @@ def _flags(target: Json, options: Options) -> None:
 class _Baking:
     """Builds targets side by side over one connection."""
 
-    def __init__(self, call: Invocation, temporary: str, stdin: Stdin) -> None:
+    def __init__(self, call: Invocation, temporary: Temporary, stdin: Stdin) -> None:
         self._call, self._temporary, self._stdin = call, temporary, stdin
         self._runner = Runner(call, temporary)
         self._made: dict[str, BuildRequest] = {}

@@ -1,5 +1,6 @@
 """`docker build` of the classic builder, by the real client."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from plugins import docker_in
 from under_test import until
 
 pytestmark = pytest.mark.system
@@ -321,10 +323,26 @@ def test_images_taken_as_a_cache_are_all_the_cache_there_is(project):
     assert project.build("--cache-from", "nosuchimage").count("Using cache") == 0
 
 
+def test_a_step_out_of_an_image_s_history_is_the_same_to_buildkit(project, own_engine, tmp_path):
+    """A step that changes nothing has a layer for BuildKit's clients alone, whoever found it first."""
+    project.engine = own_engine
+    docker = docker_in(own_engine, tmp_path)
+    text = "FROM busybox\nRUN true\nWORKDIR /tmp\nRUN touch /made\n"
+
+    def layers(name: str) -> int:
+        return len(json.loads(own_engine.docker("inspect", "-f", "{{json .RootFS.Layers}}", name)))
+
+    project.build("-t", "kept", dockerfile=text)
+    docker("buildx", "prune", "-af")
+    assert project.build("--cache-from", "kept", "-t", "again").count("Using cache") == 3
+    assert "CACHED" in docker("buildx", "build", "-t", "by-buildkit", ".").stderr
+    assert project.build("--cache-from", "kept", "-t", "again").count("Using cache") == 3
+    assert (layers("kept"), layers("again"), layers("by-buildkit")) == (2, 2, 4)
+
+
 def test_a_miss_explains_itself(project):
     """`explain` is an extension: the API's parameter, which the docker command does not send."""
     import io
-    import json
     import tarfile
 
     def build(content: str) -> str:

@@ -300,8 +300,12 @@ class ClassicBuild:
         if record is None:
             object.__setattr__(vertex, "no_cache", True)
             return
+        store = self._engine.image_store
         if record.diff:
-            self._engine.image_store.hold([(record.chain, record.diff)])
+            store.hold([(record.chain, record.diff)])
+        else:
+            # BuildKit's clients, whose steps have the same keys, get a layer also of what changes nothing.
+            record.diff, record.chain = await asyncio.to_thread(store.add_empty_layer, record.parent)
         self._cache.add(record)
 
     def _images_taken(self) -> list[Image]:

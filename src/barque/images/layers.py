@@ -12,8 +12,9 @@ from barque.storage.bounds import inflated
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import COMMITTED, EXTRACT, Snapshotter
 
-EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
-"""The digest of a tar without entries: a layer that changes nothing."""
+EMPTY_TAR = bytes(1024)
+"""A tar without entries: a layer that changes nothing."""
+EMPTY = digests.of(EMPTY_TAR)
 
 
 class _Turn:

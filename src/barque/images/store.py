@@ -11,6 +11,7 @@ from barque.base.ids import short
 from barque.base.times import format_ns
 from barque.images.changes import apply_changes
 from barque.images.held import LeasedCatalogue
+from barque.images.layers import EMPTY_TAR
 from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
 from barque.oci import digest as digests, platform
@@ -155,6 +156,13 @@ class ImageStore(LeasedCatalogue):
             chain = self.layers.unpack(lease, parent, diff_id)
             self.hold([(chain, diff_id)])
             return chain
+
+    def add_empty_layer(self, parent: str) -> tuple[str, str]:
+        """Add a layer that changes nothing, and hold it; return its diffID and chain id."""
+        with self.lease() as lease:
+            diff_id, chain = self.layers.add(lease, parent, [EMPTY_TAR])
+            self.hold([(chain, diff_id)])
+            return diff_id, chain
 
     def keep_manifest(self, raw: bytes, image_id: str) -> str:
         """Keep a manifest as it was pulled, of an image that is here, or an index (""); return its digest."""

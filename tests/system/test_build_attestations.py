@@ -4,7 +4,8 @@ import base64
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,25 @@ def test_statements_of_several_platforms_have_files_of_their_own(docker: Run, tm
     assert [one["platform"]["architecture"] for one in entries] == ["amd64", "arm64", "unknown", "unknown"]
 
 
-def test_a_scanner_sees_what_was_built_and_its_bill_lies_beside_the_image(docker: Run, tmp_path: Path) -> None:
-    name = f"scanner-{tmp_path.name.lower().strip('_')}"
+@contextmanager
+def scanner_that_names(what: str, docker: Run, folder: Path) -> Iterator[str]:
+    """Give the name of a scanner image whose bill is of the kind $KIND and names what a shell makes of a text."""
+    name = f"scanner-{folder.name.lower().strip('_')}"
     bill = '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "%s", "predicate": {"name": "%s"}}'
-    (tmp_path / "Scanner").write_text(
-        "FROM busybox\nCOPY <<'EOF' /scan\nset -e\n"
-        f"printf '{bill}' $KIND \"$(cat $BUILDKIT_SCAN_SOURCE/x)\" > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\n"
-        'EOF\nENV KIND=https://spdx.dev/Document\nENTRYPOINT ["sh", "/scan"]\n'
+    (folder / "Scanner").write_text(
+        f"FROM busybox\nCOPY <<'EOF' /scan\nset -e\ncd ${{BUILDKIT_SCAN_SOURCE_EXTRAS:-/none}}\n"
+        f"printf '{bill}' $KIND \"{what}\" > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\n"
+        'EOF\nRUN mkdir /none\nENV KIND=https://spdx.dev/Document\nENTRYPOINT ["sh", "/scan"]\n'
     )
     docker("buildx", "build", "-t", name, "-f", "Scanner", ".")
     try:
+        yield name
+    finally:
+        docker("rmi", "-f", name)
+
+
+def test_a_scanner_sees_what_was_built_and_its_bill_lies_beside_the_image(docker: Run, tmp_path: Path) -> None:
+    with scanner_that_names("$(cat $BUILDKIT_SCAN_SOURCE/x)", docker, tmp_path) as name:
         flags = ("--attest", f"type=sbom,generator={name}", "--provenance=mode=min")
         said = docker("buildx", "build", *flags, "--build-arg", "WORD=found", "-o", "type=oci,dest=o.tar", ".").stderr
         assert f"[sbom] generating sbom using {name}" in said
@@ -159,18 +169,10 @@ def test_a_scanner_sees_what_was_built_and_its_bill_lies_beside_the_image(docker
         assert "does not match required predicate type" in wrong.stderr
         missing = docker("buildx", "build", "--sbom=generator=127.0.0.1:1/none", "-o", "type=oci,dest=w.tar", ".", code=1)
         assert "sbom: the scanner 127.0.0.1:1/none cannot be had; name another" in missing.stderr
-    finally:
-        docker("rmi", "-f", name, f"{name}:other")
+        docker("rmi", f"{name}:other")
 
 
 def test_a_dockerfile_says_what_a_scanner_looks_at_besides(docker: Run, tmp_path: Path) -> None:
-    name = f"scanner-{tmp_path.name.lower().strip('_')}"
-    bill = '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "%s", "predicate": {"name": "%s"}}'
-    (tmp_path / "Scanner").write_text(
-        "FROM busybox\nCOPY <<'EOF' /scan\nset -e\ncd ${BUILDKIT_SCAN_SOURCE_EXTRAS:-/none}\n"
-        f"printf '{bill}' https://spdx.dev/Document \"$(ls | tr '\\n' ' ')$(cat sbom-*/f | tr '\\n' ' ')\" "
-        '> $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\nEOF\nRUN mkdir /none\nENTRYPOINT ["sh", "/scan"]\n'
-    )
     (tmp_path / "f").write_text("of-context\n")
     stages = (
         "FROM busybox AS one\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo ${BUILDKIT_SBOM_SCAN_STAGE:-hidden} > /f\n"
@@ -179,8 +181,7 @@ def test_a_dockerfile_says_what_a_scanner_looks_at_besides(docker: Run, tmp_path
         "FROM busybox\nARG BUILDKIT_SBOM_SCAN_CONTEXT\nCOPY --from=one /f /1\nCOPY --from=two /f /2\n"
         "RUN --mount=from=bare,target=/mnt true\n"
     )
-    docker("buildx", "build", "-t", name, "-f", "Scanner", ".")
-    try:
+    with scanner_that_names("$(ls | tr '\\n' ' ')$(cat sbom-*/f | tr '\\n' ' ')", docker, tmp_path) as name:
         for above, flags, expected in (
             ("", [], "sbom-bare sbom-one hidden"),
             ("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n", [], "sbom-bare sbom-context sbom-one of-context hidden"),
@@ -194,8 +195,6 @@ def test_a_dockerfile_says_what_a_scanner_looks_at_besides(docker: Run, tmp_path
             read, (_, beside) = index_of(tmp_path / "o.tar")
             made = json.loads(read(json.loads(read(beside["digest"]))["layers"][0]["digest"]))
             assert " ".join(made["predicate"]["name"].split()) == expected
-    finally:
-        docker("rmi", "-f", name)
 
 
 @pytest.mark.parametrize(

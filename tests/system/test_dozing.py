@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from plugins import docker_in
 from under_test import EngineUnderTest, running_engine, until, wait_gone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -211,6 +212,18 @@ def test_a_stop_whose_client_has_gone_is_brought_to_its_end(dozer: EngineUnderTe
     # It would sleep before the five seconds are over, if it did not wait for this.
     wait_gone(process, 30)
     assert dozer.docker("wait", "stubborn") == "137"
+
+
+def test_builds_of_buildkit_s_clients_are_remembered(dozer: EngineUnderTest, tmp_path: Path) -> None:
+    docker = docker_in(dozer, tmp_path)
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY f /f\nRUN cat /f\n")
+    (tmp_path / "f").write_text("copied\n")
+    docker("buildx", "build", "-t", "built", ".")
+    _until_it_dozes(dozer)
+    said = docker("buildx", "build", "-t", "built", ".").stderr
+    assert said.count("CACHED") == 3
+    assert len(dozer.barque("buildx", "history", "ls", "--format", "json").splitlines()) == 2
+    _until_it_dozes(dozer)
 
 
 def test_what_daemon_json_says_meanwhile_waits_for_the_next_start(dozer: EngineUnderTest) -> None:

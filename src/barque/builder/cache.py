@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from barque.base.errors import BarqueError
+from barque.builder.file_digests import FileDigests
 from barque.images.store import ImageStore
 
 _SCHEMA = """
@@ -19,6 +20,7 @@ CREATE TABLE IF NOT EXISTS record (
 CREATE TABLE IF NOT EXISTS folder (
     name TEXT PRIMARY KEY, description TEXT NOT NULL, uses INTEGER NOT NULL, created_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS digest (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS file_digests (folder TEXT PRIMARY KEY, packed BLOB NOT NULL);
 """
 _DIGESTS_KEPT = 50_000
 
@@ -60,6 +62,7 @@ class BuildCache:
         self._touched: set[str] = set()
         self._folders: dict[str, tuple[str, int, int]] = {}
         self._fresh_folders: set[str] = set()
+        self._file_digests: dict[str, FileDigests] = {}
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -117,7 +120,19 @@ class BuildCache:
         with self._flushing, self._lock:
             self._folders.pop(name, None)
             self._fresh_folders.discard(name)
+            self._file_digests.pop(name, None)
             self._execute("DELETE FROM folder WHERE name = ?", [(name,)])
+            self._execute("DELETE FROM file_digests WHERE folder = ?", [(name,)])
+
+    def file_digests(self, name: str) -> FileDigests:
+        """Return what is known of the files of a folder of the cache; what is added to it is kept from the next `flush` on."""
+        with self._lock:
+            return self._file_digests.setdefault(name, FileDigests(lambda: self._packed_digests(name)))
+
+    def _packed_digests(self, name: str) -> bytes:
+        with self._lock:
+            row = self._database.execute("SELECT packed FROM file_digests WHERE folder = ?", (name,)).fetchone()
+        return row[0] if row is not None else b""
 
     def records(self) -> list[Record]:
         """Return all records, the oldest first."""
@@ -158,11 +173,14 @@ class BuildCache:
                 rows = [self._row(self._records[key]) for key in {*fresh, *touched} if key in self._records]
                 folders = [(name, *self._folders[name]) for name in self._fresh_folders if name in self._folders]
                 self._fresh_folders = set()
+                known, self._file_digests = self._file_digests, {}
             layers = [(r.chain, r.diff) for r in fresh.values() if r.diff]
             try:
                 made = self._store.register_all(list(images), layers)
                 self._write(rows, digests)
                 self._execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?, ?)", folders)
+                packed = [(name, one.packed()) for name, one in known.items() if one.fresh]
+                self._execute("INSERT OR REPLACE INTO file_digests VALUES (?, ?)", packed)
             except BaseException:
                 with self._lock:
                     self._fresh = {**fresh, **self._fresh}

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from barque.builder.file_digests import FileDigests
 from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 
@@ -19,12 +20,16 @@ _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
 class FolderTree:
     """The files below the folder whose descriptor is `root`; the descriptor stays the caller's.
 
-    `path` is the folder's path on the host where it has one that others may bind, else empty.
+    Args:
+        root: the descriptor.
+        path: the folder's path on the host where it has one that others may bind, else empty.
+        digests: what is known of the files' content, and is taken note of, where the folder is kept.
     """
 
-    def __init__(self, root: int, path: str = "") -> None:
+    def __init__(self, root: int, path: str = "", digests: FileDigests | None = None) -> None:
         self.root = root
         self.path = path
+        self._digests = digests
         self._folder: tuple[str, int] | None = None
 
     def close(self) -> None:
@@ -35,14 +40,11 @@ class FolderTree:
 
     def lstat(self, path: str) -> Node | None:
         """Return the file at path (see Tree); sockets are not files."""
-        try:
-            parent, _, name = path.rpartition("/")
-            found = os.stat(name or ".", dir_fd=self._parent(parent), follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+        found = self._stat(path)
+        kind = None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
+        if found is None or kind is None:
             return None
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
-        if kind is None:
-            return None
+        parent, _, name = path.rpartition("/")
         link = os.readlink(name, dir_fd=self._parent(parent)) if kind == LINK else ""
         return Node(
             kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size if kind == FILE else 0,
@@ -70,8 +72,9 @@ class FolderTree:
 
     def xattrs(self, path: str) -> dict[bytes, bytes]:
         """Return the extended attributes that copies keep (see Tree)."""
-        node = self.lstat(path)
-        if node is None or node.kind not in (FILE, FOLDER):
+        found = self._stat(path)
+        kind = None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
+        if found is None or kind not in (FILE, FOLDER) or (self._digests is not None and self._digests.get(found) is not None):
             return {}
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -85,10 +88,23 @@ class FolderTree:
 
     def digest(self, path: str) -> str:
         """Return a file's digest (see Tree)."""
+        found = self._stat(path) if self._digests is not None else None
+        known = self._digests.get(found) if self._digests is not None and found is not None else None
+        if known is not None:
+            return known.hex()
         hasher = hashlib.sha256()
         for chunk in self.read(path):
             hasher.update(chunk)
+        if self._digests is not None and found is not None and not self.xattrs(path):
+            self._digests.put(found, hasher.digest())
         return hasher.hexdigest()
+
+    def _stat(self, path: str) -> os.stat_result | None:
+        parent, _, name = path.rpartition("/")
+        try:
+            return os.stat(name or ".", dir_fd=self._parent(parent), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _open(self, path: str, flags: int) -> int:
         parent, _, name = path.rpartition("/")

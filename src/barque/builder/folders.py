@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 
 from barque.builder.cache import BuildCache
+from barque.builder.file_digests import FileDigests
 from barque.builder.pruning import Folder
 
 
@@ -34,6 +35,10 @@ class KeptFolders:
     def release(self, name: str) -> None:
         """Let a build use a folder no longer."""
         self._users[name] -= 1
+
+    def file_digests(self, name: str) -> FileDigests:
+        """Return what is known of a folder's files; it is kept as long as the folder."""
+        return FileDigests(bytes) if name.startswith("tmp") else self._cache.file_digests(name)
 
     def listed(self) -> list[Folder]:
         """Return all folders that are kept."""

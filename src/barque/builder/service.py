@@ -63,8 +63,9 @@ class Builder:
 
     @property
     def rests(self) -> bool:
-        """Tell whether nothing is built, and no client of BuildKit's has come since the start."""
-        return self._buildkit is None and not self._running and not self._tasks and not self._collector.is_due
+        """Tell whether nothing is built, and nothing of a build that is over goes on."""
+        buildkit_rests = self._buildkit is None or self._buildkit.rests
+        return buildkit_rests and not self._running and not self._tasks and not self._collector.is_due
 
     async def cancel_all(self) -> None:
         """End all builds, and what they run."""

@@ -1,6 +1,7 @@
 """Files that go over gRPC, both ways, between a client on one end of a socket and the engine on the other."""
 
 import asyncio
+import hashlib
 import os
 import socket
 import stat
@@ -19,6 +20,7 @@ from barque.builder.buildkit.pb import stat_pb2, wire_pb2
 from barque.builder.buildkit.receiving import DIFF_COPY, receive
 from barque.builder.buildkit.sending import go_mode
 from barque.builder.buildkit.sessions import ClientSession, Sessions
+from barque.builder.file_digests import FileDigests
 from barque.builder.folder_tree import FolderTree
 
 Packet = wire_pb2.Packet
@@ -128,6 +130,25 @@ async def test_what_is_unchanged_is_not_asked_for_again_and_what_is_gone_goes(tm
     assert sorted(os.listdir(tmp_path)) == ["b", "c"]
     first.client.close()
     second.client.close()
+
+
+async def test_what_came_over_is_not_read_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = FileDigests(bytes)
+    listed = [entry("a", 0o644, size=5), entry("b", 0o644, size=0), entry("c", 0o644, size=1)]
+    for name, contents in (("first", {0: b"hello", 1: b"", 2: b"c"}), ("again", {2: b"d"})):
+        listed[2].modTime += 1
+        client = FakeClient(listed, contents)
+        session = await session_of(client)
+        await receive(session, str(tmp_path), {}, digests)
+        session.client.close()
+        assert client.asked == [*contents], name
+    assert len(digests.packed()) == 3 * 56
+    monkeypatch.setattr(FolderTree, "read", None)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    tree = FolderTree(fd, digests=digests)
+    found = [tree.digest(name) for name in "abc"]
+    os.close(fd)
+    assert found == [hashlib.sha256(data).hexdigest() for data in (b"hello", b"", b"d")]
 
 
 async def test_a_folder_is_changed_by_whatever_is_not_as_it_was(tmp_path: Path) -> None:

@@ -134,6 +134,11 @@ class Builds:
         """Forget a build that is over, but not before its client has had time to read its progress."""
         asyncio.get_running_loop().call_later(_KEPT_S, self._running.pop, build.ref, None)
 
+    @property
+    def none_under_way(self) -> bool:
+        """Whether no build is under way, nor ended a moment ago."""
+        return not self._running
+
     def under_way(self, ref: str) -> bool:
         """Tell whether a build is under way, or ended a moment ago."""
         return ref in self._running

@@ -55,7 +55,8 @@ class ContextFolders:
         os.makedirs(path, mode=0o700, exist_ok=True)
         # Whatever happens on the way, the folder may be another one then.
         state = self._states.pop(key, "")
-        received = await receive(client, path, {"dir-name": [name], **options})
+        digests = self._kept.file_digests(key)
+        received = await receive(client, path, {"dir-name": [name], **options}, digests)
         state = os.urandom(8).hex() if received.changed or not state else state
         if not key.startswith("tmp-"):
             self._states[key] = state
@@ -63,7 +64,7 @@ class ContextFolders:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         session.descriptors.append(fd)
         session.options.setdefault("transferred", {})[name] = received.transferred
-        return Result(tree=FolderTree(fd, path), identity=f"local:{state}", created_ns=time.time_ns(), state=state)
+        return Result(tree=FolderTree(fd, path, digests), identity=f"local:{state}", created_ns=time.time_ns(), state=state)
 
     def _release(self, key: str) -> None:
         self._kept.release(key)

@@ -74,6 +74,11 @@ class History:
             await asyncio.to_thread(self._store.remove, before)
         await self.forget_old()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all builds that are over are recorded."""
+        return not self._tasks
+
     async def settled(self) -> None:
         """Wait until all builds that are over are recorded."""
         while self._tasks:

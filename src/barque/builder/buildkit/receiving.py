@@ -5,6 +5,7 @@ does not have yet; DATA packets carry it, an empty one ends a file; FIN from bot
 """
 
 import contextlib
+import hashlib
 import os
 import posixpath
 import stat
@@ -17,6 +18,7 @@ from barque.builder.buildkit.bulk import batches, send_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
 from barque.builder.buildkit.sessions import ClientSession
+from barque.builder.file_digests import FileDigests
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 
 DIFF_COPY = "moby.filesync.v1.FileSync/DiffCopy"
@@ -124,6 +126,16 @@ class _Tree:
                     os.close(fd)
 
 
+class _Arriving:
+    """A file whose content was asked for: its descriptor, -1 while it is closed, how it was listed, its digest so far."""
+
+    __slots__ = ("fd", "hasher", "listed")
+
+    def __init__(self, fd: int, listed: Any) -> None:
+        self.fd, self.listed = fd, listed
+        self.hasher = hashlib.sha256()
+
+
 class Receiver:
     """Fills a folder from one exchange; `transferred` counts the bytes that came over.
 
@@ -131,13 +143,18 @@ class Receiver:
         path: the folder.
         owner: user and group that all files are given, None to keep their own.
         merge: leave in the folder what was not sent.
+        digests: takes note of the content that comes.
     """
 
-    def __init__(self, path: str, *, owner: tuple[int, int] | None = None, merge: bool = False) -> None:
+    def __init__(
+        self, path: str, *, owner: tuple[int, int] | None = None, merge: bool = False, digests: FileDigests | None = None
+    ) -> None:
         self._tree = _Tree(path)
         self._owner = owner
         self._merge = merge
-        self._wanted: dict[int, tuple[int, Any]] = {}
+        self._digests = digests
+        self._inodes: list[int] = []
+        self._wanted: dict[int, _Arriving] = {}
         self._open = 0
         self._listed = 0
         self._ended = self.finished = False
@@ -145,11 +162,11 @@ class Receiver:
 
     def close(self) -> None:
         """Close what is open, and remove the files of which not all has come."""
-        for fd, found in self._wanted.values():
-            if fd >= 0:
-                os.close(fd)
+        for file in self._wanted.values():
+            if file.fd >= 0:
+                os.close(file.fd)
             with contextlib.suppress(OSError, BarqueError):
-                folder, name = self._tree.place(found.path)
+                folder, name = self._tree.place(file.listed.path)
                 os.unlink(name, dir_fd=folder)
         self._wanted.clear()
         self._tree.close()
@@ -186,6 +203,8 @@ class Receiver:
         if not self._merge:
             self._tree.drop_unlisted()
         self._tree.set_times()
+        if self._digests is not None and self.changed:
+            self._digests.keep_only(self._inodes)
 
     def listed(self, packet: Any) -> int | None:
         """Take a STAT; return the number to ask content by, None where nothing is needed.
@@ -211,7 +230,7 @@ class Receiver:
             os.close(wanted)
             wanted = -1
         self._open += wanted >= 0
-        self._wanted[number] = (wanted, found)
+        self._wanted[number] = _Arriving(wanted, found)
         return number
 
     def _make(self, folder: int, name: str, found: Any) -> int | None:
@@ -247,6 +266,7 @@ class Receiver:
             self._link(folder, name, found)
             return None
         if current is not None and _unchanged(current, found):
+            self._inodes.append(current.st_ino)
             return None
         self._tree.changed = True
         self._tree.remove(folder, name)
@@ -275,30 +295,39 @@ class Receiver:
         Raises:
             InvalidInputError: nobody asked for it.
         """
-        if packet.ID not in self._wanted:
+        file = self._wanted.get(packet.ID)
+        if file is None:
             raise InvalidInputError(f"the client sent content that was not asked for ({packet.ID})")
-        fd, found = self._wanted[packet.ID]
-        if fd < 0:
-            folder, name = self._tree.place(found.path)
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        if file.fd < 0:
+            folder, name = self._tree.place(file.listed.path)
+            file.fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             self._open += 1
-            self._wanted[packet.ID] = (fd, found)
         if packet.data:
+            file.hasher.update(packet.data)
             view = memoryview(packet.data)
             while view:
-                view = view[os.write(fd, view) :]
+                view = view[os.write(file.fd, view) :]
             return
         del self._wanted[packet.ID]
         self._open -= 1
         try:
-            os.fchown(fd, found.uid, found.gid)
-            os.fchmod(fd, unix_mode(found.mode))
-            for key, value in found.xattrs.items():
-                if key.startswith("user."):
-                    os.setxattr(fd, key, value)
-            os.utime(fd, ns=(found.modTime, found.modTime))
+            self._dress(file)
         finally:
-            os.close(fd)
+            os.close(file.fd)
+
+    def _dress(self, file: _Arriving) -> None:
+        """Give a file that is here whole what was listed of it besides its content."""
+        fd, listed = file.fd, file.listed
+        os.fchown(fd, listed.uid, listed.gid)
+        os.fchmod(fd, unix_mode(listed.mode))
+        attributes = {key: value for key, value in listed.xattrs.items() if key.startswith("user.")}
+        for key, value in attributes.items():
+            os.setxattr(fd, key, value)
+        os.utime(fd, ns=(listed.modTime, listed.modTime))
+        if self._digests is not None and not attributes:
+            found = os.fstat(fd)
+            self._inodes.append(found.st_ino)
+            self._digests.put(found, file.hasher.digest())
 
 
 def _unchanged(current: os.stat_result, found: Any) -> bool:
@@ -331,13 +360,16 @@ class Received(NamedTuple):
     changed: bool
 
 
-async def receive(session: ClientSession, path: str, options: dict[str, list[str]]) -> Received:
+async def receive(
+    session: ClientSession, path: str, options: dict[str, list[str]], digests: FileDigests | None = None
+) -> Received:
     """Bring a folder of the host to what a client has.
 
     Args:
         session: the client.
         path: the folder that is filled; files in it that are as the client has them are not sent again.
         options: `dir-name`, `include-patterns`, `exclude-patterns`, `followpaths`.
+        digests: takes note of the content that comes.
 
     Raises:
         InvalidInputError: the client sent what cannot be part of a context.
@@ -345,7 +377,7 @@ async def receive(session: ClientSession, path: str, options: dict[str, list[str
         UnavailableError: the client went away.
     """
     metadata = [(key, value) for key, values in options.items() for value in values]
-    receiver = Receiver(path)
+    receiver = Receiver(path, digests=digests)
     kinds = wire_pb2.Packet
     try:
         async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:

@@ -34,7 +34,7 @@ class BuildKit:
     def __init__(self, engine: "Engine", builder: "Builder") -> None:
         identity = worker.Identity(engine.engine_id, "", worker.platforms_here())
         self.sessions = Sessions()
-        self.builds = Builds()
+        self._builds = Builds()
         folders = ContextFolders(builder.contexts)
         caches = Caches(engine, builder)
         frontends = DockerfileFrontends(engine, builder.solver, builder.sources, folders, caches)
@@ -42,12 +42,17 @@ class BuildKit:
         records = HistoryStore(f"{engine.config.data_root}/builder/history")
         self._history = History(records, lambda: history_limits(engine.config.builder), partial(provenance.recorded, engine.image_store))
         control = Control(
-            self.builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), self._history, identity
+            self._builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), self._history, identity
         )
-        tools = (self.builds, builder.solver, frontends, builder.sources)
+        tools = (self._builds, builder.solver, frontends, builder.sources)
         frontends.foreign = ForeignFrontends(engine, tools, identity).solve
-        gateway = Gateway(self.builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
+        gateway = Gateway(self._builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
         self._server = GrpcServer(control, gateway, Health(), HistoryContent(records))
+
+    @property
+    def rests(self) -> bool:
+        """Tell whether no build is under way and all that are over are recorded."""
+        return self._builds.none_under_way and self._history.is_settled
 
     async def close(self) -> None:
         """Wait until the builds that are over are recorded."""

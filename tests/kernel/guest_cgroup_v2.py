@@ -135,6 +135,17 @@ def a_process_is_born_in_its_cgroup():
     wait_until(group.delete, "the cgroup goes")
 
 
+def no_descriptor_leads_a_program_to_the_host():
+    """What an image names as its program is looked up while the runtime still holds descriptors of its own."""
+    Path("/outside").write_text("#!/proc/self/cwd/bin/sh\necho outside\n")
+    Path("/outside").chmod(0o755)
+    for number in range(3, 13):
+        program = f"/proc/self/fd/{number}/../../../../outside"
+        configure([program], "/led")
+        done = runtime("run", "-b", str(BUNDLE), "led", check=False)
+        assert f'exec: \\"{program}' in done.stderr, done
+
+
 def limits_are_what_the_kernels_files_say():
     rate = {"major": 254, "minor": 0, "rate": 1000}
     folder = start("limits", ["sleep", "1000"], {
@@ -427,14 +438,15 @@ def project_of(folder, size):
 
 
 CHECKS = (
-    controllers_are_enabled_for_containers, a_process_is_born_in_its_cgroup, limits_are_what_the_kernels_files_say,
-    limits_change_while_it_runs, no_swap_is_a_limit_of_its_own, what_the_tree_has_not_is_named,
-    the_tree_is_mounted_with_no_option_that_it_has_not, statistics_come_from_the_files, a_refused_limit_leaves_nothing,
-    the_device_program_admits_only_what_the_rules_say, pausing_stops_all_processes, running_out_of_memory_is_seen,
-    all_processes_are_killed_in_one_step, exec_works_where_the_container_moved_its_processes_down,
-    deleting_leaves_no_cgroup, an_engine_limits_containers, an_engine_sees_containers_run_out_of_memory,
-    an_engine_gives_a_running_container_a_device_and_takes_it, an_engine_holds_containers_to_their_size,
-    an_engine_holds_volumes_to_their_size,
+    controllers_are_enabled_for_containers, a_process_is_born_in_its_cgroup,
+    no_descriptor_leads_a_program_to_the_host, limits_are_what_the_kernels_files_say, limits_change_while_it_runs,
+    no_swap_is_a_limit_of_its_own, what_the_tree_has_not_is_named,
+    the_tree_is_mounted_with_no_option_that_it_has_not, statistics_come_from_the_files,
+    a_refused_limit_leaves_nothing, the_device_program_admits_only_what_the_rules_say, pausing_stops_all_processes,
+    running_out_of_memory_is_seen, all_processes_are_killed_in_one_step,
+    exec_works_where_the_container_moved_its_processes_down, deleting_leaves_no_cgroup, an_engine_limits_containers,
+    an_engine_sees_containers_run_out_of_memory, an_engine_gives_a_running_container_a_device_and_takes_it,
+    an_engine_holds_containers_to_their_size, an_engine_holds_volumes_to_their_size,
 )  # fmt: skip
 
 if __name__ == "__main__":

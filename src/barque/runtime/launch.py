@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from barque.base.errors import KernelError
 from barque.kernel import limits, mount as km, namespaces, process
+from barque.kernel.packets import close_all
 from barque.runtime import channel as messages, hooks, init, intel_rdt, plan
 from barque.runtime.channel import StepError, errno_text
 from barque.runtime.child import Child, Failed, Held, Pending, Running, progress, release
@@ -80,6 +81,8 @@ class _Job:
         self.request = request
         self.linux: dict[str, Any] = request.spec.get("linux") or {}
         self.opened: list[int] = []
+        # For the clone alone. A child that had it could be named a program of the host's by it: "/proc/self/fd/9/../..".
+        self.cgroup_fd = -1
         self.lowest = 3 + len(request.keep_fds)
         self.uids = plan.parse_maps(self.linux.get("uidMappings"))
         self.gids = plan.parse_maps(self.linux.get("gidMappings"))
@@ -89,9 +92,8 @@ class _Job:
             self.gids = self.gids or [namespaces.IdMap(0, os.getegid(), 1)]
 
     def close(self) -> None:
-        """Close what only the child needed."""
-        for fd in self.opened:
-            os.close(fd)
+        """Close what only the child and its clone needed."""
+        close_all((*self.opened, self.cgroup_fd))
 
     def keep(self, fd: int) -> int:
         """Own `fd`, moved out of the way of what the program is handed."""
@@ -145,15 +147,13 @@ class _Job:
         for kind, fd in given.items():
             joined[kind] = self.keep(os.dup(fd))
         cgroup = self.request.cgroup
-        cgroup_fd = cgroup.dir_fd() if cgroup is not None else -1
-        if cgroup_fd >= 0:
-            self.keep(cgroup_fd)
-            cgroup_fd = self.opened[-1]
+        if cgroup is not None:
+            self.cgroup_fd = cgroup.dir_fd()
         return Entering(
             frozenset(new),
             joined,
             cgroup,
-            cgroup_fd,
+            self.cgroup_fd,
             # An empty map would leave the child without any id.
             bool(self.uids or self.gids),
             self._time_offsets(),

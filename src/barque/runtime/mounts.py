@@ -126,12 +126,13 @@ class FileSystemMount(NamedTuple):
     def run(self, context: Context) -> None:
         """Do it."""
         try:
-            if self.fstype in ("proc", "sysfs"):
-                self._refuse_links(context.root)
-            existed = open_existing(context.root, self.destination)
-            target = existed if existed >= 0 else open_or_make(context.root, self.destination, folder=True)
+            target = self._place(context.root)
+            made = target < 0
+            if made:
+                os.close(open_or_make(context.root, self.destination, folder=True))
+                target = self._place(context.root)
             try:
-                self._mount(context, target, made=existed < 0)
+                self._mount(context, target, made=made)
             finally:
                 os.close(target)
             self._finish(context)
@@ -139,24 +140,25 @@ class FileSystemMount(NamedTuple):
         except OSError as error:
             raise _failed(self.source or self.fstype, self.destination, error) from None
 
-    def _refuse_links(self, root: int) -> None:
-        """Refuse a place that links lead to.
+    def _place(self, root: int) -> int:
+        """Return a descriptor of where it goes, -1 when nothing is there.
 
-        A neighbour who owns where they lead could take the mount away again before parts of it are hidden.
+        No link may lead to a place of the kernel's own files: a neighbour who owns where it leads could take the mount
+        away again before parts of it are hidden.
 
         Raises:
-            StepError: a link lies on the way.
+            StepError: a link does.
         """
+        own = self.fstype in ("proc", "sysfs")
         try:
-            os.close(open_in_root(root, self.destination, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
+            return open_existing(root, self.destination, resolve=RESOLVE_IN_ROOT | (RESOLVE_NO_SYMLINKS if own else 0))
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise StepError(
-                    f'filesystem "{self.fstype}" must be mounted on an ordinary folder: a symbolic link leads to '
-                    f'"{self.destination}"', errno.ELOOP,
-                ) from None  # fmt: skip
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            if not own or error.errno != errno.ELOOP:
                 raise
+            raise StepError(
+                f'filesystem "{self.fstype}" must be mounted on an ordinary folder: a symbolic link leads to '
+                f'"{self.destination}"', errno.ELOOP,
+            ) from None  # fmt: skip
 
     def _mount(self, context: Context, target: int, *, made: bool) -> None:
         data = self.options.data

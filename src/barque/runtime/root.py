@@ -10,7 +10,7 @@ import stat
 
 from barque.base.errors import KernelError
 from barque.kernel import mount as km
-from barque.kernel.openat2 import open_in_root
+from barque.kernel.openat2 import RESOLVE_IN_ROOT, open_in_root
 from barque.runtime.channel import Channel, StepError
 
 _MAX_LINKS = 40
@@ -190,14 +190,14 @@ def make_readonly(context: Context, path: str) -> None:
         os.close(fd)
 
 
-def open_existing(root: int, path: str) -> int:
+def open_existing(root: int, path: str, *, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Return an O_PATH descriptor, -1 when nothing is there.
 
     Raises:
         KernelError: other than ENOENT and ENOTDIR.
     """
     try:
-        return open_in_root(root, path, os.O_PATH)
+        return open_in_root(root, path, os.O_PATH, resolve=resolve)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return -1

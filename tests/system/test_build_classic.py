@@ -249,6 +249,18 @@ def test_heredocs_mounts_and_networks_of_run(project):
     assert not {"cache", "ctx", "ro", "rw"} & set(names)
 
 
+def test_a_device_is_not_read_for_a_mount_that_may_be_written(project):
+    text = """
+        FROM busybox AS other
+        RUN mknod /device c 1 3
+        FROM busybox
+        RUN --mount=type=bind,from=other,source=/device,target=/device,rw true
+    """
+    result = project.result(dockerfile=text)
+    assert result.returncode == 1
+    assert "/device is neither a folder nor a regular file" in result.stderr
+
+
 def test_what_is_written_is_in_the_image_and_nothing_else(project):
     project.build("-t", "clean", dockerfile="FROM busybox\nRUN touch /only\n")
     image = project.engine.run(["docker", "save", "clean"], text=False).stdout

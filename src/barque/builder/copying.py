@@ -91,8 +91,14 @@ class Copier:
     def make_file(self, path: str, data: bytes, mode: int) -> None:
         """Write a whole file; a link at its place is followed inside the root."""
         options = self._options
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        fd = open_in_root(self._root, path, flags, 0o600)
+        real = self._real(path)
+        found = self._stat(real)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            # A device of an image is the machine's to whoever writes to it here.
+            raise InvalidInputError(f"cannot write to /{real}, which is no regular file")
+        parent, _, name = real.rpartition("/")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=self._folder(parent))
         try:
             view = memoryview(data)
             while view:

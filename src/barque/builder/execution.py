@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import stat
 from collections import defaultdict
 from collections.abc import AsyncIterator, Container, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -252,6 +253,9 @@ def _bind(mount: Mount, points: Points, source: Result, snapshots: Snapshotter, 
         points.overlay(lowers, place, mount.target, writable=not mount.readonly)
     elif mount.readonly:
         points.bind(lowers[0], mount.target, readonly=True)
+    elif not stat.S_ISREG(os.lstat(lowers[0]).st_mode):
+        # A copy of what can be read of an image's device would be one of this machine's disk.
+        raise InvalidInputError(f"{mount.selector} is neither a folder nor a regular file: it can be mounted read-only alone")
     else:
         # What is written to a bound file is thrown away with this copy of it.
         points.bind(shutil.copy2(lowers[0], f"{place}/file"), mount.target, readonly=False)

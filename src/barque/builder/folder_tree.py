@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from barque.base.errors import InvalidInputError
 from barque.builder.file_digests import FileDigests
 from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
@@ -63,6 +64,10 @@ class FolderTree:
 
     def read(self, path: str) -> Iterator[bytes]:
         """Yield a file's bytes (see Tree)."""
+        node = self.lstat(path)
+        if node is None or node.kind != FILE:
+            # A device of an image is the machine's to whoever opens it here.
+            raise InvalidInputError(f"/{path} is no regular file")
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             while chunk := os.read(fd, _CHUNK):

@@ -113,7 +113,7 @@ class Sources:
         os.mkdir(content)
         headers, _ = await fetch(url, f"{folder}/body")
         name = attributes.get("filename") or file_name(url, headers)
-        if not name:
+        if not is_file_name(name):
             raise InvalidInputError(f"cannot determine filename for source {url}")
         path = f"{content}/{name}"
         os.rename(f"{folder}/body", path)
@@ -186,9 +186,13 @@ def file_name(url: str, headers: "dict[str, str]") -> str:
     if not name:
         match = re.search(r'filename="?([^";]+)"?', headers.get("content-disposition", ""))
         name = match[1].rpartition("/")[2] if match else ""
-    if name in (".", "..") or "\0" in name or len(name.encode("utf-8", "surrogateescape")) > _LARGEST_NAME:
-        return ""
-    return name
+    return name if is_file_name(name) else ""
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a file in a folder can have this name."""
+    is_plain = name not in ("", ".", "..") and not set(name) & set("/\0")
+    return is_plain and len(name.encode("utf-8", "surrogateescape")) <= _LARGEST_NAME
 
 
 def _modified(headers: "dict[str, str]") -> float:

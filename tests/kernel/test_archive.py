@@ -8,6 +8,7 @@ import pytest
 
 from barque.base.errors import InvalidInputError
 from barque.storage import archive
+from barque.storage.archive.write import tree
 
 pytestmark = pytest.mark.kernel
 
@@ -218,3 +219,34 @@ def test_copying_out_names_entries_after_the_last_part(root):
     assert archive.path_stat(root, "/a/l")["linkTarget"] == "/a/f"
     assert archive.path_stat(root, "/a")["mode"] == (1 << 31) | stat.S_IMODE(os.stat("a", dir_fd=root).st_mode)
     assert archive.path_stat(root, "/")["name"] == "/"
+
+
+def test_a_link_put_in_the_place_of_what_was_just_made_is_not_followed(root, tmp_path, monkeypatch):
+    (tmp_path / "outside").chmod(0o600)
+    chown = os.chown
+
+    def exchanged(name, *ids, **where):
+        chown(name, *ids, **where)
+        (os.rmdir if name == b"folder" else os.unlink)(name, dir_fd=where["dir_fd"])
+        os.symlink(tmp_path / "outside", name, dir_fd=where["dir_fd"])
+
+    monkeypatch.setattr(os, "chown", exchanged)
+    for name in ("pipe", "folder/below"):
+        with pytest.raises(OSError, match="not supported"):
+            archive.unpack(packed(member(name, kind=tarfile.FIFOTYPE, mode=0o666)), root)
+    assert stat.S_IMODE((tmp_path / "outside").stat().st_mode) == 0o600
+
+
+def test_a_pipe_put_in_the_place_of_a_file_that_is_packed_is_left_out(root, monkeypatch):
+    os.close(os.open("a", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=root))
+    look = os.stat
+
+    def exchanged(name, **where):
+        found = look(name, **where)
+        if name == b"a" and stat.S_ISREG(found.st_mode):
+            os.unlink("a", dir_fd=root)
+            os.mkfifo("a", dir_fd=root)
+        return found
+
+    monkeypatch.setattr(os, "stat", exchanged)
+    assert b"".join(tree(root)) == b""

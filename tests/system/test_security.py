@@ -39,6 +39,12 @@ def test_no_descriptor_of_the_host_is_open_inside(engine: EngineUnderTest) -> No
     engine.docker("rm", "-f", "inner")
 
 
+def test_no_other_user_can_walk_into_the_engines_folders(engine: EngineUnderTest) -> None:
+    # Below them are variables of containers, and programs in volumes and layers that may be set-user-id.
+    for name in ("data", "exec"):
+        assert (engine.root / name).stat().st_mode & 0o007 == 0
+
+
 def test_no_path_of_the_host_shows_inside_but_those_of_the_files_it_was_given(engine: EngineUnderTest) -> None:
     script = "cat /proc/1/mountinfo /proc/1/maps /proc/1/environ /proc/1/cmdline /proc/self/mounts; readlink /proc/1/exe; readlink /proc/1/cwd"
     shown = engine.docker("run", "--rm", "busybox", "sh", "-c", script)

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and modes of files that others can exchange."""
 
 import os
 
@@ -48,6 +48,19 @@ def write_in_place(path: str, data: bytes, *, mode: int = 0o644) -> None:
         while view:
             view = view[os.write(fd, view) :]
         os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def set_mode(name: str | bytes, mode: int, *, dir_fd: int) -> None:
+    """Change the mode of a file in a folder; a link that somebody puts in its place is not followed, as chmod(2) would.
+
+    Raises:
+        OSError: it is gone, or a link.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
     finally:
         os.close(fd)
 

@@ -15,7 +15,7 @@ def lock_data_root(data_root: str) -> int:
     """
     path = os.path.join(data_root, "lock")
     try:
-        os.makedirs(data_root, mode=0o711, exist_ok=True)
+        os.makedirs(data_root, mode=0o710, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DaemonError(f"cannot use the data root {data_root}: {error.strerror}") from None

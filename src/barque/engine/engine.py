@@ -118,9 +118,10 @@ class Engine:
             OSError: the data root or exec root is read-only or full.
         """
         config = self.config
-        for folder, mode in ((config.data_root, 0o711), (f"{config.data_root}/containers", 0o711),
-                             (config.exec_root, 0o711), (f"{config.exec_root}/containers", 0o711)):  # fmt: skip
-            os.makedirs(folder, mode=mode, exist_ok=True)
+        for root in (config.data_root, config.exec_root):
+            os.makedirs(f"{root}/containers", mode=0o710, exist_ok=True)
+            # No other user may walk in: below lie containers' variables, and files of theirs, set-user-id programs too.
+            os.chmod(root, 0o710)
         self.database = Database(f"{config.data_root}/state.db")
         self._load_id()
         self.secret_rows = self.database.load("secret")

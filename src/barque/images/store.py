@@ -342,7 +342,7 @@ def container_size(snapshots: Snapshotter, key: str) -> int:
 
 def open_store(data_root: str, snapshots: Snapshotter) -> ImageStore:
     """Open the store of a data root with its content beside it."""
-    os.makedirs(data_root, mode=0o711, exist_ok=True)
+    os.makedirs(data_root, mode=0o710, exist_ok=True)
     content = ContentStore(f"{data_root}/content")
     content.drop_old_partials(_PARTIAL_KEPT_S)
     return ImageStore(data_root, content, snapshots)

@@ -177,7 +177,7 @@ class Link:
             self._pending.pop(number, None)
 
     async def _connect(self) -> None:
-        os.makedirs(f"{self._exec_root}/containers", mode=0o711, exist_ok=True)
+        os.makedirs(f"{self._exec_root}/containers", mode=0o710, exist_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = f"{self._exec_root}/keeper.sock"
         try:

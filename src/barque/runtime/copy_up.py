@@ -3,6 +3,8 @@
 import os
 import stat
 
+from barque.base.files import set_mode
+
 _CHUNK = 1 << 20
 
 
@@ -25,7 +27,7 @@ def copy_tree(source: int, target: int) -> None:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+            set_mode(name, stat.S_IMODE(status.st_mode), dir_fd=target)
 
 
 def _copy_folder(source: int, target: int, name: str) -> None:

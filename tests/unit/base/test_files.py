@@ -32,6 +32,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert os.listdir(tmp_path) == ["state"]
 
 
+def test_the_mode_of_a_link_s_target_stays(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"")
+    target.chmod(0o600)
+    (tmp_path / "link").symlink_to("file")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="not supported"):
+            files.set_mode("link", 0o777, dir_fd=fd)
+        assert target.stat().st_mode & 0o7777 == 0o600
+        files.set_mode("file", 0o4755, dir_fd=fd)
+        assert target.stat().st_mode & 0o7777 == 0o4755
+    finally:
+        os.close(fd)
+
+
 def test_ids_are_64_digits_and_never_look_like_numbers() -> None:
     for _ in range(200):
         identifier = ids.new_id()

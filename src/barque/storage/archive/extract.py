@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError
+from barque.base.files import set_mode
 from barque.kernel.openat2 import open_in_root
 from barque.storage.archive import lower, tar
 from barque.storage.archive.write import OPAQUE
@@ -168,7 +169,7 @@ class _Unpacker:
                 os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
                 mode, uid, gid = self._inherited(below)
                 os.chown(parts[end - 1], uid, gid, dir_fd=parent, follow_symlinks=False)
-                os.chmod(parts[end - 1], mode, dir_fd=parent)
+                set_mode(parts[end - 1], mode, dir_fd=parent)
             except FileExistsError:
                 continue
             finally:
@@ -324,7 +325,7 @@ class _Unpacker:
         uid, gid = self._owner or (entry.uid, entry.gid)
         os.chown(base, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.kind != tar.SYMLINK:
-            os.chmod(base, entry.mode, dir_fd=parent)
+            set_mode(base, entry.mode, dir_fd=parent)
         os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _whiteout(self, parent: int, base: bytes) -> None:

@@ -230,6 +230,9 @@ class _Packer:
         except FileNotFoundError:
             return
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                # A running container has put a device in its place, which is the machine's to whoever reads it here.
+                return
             xattrs, _ = _xattrs(fd)
             yield header(shown, size=found.st_size, xattrs=xattrs, **_common(found))
             yield from _file_bytes(fd, found.st_size)

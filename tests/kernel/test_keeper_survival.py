@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -251,6 +252,31 @@ async def test_killed_together_with_the_daemon_processes_are_adopted_and_losses_
     assert (await harness.event("adopted", id="typed"))["lost"] == ["stdin"]
     assert (await harness.event("exit", id="plain"))["exit_code"] == (4 if KEEPS_CODES else 255)
     assert harness.log("plain") == "".join(f"{n}\n" for n in range(1, 301))
+
+
+async def test_what_a_process_leaves_behind_writing_holds_neither_the_keeper_nor_its_memory(harness):
+    await harness.start("one", "sleep", "100")
+    await harness.keeper.attach("one", "e")
+    script = "for i in 1 2 3 4; do timeout -s KILL 4 yes $(printf %4000d 0) & done; exit 3"
+    await harness.keeper.exec("one", "e", process={"args": ["sh", "-c", script]})
+    assert (await harness.event("exit", id="one", exec_id="e"))["exit_code"] == 3
+    await harness.start("two", "true")
+    await harness.event("exit", id="two")
+    status = Path(f"/proc/{harness.keeper.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 100_000
+
+
+async def test_a_process_whose_log_cannot_be_opened_any_more_is_minded(harness):
+    os.mkdir(f"{harness.root}/logs")
+    await harness.start("one", "sh", "-c", "read a; echo $a; exit 5", open_stdin=True, log={"path": f"{harness.root}/logs/one"})
+    shutil.rmtree(f"{harness.root}/logs")
+    os.kill(harness.keeper.pid, signal.SIGKILL)
+    await harness.event("keeper_restarted")
+    assert (await harness.event("log_error", id="one"))["message"] == "no such file or directory"
+    sock = await harness.keeper.attach("one", None, stdin=True)
+    await asyncio.get_running_loop().sock_sendall(sock, b"x\n")
+    assert await read_all(sock) == b"\1\0\0\0\0\0\0\2x\n"
+    assert (await harness.event("exit", id="one"))["exit_code"] == 5
 
 
 async def test_a_daemon_that_died_is_started_again_by_its_command_line(harness):

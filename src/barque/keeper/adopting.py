@@ -13,6 +13,7 @@ from fcntl import ioctl
 from select import EPOLLHUP, EPOLLIN
 from typing import TYPE_CHECKING, Any
 
+from barque.base.errors import told
 from barque.keeper.attachments import StdinPipe
 from barque.keeper.jsonlog import Clock
 from barque.keeper.logfile import LogFile, LogSettings
@@ -83,16 +84,11 @@ def _take(server: "Server", folder: str, state: dict[str, Any]) -> None:
         lost = ["exit_code", "output"]
     close_all([*fds.values()])
     if state.get("log") and task.exec_id is None:
-        settings = LogSettings(state["log"])
-        task.log = LogFile(settings, folder)
-        clock = Clock()
-        for number in (1, 2):
-            if number == 1 or not task.tty:
-                task.sinks[number] = Sink(task.log, clock, folder, number)
-        if task.tty:
-            task.drain_bridge()
-            if task.bridge < 0:
-                task.bridge = open_bridge()
+        try:
+            _go_on_logging(task, LogSettings(state["log"]))
+        except OSError as error:
+            # It is minded all the same.
+            server.emit({"event": "log_error", "id": task.id, "message": told(error)})
     server.tasks[key] = task
     server.emit({"event": "adopted", "id": task.id, "exec_id": task.exec_id, "lost": lost})
     if task.pidfd < 0:
@@ -100,6 +96,17 @@ def _take(server: "Server", folder: str, state: dict[str, Any]) -> None:
         server.ended(task, None)
         return
     server.poller.watch(task.pidfd, EPOLLIN, lambda _: _ended(server, task))
+
+
+def _go_on_logging(task: Task, settings: LogSettings) -> None:
+    task.log = LogFile(settings, task.folder)
+    clock = Clock()
+    for number in (1,) if task.tty else (1, 2):
+        task.sinks[number] = Sink(task.log, clock, task.folder, number)
+    if task.tty:
+        task.drain_bridge()
+        if task.bridge < 0:
+            task.bridge = open_bridge()
 
 
 def _finish_unminded(task: Task) -> None:
@@ -161,14 +168,20 @@ def _open_pidfd(pid: int, start_time: int) -> int:
 
 def _reopen(pid: int, number: int, inode: int, mode: int) -> int:
     """Return a new descriptor of the pipe which is the process's 0, 1 or 2, -1 where it is another file."""
-    path = f"/proc/{pid}/fd/{number}"
     try:
-        status = os.stat(path)
-        if not stat.S_ISFIFO(status.st_mode) or status.st_ino != inode:
-            return -1
-        return os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Looked at before it is opened, and by the same descriptor: the process may put anything in its place meanwhile.
+        found = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return -1
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISFIFO(status.st_mode) or status.st_ino != inode:
+            return -1
+        return os.open(f"/proc/self/fd/{found}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    finally:
+        os.close(found)
 
 
 def _ended(server: "Server", task: Task) -> None:

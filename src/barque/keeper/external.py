@@ -218,12 +218,17 @@ class Run:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         self._listener.listen(1)
+        self._listener.setblocking(False)
         self._server.poller.watch(self._listener.fileno(), EPOLLIN, self._console_sent)
         return path
 
     def _console_sent(self, _: int) -> None:
         assert self._listener is not None
-        connection, _address = self._listener.accept()
+        try:
+            connection, _address = self._listener.accept()
+        except BlockingIOError:
+            # The runtime has ended and has not connected.
+            return
         with connection:
             # The runtime has connected in order to send at once; it may not keep the keeper waiting.
             connection.settimeout(1.0)
@@ -238,8 +243,16 @@ class Run:
 
     def _created(self, status: int) -> None:
         if status:
-            self._failed(status)
+            self._failed(f"the runtime ended with status {status >> 8}")
             return
+        try:
+            self._go_on()
+        except (OSError, ValueError) as error:
+            # A runtime that left no pid, a disk that takes no log.
+            self._failed(str(error))
+
+    def _go_on(self) -> None:
+        """Let the created container's program begin."""
         if self._listener is not None and self._console < 0:
             self._console_sent(0)
         self._task.pid = self._read_pid()
@@ -273,7 +286,7 @@ class Run:
     def _running(self, status: int) -> None:
         task = self._task
         if status:
-            self._failed(status)
+            self._failed(f"the runtime ended with status {status >> 8}")
             return
         if task.exec_id is not None:
             self._connect()
@@ -288,8 +301,8 @@ class Run:
         if self._is_up:
             self._server.ended(self._task, status)
 
-    def _failed(self, status: int) -> None:
-        message = self._message() or f"{self._task.external} ended with status {status >> 8}"
+    def _failed(self, why: str) -> None:
+        message = self._message() or why
         self._clean()
         stdio = self._stdio
         for client in tuple(self._task.attachments):

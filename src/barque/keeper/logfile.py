@@ -15,6 +15,8 @@ import os
 import struct
 from typing import Any
 
+from barque.kernel.packets import close_all
+
 _RECORD = struct.Struct("=QQQQ")
 _GUARD = struct.Struct("=QQ")
 
@@ -90,7 +92,7 @@ class LogFile:
                     self.size = known
             self.record()
         except BaseException:
-            os.close(self._record_fd)
+            close_all((self._fd, self._record_fd))
             raise
 
     def _open(self) -> None:
@@ -171,9 +173,9 @@ class LogFile:
             for number in range(free - 1, 0, -1):
                 _shift(path, number, number + 1 if number < keep - 1 else 0)
             os.rename(path, f"{path}.1")
-            inode = self._inode
-            os.close(self._fd)
+            inode, old = self._inode, self._fd
             self._open()
+            os.close(old)
         except OSError as error:
             self.failed = f"{path}: cannot rotate: {error.strerror}"
             self.settings.max_size = -1

@@ -43,9 +43,14 @@ class Reviver:
             os.close(stderr)
             return
 
+        since = self._since
+
         def ended(_: int) -> None:
-            if not self.is_connected:
+            if self._since == since:
                 self.lost(hello, kept)
+            else:
+                # One has connected meanwhile: how that one ends is told by its connection.
+                os.close(kept)
 
         argv = hello["daemon_argv"]
         kept = os.dup(stderr)
@@ -57,8 +62,9 @@ class Reviver:
             pid = os.posix_spawnp(
                 argv[0], argv, hello["daemon_env"], file_actions=actions, setsid=True, setsigdef=IGNORED
             )
-        except (OSError, ValueError):
-            os.close(kept)
+        except OSError:
+            # No memory, say, or its program is being replaced just now.
+            self.lost(hello, kept)
             return
         finally:
             os.close(null)

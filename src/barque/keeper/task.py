@@ -97,7 +97,7 @@ class Task:
 
     def pause_output(self) -> None:
         """Leave output in the pipes until every client has caught up."""
-        if self._paused or self.raw_status is not None:
+        if self._paused:
             return
         self._paused = True
         for fd in self._streams.values():
@@ -299,9 +299,7 @@ class Task:
                 oom = False
         self.exit = exit_record(self.id, self.exec_id, raw_status, oom, at_ns)
         self._when_ended = lambda: done(self)
-        for stream in tuple(self._streams):
-            while stream in self._streams and self._readable(stream):
-                pass
+        self._drain()
         if not self._streams:
             if self._when_ended is not None:
                 self._finish()
@@ -319,7 +317,15 @@ class Task:
             self.mind(stream, fd)
         self.poller.later(_LINGER_S, self._stop_lingering)
 
+    def _drain(self) -> None:
+        """Read as much as the streams can hold; who goes on writing does not keep the keeper here."""
+        for stream in tuple(self._streams):
+            for _ in range(_LARGE // _SMALL + 1):
+                if not self._readable(stream):
+                    break
+
     def _stop_lingering(self) -> None:
+        self._drain()
         for stream in tuple(self._streams):
             self._stream_ended(stream)
 

@@ -195,6 +195,7 @@ class Execs:
             if not asked:
                 # Nobody will tell of its end: the client went before there was a process.
                 self._never_began(made, 126)
+                self._engine.spawn(self._forget_in_keeper(made))
             raise
         self._began(made, started)
         made.attached = sock is not None

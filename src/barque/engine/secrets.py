@@ -119,7 +119,7 @@ class Store:
                  "labels": spec.get("Labels", row["labels"]), "updated_ns": time.time_ns()}  # fmt: skip
         await self._write(fresh)
         self._engine.events.publish(self._kind, "update", row["id"], {"name": row["name"]})
-        for container in self._engine.containers_by_id.values():
+        for container in [*self._engine.containers_by_id.values()]:
             if container.is_running and any(w["Source"] == row["name"] for w in wanted(container, self._kind)):
                 await asyncio.to_thread(self._replace, container, row["name"], data)
 

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
@@ -46,7 +47,7 @@ class VolumeTable:
         self._users = users
         self._now_ns = now_ns
         self._local = LocalDriver(folder)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._mounted: dict[str, set[str]] = {}
         self.plugins = plugins
         self.rows: dict[str, Json] = database.load("volume")
@@ -79,13 +80,14 @@ class VolumeTable:
         except InvalidInputError as error:
             text = str(error)
             raise InvalidInputError(text if text.startswith("create ") else f"create {name}: {text}") from None
-        await asyncio.to_thread(backend.create, name, options)
-        if name in self.rows:
-            # Somebody else made it meanwhile.
-            return self.rows[name]
-        row = {"name": name, "labels": labels, "options": options, "created_ns": self._now_ns(), "driver": chosen}
-        self.rows[name] = row
-        self._database.put("volume", name, row)
+        async with self._lock(name):
+            if name in self.rows:
+                # Somebody else made it meanwhile.
+                return self.rows[name]
+            await asyncio.to_thread(backend.create, name, options)
+            row = {"name": name, "labels": labels, "options": options, "created_ns": self._now_ns(), "driver": chosen}
+            self.rows[name] = row
+            self._database.put("volume", name, row)
         self._events.publish("volume", "create", name, {"driver": chosen})
         return row
 
@@ -101,7 +103,7 @@ class VolumeTable:
             os.makedirs(self.path(name), exist_ok=True)
             return self.path(name)
         driver = await self._driver(row["driver"])
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._lock(name):
             path = await asyncio.to_thread(driver.mount, name, row["options"], user)
             self._mounted.setdefault(name, set()).add(user)
         return path
@@ -111,7 +113,7 @@ class VolumeTable:
         row = self.rows.get(name)
         if row is None or user not in self._mounted.get(name, ()):
             return
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._lock(name):
             users = self._mounted.get(name, set())
             if user not in users:
                 return
@@ -164,10 +166,9 @@ class VolumeTable:
 
     async def drop_anonymous(self, names: Iterable[str]) -> None:
         """Remove those of the volumes that are anonymous and no longer used."""
-        used = self._used()
         for name in names:
             row = self.rows.get(name)
-            if row is not None and ANONYMOUS in row["labels"] and name not in used:
+            if row is not None and ANONYMOUS in row["labels"] and name not in self._used():
                 await self._delete(row, force=True)
 
     async def _delete(self, row: Json, *, force: bool = False) -> None:
@@ -187,7 +188,8 @@ class VolumeTable:
         self._database.delete("volume", name)
         if row["driver"] == LOCAL:
             try:
-                await asyncio.to_thread(driver.remove, name)
+                async with self._lock(name):
+                    await asyncio.to_thread(driver.remove, name)
                 self._database.delete("engine", _REMOVING + name)
             except OSError as error:
                 # What could not be removed is still a volume.
@@ -201,6 +203,10 @@ class VolumeTable:
         if name == LOCAL:
             return self._local
         return PluginDriver(await asyncio.to_thread(self.plugins.get, name, "VolumeDriver"))
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Return what one at a time has who makes, mounts or removes a volume; it is gone with its last user."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def _used(self) -> set[str]:
         return {name for _, names in self._users() for name in names}

@@ -31,6 +31,9 @@ class FakeKeeper:
         self.calls.append("exec")
         await asyncio.Event().wait()
 
+    async def forget(self, *names):
+        self.calls.append("forget")
+
 
 def execs_over(keeper):
     engine = SimpleNamespace(
@@ -61,6 +64,9 @@ async def test_a_client_that_goes_before_there_is_a_process_leaves_nothing_runni
     # The keeper, once asked, goes on, and tells of the end of what it started.
     assert execs.is_running(identity) == began
     assert execs.any_to_come() == began
+    await asyncio.sleep(0)
+    # Else it keeps the streams for as long as the container is there.
+    assert ("forget" in keeper.calls) == (not began)
 
 
 class RefusingKeeper(FakeKeeper):
@@ -74,9 +80,6 @@ class RefusingKeeper(FakeKeeper):
     async def exec(self, *names, **options):
         await self.answers.wait()
         raise KeeperError("exec", 2, "exec: no such file or directory")
-
-    async def forget(self, *names):
-        self.calls.append("forget")
 
 
 async def test_streams_are_given_while_the_process_starts_and_say_why_it_did_not():

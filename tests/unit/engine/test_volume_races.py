@@ -1,13 +1,16 @@
 """Volumes that are taken, removed or lost while others are measured or made."""
 
 import asyncio
+import os
 import shutil
+import threading
 
 import pytest
 
 from barque.engine import volumes as module
 from barque.engine.events import Events
 from barque.engine.state import Database
+from barque.engine.volume_drivers import LocalDriver
 from barque.engine.volume_plugins import Plugins
 from barque.engine.volume_table import ANONYMOUS
 from barque.engine.volumes import Volumes
@@ -49,3 +52,25 @@ async def test_of_two_who_make_one_volume_both_get_the_same(table):
     rows = await asyncio.gather(*(table.ensure("vol", labels={"who": who}, options={}) for who in ("a", "b")))
     assert rows[0] is rows[1]
     assert table.rows["vol"] is rows[0]
+
+
+async def test_a_volume_that_is_made_while_one_of_its_name_is_removed_has_a_folder(table, monkeypatch):
+    await table.ensure("vol", labels={}, options={})
+    remove, began, may_go_on = LocalDriver.remove, threading.Event(), threading.Event()
+
+    def slow(driver, name):
+        began.set()
+        may_go_on.wait()
+        remove(driver, name)
+
+    monkeypatch.setattr(LocalDriver, "remove", slow)
+    removing = asyncio.ensure_future(table.remove("vol", force=False))
+    await asyncio.to_thread(began.wait)
+    making = asyncio.ensure_future(table.ensure("vol", labels={}, options={}))
+    for _ in range(100):
+        # Turns enough, of the loop and of threads, to make it too early.
+        await asyncio.to_thread(int)
+    may_go_on.set()
+    await asyncio.gather(removing, making)
+    assert os.path.isdir(table.path("vol"))
+    assert list(table.rows) == ["vol"]

@@ -167,6 +167,7 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(project
         ("FROM busybox\nENV A=${B:-", "syntax error: missing"),
         ("FROM scratch", "No image was generated. Is your Dockerfile empty?"),
         ("# nothing\n", "file with no instructions"),
+        ("FROM busybox\nRUN --network=host true", "network.host is not allowed"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_dockers_words(project, text, message):

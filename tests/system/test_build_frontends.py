@@ -53,7 +53,7 @@ async def main():
     await asyncio.get_running_loop().create_connection(lambda: client.protocol, sock=pumped())
 
     async def call(method, message):
-        answer = getattr(gateway_pb2, {"Solve": "SolveResponse", "ReadFile": "ReadFileResponse", "Return": "ReturnResponse", "Ping": "PongResponse"}[method])
+        answer = getattr(gateway_pb2, {"Solve": "SolveResponse", "ReadFile": "ReadFileResponse", "Return": "ReturnResponse", "Ping": "PongResponse", "NewContainer": "NewContainerResponse"}[method])
         return await client.call(f"{BRIDGE}/{method}", message, answer)
 
     mode = OPTIONS.get("build-arg:MODE", "")
@@ -61,6 +61,22 @@ async def main():
     await call("Ping", gateway_pb2.PingRequest())
     if mode == "silent":
         sys.exit(3)
+    if mode == "container":
+        image = ops_pb2.Op(source=ops_pb2.SourceOp(identifier="docker-image://docker.io/library/busybox:latest"))
+        made = await call("Solve", gateway_pb2.SolveRequest(Definition=definition(image), allowResultReturn=True))
+        root = ops_pb2.Mount(dest="/", resultID=made.result.ref.id)
+        await call("NewContainer", gateway_pb2.NewContainerRequest(ContainerID="mine", Mounts=[root]))
+        async with client.stream(f"{BRIDGE}/ExecProcess") as stream:
+            for name, command in (("left", "echo left; sleep 97531"), ("said", "ps | grep -c [9]7531")):
+                init = gateway_pb2.InitMessage(ContainerID="mine", Meta=ops_pb2.Meta(args=["/bin/sh", "-c", command]), Fds=[1])
+                await stream.send_message(gateway_pb2.ExecMessage(ProcessID=name, Init=init))
+                message = await stream.recv_message()
+                while message.ProcessID != name or not message.HasField("File"):
+                    message = await stream.recv_message()
+                print(name, message.File.Data, file=sys.stderr, flush=True)
+            sys.exit(4)
+    if mode == "greedy":
+        kept = bytearray(os.urandom(1 << 20) * 300)
     if mode == "hang":
         await asyncio.sleep(1000)
     if mode == "fails":
@@ -166,6 +182,16 @@ def test_a_frontend_that_fails_is_told(docker: Run, engine: EngineUnderTest, fro
     assert left == []
 
 
+def test_a_frontend_s_containers_end_with_it(docker: Run, engine: EngineUnderTest, frontend: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"# syntax={frontend}\nx\n")
+    failed = docker("buildx", "build", "--build-arg", "MODE=container", ".", code=1).stderr
+    assert r"without a result: working container" in failed, failed
+    assert r"left b'left\n'" in failed, failed
+    assert r"said b'1\n'" in failed, failed
+    folder = engine.root / "exec/containers"
+    until(lambda: os.listdir(folder) == [], "its containers are gone")
+
+
 def test_a_frontend_ends_with_its_build(docker: Run, engine: EngineUnderTest, frontend: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"# syntax={frontend}\nx\n")
     environment = {**engine.environment, "DOCKER_CONFIG": str(tmp_path / ".docker"), "BUILDKIT_PROGRESS": "plain"}
@@ -190,3 +216,23 @@ def test_a_frontend_ends_with_its_build(docker: Run, engine: EngineUnderTest, fr
         build.kill()
         build.wait()
     until(lambda: not running(), "the frontend has ended", 30)
+
+
+def test_a_frontend_that_asks_for_nothing_or_takes_too_much_is_ended(
+    docker: Run, engine: EngineUnderTest, frontend: str, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"# syntax={frontend}\nFROM busybox\n")
+    limits = {"builder": {"frontends": {"maxMemory": "200MB", "maxSilence": "10s"}}}
+    (engine.root / "daemon.json").write_text(json.dumps(limits))
+    engine.stop()
+    engine.start()
+    try:
+        failed = docker("buildx", "build", "--build-arg", "MODE=hang", ".", code=1).stderr
+        assert f"the frontend {frontend} was ended: it asked for nothing for 10 s" in failed
+        failed = docker("buildx", "build", "--build-arg", "MODE=greedy", ".", code=1).stderr
+        assert f"the frontend {frontend} was ended: it used more than 209715200 bytes of memory" in failed
+        docker("buildx", "build", "--build-arg", "MODE=asks", ".")
+    finally:
+        (engine.root / "daemon.json").write_text("{}")
+        engine.stop()
+        engine.start()

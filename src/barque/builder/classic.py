@@ -103,7 +103,10 @@ class ClassicBuild:
         stages = self._chosen(parsed.stages)
         if context.result is not None:
             self._session.trees["context"] = context.result
-        self._session.options.update(host=request.host, tell=self._say, auth=request.auth, keep_failed=not request.force_remove, known_ids=True)
+        self._session.options.update(
+            host=request.host, tell=self._say, auth=request.auth, keep_failed=not request.force_remove, known_ids=True,
+            allow_host_network=request.network == "host",
+        )  # fmt: skip
         if request.labels:
             pairs = tuple(of.Pair(key, value) for key, value in sorted(request.labels.items()))
             for pair in pairs:

@@ -34,8 +34,9 @@ def policies_of(builder: Json, disk_bytes: int) -> list[PruneOptions]:
     Raises:
         InvalidInputError: a key is unknown, or a value is wrong.
     """
-    _known(builder, ("gc", "history"), "builder")
+    _known(builder, ("gc", "history", "frontends"), "builder")
     history_limits(builder)
+    frontend_limits(builder)
     gc = _object(builder.get("gc") or {}, "builder.gc")
     _known(gc, ("enabled", "policy", *_DEFAULTS), "builder.gc")
     enabled = gc.get("enabled", True)
@@ -78,6 +79,30 @@ def history_limits(builder: Json) -> HistoryLimits:
         made = made._replace(age_ns=_duration(given["maxAge"], f"{where}.maxAge"))
     if "maxSize" in given:
         made = made._replace(size=size_of(given["maxSize"], 0, f"{where}.maxSize"))
+    return made
+
+
+class FrontendLimits(NamedTuple):
+    """How many bytes of memory a frontend that is an image may use, and for how long it may ask for nothing."""
+
+    memory: int = 1 << 30
+    silence_ns: int = 600_000_000_000
+
+
+def frontend_limits(builder: Json) -> FrontendLimits:
+    """Return what `builder.frontends` of daemon.json says of frontends that are images.
+
+    Raises:
+        InvalidInputError: a key is unknown, or a value is wrong.
+    """
+    where = "builder.frontends"
+    given = _object(builder.get("frontends") or {}, where)
+    _known(given, ("maxMemory", "maxSilence"), where)
+    made = FrontendLimits()
+    if "maxMemory" in given:
+        made = made._replace(memory=size_of(given["maxMemory"], 0, f"{where}.maxMemory"))
+    if "maxSilence" in given:
+        made = made._replace(silence_ns=_duration(given["maxSilence"], f"{where}.maxSilence"))
     return made
 
 

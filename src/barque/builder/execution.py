@@ -53,6 +53,25 @@ class SecretProvider(Protocol):
         ...
 
 
+def check_allowed(step: Exec, known: Iterable[str], session: Session) -> None:
+    """Refuse a command that wants what its build may not have.
+
+    Args:
+        step: the command.
+        known: the CDI devices of this machine, sorted.
+        session: of the build.
+
+    Raises:
+        InvalidInputError: it wants the host's network, all rights or a device, and the build was not allowed it.
+    """
+    options = session.options
+    if step.network == "host" and not options.get("allow_host_network"):
+        raise InvalidInputError("network.host is not allowed")
+    if step.security == "insecure" and not options.get("allow_insecure"):
+        raise InvalidInputError("security.insecure is not allowed")
+    devices_of(step.devices, known, options.get("allow_devices", frozenset()))
+
+
 async def execute(
     engine: "Engine", step: Exec, name: str, points: "Points", session: Session, emit: Emit
 ) -> steps.StepResult:
@@ -61,12 +80,15 @@ async def execute(
     Raises:
         StartError: it could not be started.
     """
+    return await steps.run_step(engine, request_of(engine, step, name, points, session), emit)
+
+
+def request_of(engine: "Engine", step: Exec, name: str, points: "Points", session: Session) -> steps.StepRequest:
+    """Return what the engine runs for a command on the active snapshot `name`."""
     host: Json = dict(session.options.get("host") or {})
     if step.network != "default":
         host["NetworkMode"] = step.network
     if step.security == "insecure":
-        if not session.options.get("allow_insecure"):
-            raise InvalidInputError("security.insecure is not allowed")
         host["Privileged"] = True
     if step.hosts:
         host["ExtraHosts"] = [*(host.get("ExtraHosts") or []), *step.hosts]
@@ -84,8 +106,7 @@ async def execute(
         "Hostname": step.hostname or session.options.get("hostname") or name[:SHORT_LENGTH], "Env": [*step.env, *step.hidden_env, *points.env],
         "User": step.user, "WorkingDir": step.cwd,
     }  # fmt: skip
-    request = steps.StepRequest(name, list(step.args), config, host, points.mounts, known=bool(session.options.get("known_ids")))
-    return await steps.run_step(engine, request, emit)
+    return steps.StepRequest(name, list(step.args), config, host, points.mounts, known=bool(session.options.get("known_ids")))
 
 
 def devices_of(wanted: Iterable[DeviceRequest], known: Iterable[str], allowed: Container[str]) -> list[str]:
@@ -202,7 +223,7 @@ class CacheMounts:
                 elif mount.type == "bind":
                     await asyncio.to_thread(_bind, mount, points, inputs[max(mount.input, 0)], snapshots, place)
                 elif mount.type == "secret":
-                    await _secret(mount, points, session, f"{hidden}/{number}")
+                    await give_secret(mount, points, session, f"{hidden}/{number}")
                 elif mount.type == "ssh":
                     await _ssh(mount, points, session, f"{hidden}/{number}")
                 else:
@@ -306,7 +327,12 @@ def _export(source: Result, selector: str, folder: str, snapshots: Snapshotter) 
             os.close(root)
 
 
-async def _secret(mount: Mount, points: Points, session: Session, place: str) -> None:
+async def give_secret(mount: Mount, points: Points, session: Session, place: str) -> None:
+    """Make a secret a variable, a file or both; the file lies in the new folder `place`.
+
+    Raises:
+        InvalidInputError: it is required and the client has none of that name, or it is no text for a variable.
+    """
     provider: SecretProvider | None = session.options.get("secrets")
     data = await provider.secret(mount.id) if provider is not None else None
     if data is None:

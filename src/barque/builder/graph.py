@@ -121,6 +121,19 @@ class ExecOutput(Vertex):
         return (self.command, *self.command.needs)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed(Vertex):
+    """What a command that failed has left of its root, in an active snapshot."""
+
+    command: Exec
+    snapshot: str
+
+    @property
+    def inputs(self) -> tuple[Vertex, ...]:
+        """Return the root that the command began with."""
+        return self.command.needs[:1]
+
+
 @dataclass(frozen=True, slots=True)
 class CopyFiles:
     """Copy `source` of input `input` to `target` (absolute; a slash at its end means a folder).

@@ -15,7 +15,7 @@ from barque.builder.caches.imports import Imports
 from barque.builder.differences import turn_into
 from barque.builder.file_actions import carry_out
 from barque.builder.folders import KeptFolders
-from barque.builder.graph import Diff, Exec, ExecOutput, Files, Layers, Merge, Mount, Scratch, Source, Vertex
+from barque.builder.graph import Diff, Exec, ExecOutput, Failed, Files, Layers, Merge, Mount, Scratch, Source, Vertex
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
 from barque.builder.sources import Sources
@@ -37,7 +37,7 @@ class EngineOperations:
         self._sources = sources
         self._digests = keys.Digests(cache)
         self.cache_mounts = KeptFolders(f"{engine.config.data_root}/builder/mounts", cache, "exec.cachemount")
-        self._mounts = execution.CacheMounts(self.cache_mounts, f"{engine.config.exec_root}/builder")
+        self.mounts = execution.CacheMounts(self.cache_mounts, f"{engine.config.exec_root}/builder")
 
     async def key(self, vertex: Vertex, inputs: list[Result], session: Session) -> str:
         """Return a step's key (see Operations)."""
@@ -48,9 +48,8 @@ class EngineOperations:
         if isinstance(vertex, Files):
             facts = await asyncio.to_thread(keys.files_facts, vertex, inputs, snapshots, self._digests)
         elif isinstance(vertex, Exec):
-            if vertex.devices:
-                # What the build may not have, it does not get out of the cache either.
-                execution.devices_of(vertex.devices, self._engine.cdi.names(), session.options.get("allow_devices", frozenset()))
+            # What the build may not have, it does not get out of the cache either.
+            execution.check_allowed(vertex, self._engine.cdi.names() if vertex.devices else (), session)
             contexts = any(m.input > 0 and m.type == "bind" and inputs[m.input].tree is not None for m in vertex.mounts)
             if contexts:
                 facts = await asyncio.to_thread(keys.exec_facts, vertex, inputs, snapshots, self._digests)
@@ -109,6 +108,9 @@ class EngineOperations:
             result = self.recall(vertex, key, inputs)
             if result is not None:
                 return result
+        if isinstance(vertex, Failed):
+            made = keys.key_of({"kind": "failed", "snapshot": vertex.snapshot}), vertex.snapshot
+            return await _to_the_end(lambda: self._finish(vertex, made[0], inputs[0], made[1], {}))
         raise BarqueError(f"unknown kind of step: {type(vertex).__name__}")
 
     async def _files(self, vertex: Files, key: str, inputs: list[Result], session: Session) -> Result:
@@ -136,10 +138,13 @@ class EngineOperations:
         try:
             for mount, one in outputs.items():
                 engine.snapshots.prepare(one, _taken(mount, inputs).top)
-            async with self._mounts.points(vertex, inputs, engine.snapshots, session, outputs) as points:
+            async with self.mounts.points(vertex, inputs, engine.snapshots, session, outputs) as points:
                 result = await execution.execute(engine, vertex, name, points, session, emit)
             if result.exit_code not in (vertex.exit_codes or (0,)):
                 kept = bool(session.options.get("keep_failed"))
+                if kept and not session.options.get("known_ids"):
+                    # What it left can be looked at while the build lasts.
+                    session.options.setdefault("ends", []).append(lambda: self._drop(name))
                 raise execution.ExitError(vertex, result.exit_code, name if kept else "")
             return await _to_the_end(lambda: self._finish_all(vertex, (key, name), inputs, outputs, session))
         except BaseException:

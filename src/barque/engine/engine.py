@@ -397,10 +397,11 @@ class Engine:
 
     def _exit(self, event: Json) -> None:
         container = self.containers_by_id.get(event["id"])
-        if event.get("exec_id"):
+        told = self.step_exits.pop(event.get("exec_id") or event["id"], None)
+        if told is not None:
+            told(event)
+        elif event.get("exec_id"):
             self.execs.exited(event)
-        elif event["id"] in self.step_exits:
-            self.step_exits.pop(event["id"])(event)
         elif container is None:
             return
         elif container.pid == 0:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError
-from barque.engine import endpoints, starting
+from barque.engine import endpoints, exec_process, starting
 from barque.engine.container import Container, new_state
 from barque.engine.create import fill_host
 from barque.storage.snapshots import Snapshotter
@@ -24,6 +24,8 @@ Output = Callable[[int, bytes], Awaitable[None]]
 """Told the stream (1 or 2) and its bytes."""
 Feed = Callable[[socket.socket], Coroutine[Any, Any, None]]
 """Writes what a command reads to a socket."""
+Began = Callable[[Container], Awaitable[None]]
+Tell = Callable[[], Awaitable[None]]
 _STUBS = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/proc", "/sys", "/dev")
 _KILL = 9
 
@@ -50,7 +52,9 @@ class StepResult(NamedTuple):
     oom_killed: bool
 
 
-async def run_step(engine: "Engine", request: StepRequest, output: Output, feed: "Feed | None" = None) -> StepResult:
+async def run_step(
+    engine: "Engine", request: StepRequest, output: Output, feed: "Feed | None" = None, began: "Began | None" = None
+) -> StepResult:
     """Run a step to its end; cancelled, all its processes are killed first.
 
     What it had besides its snapshot is taken back while the caller goes on (`engine.step_ends`), unless its id is known.
@@ -60,6 +64,7 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output, feed:
         request: what.
         output: is given its output.
         feed: writes its standard input, which is open if the request's config says so; it is cancelled at the end.
+        began: is told once it runs; `run_beside` may then run others in its container.
 
     Raises:
         StartError: it could not be started.
@@ -67,36 +72,119 @@ async def run_step(engine: "Engine", request: StepRequest, output: Output, feed:
     """
     container = container_of(engine, request)
     os.mkdir(engine.folder(container.id), 0o710)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Json] = loop.create_future()
-    engine.step_exits[container.id] = lambda event: None if ended.done() else ended.set_result(event)
-    reading: asyncio.Task[None] | None = None
-    launching: asyncio.Task[Json] | None = None
-    feeding: asyncio.Task[None] | None = None
+    process = _Process(engine, container)
     finished = False
+
+    async def start() -> None:
+        launched = await starting.launch(engine, container, ("volatile",))
+        container.state["pid"] = launched["pid"]
+
+    async def tell() -> None:
+        if began is not None:
+            # What runs beside it has variables, user and folder of its own.
+            container.config.update(Env=[], User="", WorkingDir="")
+            await began(container)
+
     try:
-        sock = await engine.keeper.attach(container.id, None, stdin=feed is not None, stdout=True, stderr=True)
-        reading = asyncio.create_task(_read(sock, output))
-        feeding = asyncio.create_task(_fed(feed, sock)) if feed is not None else None
-        # Not cancelled with us: what the keeper is about to start must be known to be killed.
-        launching = asyncio.create_task(starting.launch(engine, container, ("volatile",)))
-        await asyncio.shield(launching)
-        # A wait that is cancelled would take the future along, and the step would seem to have ended.
-        event = await asyncio.shield(ended)
-        await reading
+        event = await process.run(start, (output, feed), tell)
         _clear(engine, container)
         finished = not request.known
         return StepResult(event["exit_code"], bool(event.get("oom_killed")))
     finally:
-        if feeding is not None:
-            feeding.cancel()
-        end = _end(engine, container, ended, reading, launching)
+        end = _end(engine, container, process)
         if finished:
             task = asyncio.create_task(end)
             engine.step_ends.add(task)
             task.add_done_callback(engine.step_ends.discard)
         else:
             await _surely(end)
+
+
+async def run_beside(
+    engine: "Engine", container: Container, command: tuple[str, Json], streams: "tuple[Output, Feed | None]", began: Tell
+) -> int:
+    """Run a further process in the container of a step to its end and return its exit code; cancelled, it is killed first.
+
+    Args:
+        engine: runs it.
+        container: of the step, which has begun.
+        command: an id for it, and what to run as an exec's request says it; the step's own variables are not its.
+        streams: takes its output, and gives its input.
+        began: is called once it runs.
+
+    Raises:
+        InvalidInputError: there is no such user.
+        BarqueError: it could not be started, or the keeper went away.
+    """
+    exec_id, config = command
+    tty = bool(config.get("Tty"))
+    process = _Process(engine, container, exec_id, tty=tty)
+    seccomp = None if config.get("Privileged") else engine.seccomp_program(container.host, external=False)
+
+    async def start() -> None:
+        described = exec_process.describe(engine, container, config, tty=tty)
+        await engine.keeper.exec(
+            container.id, exec_id, process=described, tty=tty, open_stdin=streams[1] is not None, seccomp=seccomp
+        )
+
+    container.exec_ids.append(exec_id)
+    try:
+        return int((await process.run(start, streams, began))["exit_code"])
+    finally:
+        container.exec_ids.remove(exec_id)
+        await _surely(process.end())
+
+
+class _Process:
+    """A process under the keeper while somebody waits for its end; `exec_id` is None for the first of a container."""
+
+    def __init__(self, engine: "Engine", container: Container, exec_id: str | None = None, *, tty: bool | None = None) -> None:
+        self._engine = engine
+        self._container = container
+        self._exec_id = exec_id
+        self._tty = container.tty if tty is None else tty
+        self._ended: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._reading: asyncio.Task[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        engine.step_exits[exec_id or container.id] = self._exited
+
+    def _exited(self, event: Json) -> None:
+        if not self._ended.done():
+            self._ended.set_result(event)
+
+    async def run(self, start: "Callable[[], Coroutine[Any, Any, None]]", streams: "tuple[Output, Feed | None]", began: Tell) -> Json:
+        """Start it; return what the keeper says of its end, after all of its output was given on."""
+        output, feed = streams
+        sock = await self._engine.keeper.attach(self._container.id, self._exec_id, stdin=feed is not None, stdout=True, stderr=True)
+        self._reading = asyncio.create_task(_read(sock, output, framed=not self._tty))
+        self._feeding = asyncio.create_task(_fed(feed, sock)) if feed is not None else None
+        # Not cancelled with us: what the keeper is about to start must be known to be killed.
+        self._starting = asyncio.create_task(start())
+        await asyncio.shield(self._starting)
+        await began()
+        # A wait that is cancelled would take the future along, and the process would seem to have ended.
+        event = await asyncio.shield(self._ended)
+        await self._reading
+        return event
+
+    async def end(self) -> None:
+        """Kill it if it runs, and let the keeper forget it."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+        keeper, container = self._engine.keeper, self._container
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+            if self._starting.exception() is None and not self._ended.done():
+                with contextlib.suppress(BarqueError):
+                    await keeper.signal(container.id, self._exec_id, _KILL)
+                await asyncio.wait([self._ended], timeout=10)
+        with contextlib.suppress(BarqueError):
+            await keeper.forget(container.id, self._exec_id)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        self._engine.step_exits.pop(self._exec_id or container.id, None)
 
 
 async def _surely(work: Coroutine[Any, Any, None]) -> None:
@@ -112,25 +200,12 @@ async def _surely(work: Coroutine[Any, Any, None]) -> None:
         raise asyncio.CancelledError
 
 
-async def _end(
-    engine: "Engine",
-    container: Container,
-    ended: "asyncio.Future[Json]",
-    reading: "asyncio.Task[None] | None",
-    launching: "asyncio.Task[Json] | None",
-) -> None:
-    if launching is not None:
-        await asyncio.wait([launching])
-        if launching.exception() is None and not ended.done():
-            with contextlib.suppress(BarqueError):
-                await engine.keeper.signal(container.id, None, _KILL)
-            await asyncio.wait([ended], timeout=10)
-    with contextlib.suppress(BarqueError):
-        await engine.keeper.forget(container.id)
-    if reading is not None and not reading.done():
-        reading.cancel()
-        await asyncio.wait([reading])
-    engine.step_exits.pop(container.id, None)
+async def _end(engine: "Engine", container: Container, process: _Process) -> None:
+    await process.end()
+    for exec_id in container.exec_ids:
+        # They ended with the first: the keeper has forgotten them and tells nothing more.
+        if exec_id in engine.step_exits:
+            engine.step_exits.pop(exec_id)({"exit_code": 128 + _KILL})
     engine.network.release(container.id)
     starting.clean(engine, container)
     for folder in (engine.folder(container.id), engine.bundle(container.id)):
@@ -161,11 +236,14 @@ async def _fed(feed: Feed, sock: socket.socket) -> None:
         await feed(sock)
 
 
-async def _read(sock: socket.socket, output: Output) -> None:
+async def _read(sock: socket.socket, output: Output, *, framed: bool) -> None:
     loop = asyncio.get_running_loop()
     kept = bytearray()
     with sock:
         while data := await loop.sock_recv(sock, 1 << 16):
+            if not framed:
+                await output(1, data)
+                continue
             kept += data
             while len(kept) >= 8:
                 size = int.from_bytes(kept[4:8], "big")

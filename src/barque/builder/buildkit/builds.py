@@ -16,6 +16,7 @@ from barque.builder.solver import Session
 
 if TYPE_CHECKING:
     from barque.builder.buildkit.attestations import Predicate
+    from barque.builder.buildkit.containers import FrontendContainer
 
 _WAIT_S = 6.0
 _KEPT_S = 10.0
@@ -87,6 +88,8 @@ class Build:
         """The steps that scan what is built, by platform."""
         self.inline = False
         """Whether the images of this build hold the records of its cache."""
+        self.containers: dict[str, FrontendContainer] = {}
+        """Those that its client has made, by the client's names."""
 
     def need_client(self) -> ClientSession:
         """Return the client's session.

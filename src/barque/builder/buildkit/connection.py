@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 Serve = Callable[["Stream[Any, Any]"], Awaitable[None]]
+_NOTHING = nullcontext()
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CARDINALITIES = {(kind.value.client_streaming, kind.value.server_streaming): kind for kind in Cardinality}
 _CONFIG = Configuration(http2_connection_window_size=16 << 20, http2_stream_window_size=8 << 20)
@@ -52,10 +54,11 @@ def _status_of(error: BarqueError) -> Status:
     return next((status for kind, status in kinds if isinstance(error, kind)), Status.UNKNOWN)
 
 
-def _guarded(serve: Serve) -> Serve:
+def _guarded(serve: Serve, during: AbstractContextManager[None]) -> Serve:
     async def guarded(stream: "Stream[Any, Any]") -> None:
         try:
-            await serve(stream)
+            with during:
+                await serve(stream)
         except BarqueError as error:
             raise GRPCError(_status_of(error), str(error), error.details or None) from None
         except OSError as error:
@@ -65,8 +68,8 @@ def _guarded(serve: Serve) -> Serve:
     return guarded
 
 
-def routes(service: Service) -> dict[str, Handler]:
-    """Return the table of a service's methods by path."""
+def routes(service: Service, during: AbstractContextManager[None] = _NOTHING) -> dict[str, Handler]:
+    """Return the table of a service's methods by path; `during` is entered around each call."""
     table = {}
     for method in service.descriptor.methods:
         name = _CAPITAL.sub("_", method.name).lower()
@@ -76,19 +79,24 @@ def routes(service: Service) -> dict[str, Handler]:
         # A service whose one method carries two protocols takes messages unparsed.
         raw = getattr(service, "raw", None)
         table[f"/{service.descriptor.full_name}/{method.name}"] = Handler(
-            _guarded(serve), _cardinality(method), raw or GetMessageClass(method.input_type),
+            _guarded(serve, during), _cardinality(method), raw or GetMessageClass(method.input_type),
             raw or GetMessageClass(method.output_type),
         )  # fmt: skip
     return table
 
 
 class GrpcServer:
-    """Serves gRPC on connections that are handed over; made inside the running loop."""
+    """Serves gRPC on connections that are handed over; made inside the running loop.
 
-    def __init__(self, *services: Service) -> None:
+    Args:
+        services: what is served.
+        during: a context that is entered around each call, also while it is entered already.
+    """
+
+    def __init__(self, *services: Service, during: AbstractContextManager[None] = _NOTHING) -> None:
         table: dict[str, Handler] = {}
         for service in services:
-            table |= routes(service)
+            table |= routes(service, during)
         self._server = Server([_Table(table)], status_details_codec=DetailsCodec(), config=_CONFIG)
 
     def protocol(self) -> asyncio.Protocol:

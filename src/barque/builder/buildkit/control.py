@@ -90,6 +90,7 @@ class Control:
         build = Build(request.Ref, client)
         build.created_ns = time.time_ns()
         build.entitlements = frozenset(request.Entitlements)
+        build.session.options["allow_host_network"] = "network.host" in build.entitlements
         build.session.options["allow_insecure"] = "security.insecure" in build.entitlements
         build.session.options["allow_devices"] = allowed_devices(build.entitlements)
         build.frontend = request.Frontend

@@ -5,6 +5,7 @@ BuildKit gives them; it has no network, sees nothing of the machine, and is ende
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Mapping
@@ -13,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.ids import new_id
 from barque.builder.buildkit import worker
-from barque.builder.buildkit.builds import Build, Builds, Outcome
+from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.connection import GrpcServer
-from barque.builder.buildkit.control import Frontends
-from barque.builder.buildkit.gateway import Gateway
+from barque.builder.buildkit.containers import FrontendContainer
+from barque.builder.buildkit.gateway import Gateway, Tools
 from barque.builder.buildkit.health import Health
 from barque.builder.buildkit.llb import definition_of
 from barque.builder.buildkit.pb import gateway_pb2
+from barque.builder.collecting import frontend_limits
 from barque.builder.graph import Vertex
-from barque.builder.solver import Solver
-from barque.builder.sources import Sources
 from barque.engine import steps
 from barque.images.model import Image
 
@@ -38,15 +38,13 @@ class ForeignFrontends:
 
     Args:
         engine: runs their containers.
-        tools: what their gateway works with: the builds, the solver, the built-in frontends, the sources.
+        tools: what their gateway works with.
         identity: of the one worker.
     """
 
-    def __init__(
-        self, engine: "Engine", tools: tuple[Builds, Solver, Frontends, Sources], identity: worker.Identity
-    ) -> None:
+    def __init__(self, engine: "Engine", tools: Tools, identity: worker.Identity) -> None:
         self._engine = engine
-        self._builds, self._solver, self._frontends, self._sources = tools
+        self._tools = tools
         self._identity = identity
 
     async def solve(self, build: Build, name: str, options: Mapping[str, str], inputs: Mapping[str, Vertex]) -> Outcome:
@@ -62,10 +60,8 @@ class ForeignFrontends:
             BarqueError: the image cannot be had, the frontend says so, or it ends without a word.
         """
         with build.report.work(f"resolve image config for {name}"):
-            image = await self._sources.image(name, "", session=build.session)
-        gateway = _Bound(
-            self._builds, self._solver, self._frontends, self._sources, self._engine.snapshots, self._identity
-        )
+            image = await self._tools.sources.image(name, "", session=build.session)
+        gateway = _Bound(self._engine, self._tools, self._identity)
         gateway.bind(build, inputs)
         with build.report.work(f"[frontend] {name}"):
             return await self._run(build, name, image, (gateway, options))
@@ -79,18 +75,27 @@ class ForeignFrontends:
         environment = [*(config.get("Env") or ()), *self._environment(build, options)]
         made = {"Env": environment, "User": config.get("User") or "", "WorkingDir": config.get("WorkingDir") or "/",
                 "OpenStdin": True, "StdinOnce": True, "Hostname": "frontend"}  # fmt: skip
+        limits = frontend_limits(self._engine.config.builder)
+        silence_s = limits.silence_ns / 1e9 or None
+        host = {"NetworkMode": "none", "Memory": limits.memory, "MemorySwap": limits.memory}
         key = new_id()
         pipe = _Pipe()
         self._engine.snapshots.prepare(key, image.chain[-1] if image.chain else "")
         try:
-            await pipe.open(GrpcServer(gateway, Health()))
-            request = steps.StepRequest(key, arguments, made, {"NetworkMode": "none"}, [])
-            result = await steps.run_step(self._engine, request, pipe.take, pipe.feed)
+            request = steps.StepRequest(key, arguments, made, host, [])
+            async with asyncio.timeout(silence_s) as silence:
+                await pipe.open(GrpcServer(gateway, Health(), during=Calls(silence, silence_s)))
+                result = await steps.run_step(self._engine, request, pipe.take, pipe.feed)
+        except TimeoutError:
+            raise BarqueError(f"the frontend {name} was ended: it asked for nothing for {silence_s or 0:g} s") from None
         finally:
             pipe.close()
+            await gateway.end_containers()
             self._engine.snapshots.remove(key)
         if gateway.outcome.done():
             return gateway.outcome.result()
+        if result.oom_killed:
+            raise BarqueError(f"the frontend {name} was ended: it used more than {limits.memory} bytes of memory")
         said = pipe.errors.decode("utf-8", "replace").strip()
         raise BarqueError(f"the frontend {name} ended with exit code {result.exit_code} and without a result{': ' if said else ''}{said}")
 
@@ -111,10 +116,20 @@ class _Bound(Gateway):
         """Say whose it is."""
         self._own = build
         self._inputs = inputs
+        self._made: dict[str, FrontendContainer] = {}
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def _build(self, stream: Any) -> Build:
         return self._own
+
+    def _containers(self, build: Build) -> dict[str, FrontendContainer]:
+        return self._made
+
+    async def end_containers(self) -> None:
+        """End what the frontend has left running."""
+        for made in self._made.values():
+            await made.release()
+        self._made.clear()
 
     async def return_(self, stream: Any) -> None:
         """Take what the frontend came to."""
@@ -135,6 +150,29 @@ class _Bound(Gateway):
         names = {key: self._builds.references.add(one) for key, one in self._inputs.items()}
         found = {key: definition_of(name) for key, name in names.items() if name}
         await stream.send_message(gateway_pb2.InputsResponse(Definitions=found))
+
+
+class Calls:
+    """Puts off the end of a frontend while it waits for an answer; used as a context around each call."""
+
+    def __init__(self, silence: asyncio.Timeout, limit_s: float | None) -> None:
+        self._silence = silence
+        self._limit_s = limit_s
+        self._under_way = 0
+
+    def __enter__(self) -> None:
+        self._under_way += 1
+        self._put_off(None)
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+        if not self._under_way and self._limit_s is not None:
+            self._put_off(asyncio.get_running_loop().time() + self._limit_s)
+
+    def _put_off(self, when: float | None) -> None:
+        # Calls may end after their frontend, whose time counts no more then.
+        with contextlib.suppress(RuntimeError):
+            self._silence.reschedule(when)
 
 
 class _Pipe:

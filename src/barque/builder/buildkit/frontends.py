@@ -91,7 +91,7 @@ class DockerfileFrontends:
             return await registry_header(build.client, domain)
 
         # What BuildKit runs has a layer even where it changes nothing.
-        known |= {"locals": local, "auth_header": header, "empty_layers": True}
+        known |= {"locals": local, "auth_header": header, "empty_layers": True, "keep_failed": True}
         if build.client is not None:
             secrets = ClientSecrets(build.client)
             known["secrets"] = secrets

@@ -3,25 +3,42 @@
 import asyncio
 import fnmatch
 import os
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
-from barque.builder.buildkit import worker
+from barque.builder.buildkit import places, worker
 from barque.builder.buildkit.builds import Build, Builds, Outcome
+from barque.builder.buildkit.containers import FrontendContainer
 from barque.builder.buildkit.control import Frontends
-from barque.builder.buildkit.llb import Translator, definition_of
+from barque.builder.buildkit.exec_streams import ExecStream
+from barque.builder.buildkit.failures import details_of_command
+from barque.builder.buildkit.llb import Translator, container_command, definition_of
 from barque.builder.buildkit.pb import gateway_pb2, stat_pb2
-from barque.builder.buildkit.progress import Step
+from barque.builder.buildkit.progress import Step, told
+from barque.builder.execution import CacheMounts
 from barque.builder.graph import Vertex
-from barque.builder.results import Result, opened
+from barque.builder.results import opened
 from barque.builder.solver import Solver
 from barque.builder.sources import Sources
 from barque.builder.trees import FOLDER, LINK, Node, Tree, resolve
 from barque.oci import digest as digests
-from barque.storage.snapshots import Snapshotter
+
+if TYPE_CHECKING:
+    from barque.engine.engine import Engine
 
 _BUILD_ID = "buildkit-controlapi-buildid"
 _LARGEST_READ = 64 << 20
+
+
+class Tools(NamedTuple):
+    """What gateways work with; `mounts` are for their containers."""
+
+    builds: Builds
+    solver: Solver
+    frontends: Frontends
+    sources: Sources
+    mounts: CacheMounts
 
 
 class Gateway:
@@ -29,15 +46,9 @@ class Gateway:
 
     descriptor = gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"]
 
-    def __init__(
-        self, builds: Builds, solver: Solver, frontends: Frontends, sources: Sources, snapshots: Snapshotter,
-        identity: worker.Identity,
-    ) -> None:  # fmt: skip
-        self._builds = builds
-        self._solver = solver
-        self._frontends = frontends
-        self._sources = sources
-        self._snapshots = snapshots
+    def __init__(self, engine: "Engine", tools: Tools, identity: worker.Identity) -> None:
+        self._engine = engine
+        self._builds, self._solver, self._frontends, self._sources, self._mounts = tools
         self._identity = identity
 
     async def _build(self, stream: Any) -> Build:
@@ -74,8 +85,7 @@ class Gateway:
         else:
             outcome = Outcome()
         if request.Evaluate:
-            for vertex in outcome.vertices.values():
-                await self._solver.solve(vertex, build.session)
+            await self._evaluate(build, outcome.vertices.values())
         await stream.send_message(gateway_pb2.SolveResponse(result=self._result(outcome)))
 
     def _result(self, outcome: Outcome) -> Any:
@@ -131,8 +141,17 @@ class Gateway:
         """Solve a reference now."""
         request = await stream.recv_message()
         build = await self._build(stream)
-        await self._solver.solve(self._builds.references.get(request.Ref), build.session)
+        await self._evaluate(build, [self._builds.references.get(request.Ref)])
         await stream.send_message(gateway_pb2.EvaluateResponse())
+
+    async def _evaluate(self, build: Build, vertices: Iterable[Vertex]) -> None:
+        try:
+            for vertex in vertices:
+                await self._solver.solve(vertex, build.session)
+        except BarqueError as error:
+            failed = BarqueError(told(error))
+            failed.details = [*places.of_failure(build.session), *details_of_command(build.session, self._builds.references)]
+            raise failed from None
 
     async def warn(self, stream: Any) -> None:
         """Pass a warning of the client's frontend on to the display."""
@@ -172,58 +191,131 @@ class Gateway:
             raise UnsupportedError(f"unsupported source {request.Source.identifier}")
         await stream.send_message(made)
 
-    async def _look(self, stream: Any, ref: str) -> Result:
+    async def _look(self, stream: Any, ref: str, work: Callable[[Tree], Any]) -> Any:
         build = await self._build(stream)
-        return await self._solver.solve(self._builds.references.get(ref), build.session)
+        result = await self._solver.solve(self._builds.references.get(ref), build.session)
+
+        def look() -> Any:
+            with opened(self._engine.snapshots, result) as tree:
+                return work(tree)
+
+        return await asyncio.to_thread(look)
 
     async def read_file(self, stream: Any) -> None:
         """Give a file's bytes, or a range of them."""
         request = await stream.recv_message()
-        result = await self._look(stream, request.Ref)
-        start = request.Range.Offset if request.HasField("Range") else 0
-        length = request.Range.Length if request.HasField("Range") else -1
-        data = await asyncio.to_thread(self._read, result, request.FilePath, start, length)
+        data = await self._look(stream, request.Ref, lambda tree: _read(tree, request.FilePath, request))
         await stream.send_message(gateway_pb2.ReadFileResponse(Data=data))
-
-    def _read(self, result: Result, path: str, start: int, length: int) -> bytes:
-        with opened(self._snapshots, result) as tree:
-            real, node = _found(tree, path)
-            end = node.size if length < 0 else min(node.size, start + length)
-            if end - start > _LARGEST_READ:
-                raise InvalidInputError(f"{path} is too large to be read at once ({end - start} bytes)")
-            data = b"".join(bytes(chunk) for chunk in tree.read(real))
-            return data[start:end]
 
     async def read_dir(self, stream: Any) -> None:
         """List a folder."""
         request = await stream.recv_message()
-        result = await self._look(stream, request.Ref)
-        entries = await asyncio.to_thread(self._list, result, request.DirPath, request.IncludePattern)
+        entries = await self._look(stream, request.Ref, lambda tree: _list(tree, request.DirPath, request))
         await stream.send_message(gateway_pb2.ReadDirResponse(entries=entries))
-
-    def _list(self, result: Result, path: str, pattern: str) -> list[Any]:
-        with opened(self._snapshots, result) as tree:
-            real, node = _found(tree, path)
-            if node.kind != FOLDER:
-                raise InvalidInputError(f"{path}: not a directory")
-            found = []
-            for name in tree.names(real):
-                inner = tree.lstat(f"{real}/{name}".lstrip("/"))
-                if inner is not None and (not pattern or fnmatch.fnmatchcase(name, pattern)):
-                    found.append(stat_message(name, inner))
-            return found
 
     async def stat_file(self, stream: Any) -> None:
         """Give what is known of a file."""
         request = await stream.recv_message()
-        result = await self._look(stream, request.Ref)
-        found = await asyncio.to_thread(self._stat, result, request.Path)
+        found = await self._look(stream, request.Ref, lambda tree: _stat(tree, request.Path, request))
         await stream.send_message(gateway_pb2.StatFileResponse(stat=found))
 
-    def _stat(self, result: Result, path: str) -> Any:
-        with opened(self._snapshots, result) as tree:
-            _, node = _found(tree, path)
-            return stat_message(os.path.basename(path.rstrip("/")) or "/", node)
+    async def new_container(self, stream: Any) -> None:
+        """Make a container of results, for processes to run in."""
+        request = await stream.recv_message()
+        build = await self._build(stream)
+        containers = self._containers(build)
+        if not request.ContainerID:
+            raise InvalidInputError("a container needs an id")
+        step = container_command(request, self._builds.references)
+        inputs = [await self._solver.solve(one, build.session) for one in step.needs]
+        made = FrontendContainer(self._engine, self._mounts, build, (step, inputs), list(request.Mounts))
+        try:
+            await made.ready()
+            if request.ContainerID in containers:
+                raise InvalidInputError(f"Container {request.ContainerID} already exists")
+        except BaseException:
+            await made.release()
+            raise
+        containers[request.ContainerID] = made
+        await stream.send_message(gateway_pb2.NewContainerResponse())
+
+    async def release_container(self, stream: Any) -> None:
+        """End a container."""
+        request = await stream.recv_message()
+        made = await self._known(stream, request.ContainerID)
+        del self._containers(await self._build(stream))[request.ContainerID]
+        await made.release()
+        await stream.send_message(gateway_pb2.ReleaseContainerResponse())
+
+    async def exec_process(self, stream: Any) -> None:
+        """Run processes in containers."""
+        build = await self._build(stream)
+        await ExecStream(stream, self._containers(build)).serve()
+
+    async def read_file_container(self, stream: Any) -> None:
+        """Give the bytes of a file in a container, or a range of them."""
+        request = await stream.recv_message()
+        data = await self._look_into(stream, request, request.FilePath, _read)
+        await stream.send_message(gateway_pb2.ReadFileResponse(Data=data))
+
+    async def read_dir_container(self, stream: Any) -> None:
+        """List a folder in a container."""
+        request = await stream.recv_message()
+        entries = await self._look_into(stream, request, request.DirPath, _list)
+        await stream.send_message(gateway_pb2.ReadDirResponse(entries=entries))
+
+    async def stat_file_container(self, stream: Any) -> None:
+        """Give what is known of a file in a container."""
+        request = await stream.recv_message()
+        found = await self._look_into(stream, request, request.Path, _stat)
+        await stream.send_message(gateway_pb2.StatFileResponse(stat=found))
+
+    async def _look_into(self, stream: Any, request: Any, path: str, work: Callable[[Tree, str, Any], Any]) -> Any:
+        made = await self._known(stream, request.Ref)
+        return await made.look(request.MountIndex, path, lambda tree, place: work(tree, place, request))
+
+    async def _known(self, stream: Any, name: str) -> FrontendContainer:
+        try:
+            return self._containers(await self._build(stream))[name]
+        except KeyError:
+            raise NotFoundError(f"container details for {name} not found") from None
+
+    def _containers(self, build: Build) -> dict[str, FrontendContainer]:
+        """Return the containers that this caller may use."""
+        return build.containers
+
+
+def _read(tree: Tree, path: str, request: Any) -> bytes:
+    real, node = _found(tree, path)
+    start = max(0, request.Range.Offset) if request.HasField("Range") else 0
+    length = request.Range.Length if request.HasField("Range") else -1
+    end = node.size if length < 0 else min(node.size, start + length)
+    if end - start > _LARGEST_READ:
+        raise InvalidInputError(f"{path} is too large to be read at once ({end - start} bytes)")
+    place, data = 0, bytearray()
+    for chunk in tree.read(real):
+        data += chunk[max(start - place, 0) : end - place]
+        place += len(chunk)
+        if place >= end:
+            break
+    return bytes(data)
+
+
+def _list(tree: Tree, path: str, request: Any) -> list[Any]:
+    real, node = _found(tree, path)
+    if node.kind != FOLDER:
+        raise InvalidInputError(f"{path}: not a directory")
+    found, pattern = [], request.IncludePattern
+    for name in tree.names(real):
+        inner = tree.lstat(f"{real}/{name}".lstrip("/"))
+        if inner is not None and (not pattern or fnmatch.fnmatchcase(name, pattern)):
+            found.append(stat_message(name, inner))
+    return found
+
+
+def _stat(tree: Tree, path: str, _request: Any) -> Any:
+    _, node = _found(tree, path)
+    return stat_message(os.path.basename(path.rstrip("/")) or "/", node)
 
 
 def _found(tree: Tree, path: str) -> tuple[str, Node]:

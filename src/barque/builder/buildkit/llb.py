@@ -1,5 +1,6 @@
 """Definitions of BuildKit's protocol (LLB) as vertices of our graph, and names of vertices as definitions."""
 
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -31,6 +32,7 @@ from barque.oci import digest as digests
 _REFERENCE = "barque-ref://"
 _NETWORKS = {ops_pb2.UNSET: "default", ops_pb2.HOST: "host", ops_pb2.NONE: "none"}
 _SHARING = {ops_pb2.SHARED: "shared", ops_pb2.PRIVATE: "private", ops_pb2.LOCKED: "locked"}
+_SHARED = {name: number for number, name in _SHARING.items()}
 _ATTRIBUTES = {
     "http.checksum": "checksum", "http.filename": "filename", "git.fullurl": "remote", "git.keepgitdir": "keep_git",
     "git.subdir": "subdir", "git.checksum": "checksum", "image.resolvemode": "pull",
@@ -92,7 +94,7 @@ class Translator:
         if kind == "source":
             return [self._source(operation, name, no_cache)]
         if kind == "exec":
-            return _exec(operation.exec, inputs, name, no_cache)
+            return [*_exec(operation.exec, inputs, name, no_cache)]
         if kind == "file":
             return _files(operation.file, inputs, name, no_cache)
         if kind == "merge":
@@ -121,6 +123,74 @@ class Translator:
         return Source(identifier, tuple(sorted(attributes.items())), name=name or identifier, no_cache=no_cache)
 
 
+def container_command(request: Any, references: References) -> Exec:
+    """Return the command, yet without words, that stands for the root and the mounts of a container (NewContainer).
+
+    What is written to a mount is thrown away with the container.
+
+    Raises:
+        InvalidInputError: there is no root, or a mount is wrong.
+        NotFoundError: a mount names a result that is not known.
+    """
+    inputs: list[Vertex] = []
+    operation = ops_pb2.ExecOp(
+        meta=ops_pb2.Meta(hostname=request.hostname, extraHosts=request.extraHosts), network=request.Network
+    )
+    outputs = 0
+    for one in request.Mounts:
+        made = operation.mounts.add()
+        made.CopyFrom(one)
+        made.input = made.output = -1
+        if one.resultID:
+            made.input = len(inputs)
+            inputs.append(references.get(one.resultID))
+        if one.dest == "/" or (not one.resultID and one.mountType == ops_pb2.BIND and not one.readonly):
+            # A bind of nothing is a folder that is its container's alone.
+            made.output, outputs = outputs, outputs + 1
+    found = _exec(operation, inputs, f"container {request.ContainerID}", no_cache=True)[0]
+    return found.command if isinstance(found, ExecOutput) else found
+
+
+def operation_of(step: Exec) -> Any:
+    """Return a command as an operation, with all that a container needs to have the same root, mounts and process."""
+    mounts = [ops_pb2.Mount(input=0, dest="/", readonly=step.readonly_root)]
+    for one in (one for one in step.mounts if one.target):
+        made = ops_pb2.Mount(
+            input=one.input, selector=one.selector, dest=one.target, output=-1, readonly=one.readonly,
+            mountType=one.type.upper(),
+        )  # fmt: skip
+        if one.type == "cache":
+            made.cacheOpt.ID, made.cacheOpt.sharing = one.id, _SHARED[one.sharing]
+        elif one.type == "tmpfs":
+            made.TmpfsOpt.size = one.size
+        elif one.type == "secret":
+            made.secretOpt.CopyFrom(ops_pb2.SecretOpt(ID=one.id, uid=one.uid, gid=one.gid, mode=_mode(one, 0o400), optional=not one.required))
+        elif one.type == "ssh":
+            made.SSHOpt.CopyFrom(ops_pb2.SSHOpt(ID=one.id, uid=one.uid, gid=one.gid, mode=_mode(one, 0o600), optional=not one.required))
+        mounts.append(made)
+    meta = ops_pb2.Meta(args=step.args, env=step.env, cwd=step.cwd, user=step.user, hostname=step.hostname)
+    network = next(number for number, name in _NETWORKS.items() if name == step.network)
+    return ops_pb2.Op(exec=ops_pb2.ExecOp(meta=meta, mounts=mounts, network=network))
+
+
+def _mode(mount: Mount, default: int) -> int:
+    return default if mount.mode is None else mount.mode
+
+
+def process_of(container: Exec, init: Any) -> tuple[Exec, tuple[Mount, ...]]:
+    """Return what a process in a container (ExecProcess) runs, and the secrets that are its variables."""
+    meta = init.Meta
+    security = "insecure" if init.Security == ops_pb2.INSECURE else "sandbox"
+    step = replace(
+        container, args=tuple(meta.args), env=tuple(meta.env), cwd=meta.cwd or "/", user=meta.user, security=security
+    )  # fmt: skip
+    return step, tuple(_secret_variable(one) for one in init.secretenv)
+
+
+def _secret_variable(one: Any) -> Mount:
+    return Mount("", "secret", id=one.ID, env=one.name, required=not one.optional)
+
+
 def _input(made: dict[str, list[Vertex]], one: Any) -> Vertex:
     outputs = made.get(one.digest)
     if outputs is None:
@@ -139,7 +209,7 @@ def _of(inputs: list[Vertex], index: int) -> Vertex:
     return inputs[index]
 
 
-def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Vertex]:
+def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> list[Exec | ExecOutput]:
     meta = operation.meta
     if {".", ".."} & set(meta.cgroupParent.split("/")):
         raise InvalidInputError(f"invalid cgroup parent {meta.cgroupParent}: name a control group without . and ..")
@@ -161,8 +231,7 @@ def _exec(operation: Any, inputs: list[Vertex], name: str, no_cache: bool) -> li
             outputs[one.output] = made
     if root is None:
         raise InvalidInputError("a command needs a mount on /")
-    for secret in operation.secretenv:
-        mounts.append(Mount("", "secret", id=secret.ID, env=secret.name, required=not secret.optional))
+    mounts += [_secret_variable(one) for one in operation.secretenv]
     security = "insecure" if operation.security == ops_pb2.INSECURE else "sandbox"
     command = Exec(
         (root, *needs), tuple(meta.args), tuple(meta.env), meta.cwd or "/", meta.user, tuple(mounts),

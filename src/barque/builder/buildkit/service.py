@@ -14,7 +14,7 @@ from barque.builder.buildkit.control import Control
 from barque.builder.buildkit.exporters import EngineExporters
 from barque.builder.buildkit.foreign import ForeignFrontends
 from barque.builder.buildkit.frontends import DockerfileFrontends
-from barque.builder.buildkit.gateway import Gateway
+from barque.builder.buildkit.gateway import Gateway, Tools
 from barque.builder.buildkit.health import Health
 from barque.builder.buildkit.history import History
 from barque.builder.buildkit.history_store import HistoryContent, HistoryStore
@@ -44,9 +44,9 @@ class BuildKit:
         control = Control(
             self._builds, self.sessions, (caches, frontends, exporters, _Cache(builder)), self._history, identity
         )
-        tools = (self._builds, builder.solver, frontends, builder.sources)
+        tools = Tools(self._builds, builder.solver, frontends, builder.sources, builder.operations.mounts)
         frontends.foreign = ForeignFrontends(engine, tools, identity).solve
-        gateway = Gateway(self._builds, builder.solver, frontends, builder.sources, engine.snapshots, identity)
+        gateway = Gateway(engine, tools, identity)
         self._server = GrpcServer(control, gateway, Health(), HistoryContent(records))
 
     @property

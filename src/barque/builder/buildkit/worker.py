@@ -21,7 +21,8 @@ FRONTEND_CAPS = (
     "solve.base", "solve.inlinereturn", "resolveimage", "resolveimage.resolvemode", "source.metaresolver", "readfile",
     "return", "returnmap", "readdir", "statfile", "proto.refarray", "reference.output",
     "frontend.inputs", "gateway.solve.metadata", "frontend.caps", "gateway.solve.evaluate", "gateway.evaluate",
-    "gateway.warnings", "reference.attestations",
+    "gateway.warnings", "reference.attestations", "gateway.exec", "gateway.exec.extrahosts", "gateway.exec.secretenv",
+    "gateway.exec.signals", "gateway.exec.filesystem",
 )  # fmt: skip
 LLB_CAPS = (
     "source.image", "source.image.resolvemode", "source.local", "source.local.unique", "source.local.sessionid",

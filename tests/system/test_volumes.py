@@ -185,6 +185,37 @@ def test_an_image_can_be_mounted_read_only_whole_and_in_part_and_counts_as_used(
     engine.docker("rmi", "mounted:1")
 
 
+def test_cp_of_a_container_that_does_not_run_shows_what_it_would_see(engine, tmp_path):
+    engine.docker("run", "--name", "lower", "busybox", "sh", "-c", "mkdir /both; echo 1 > /both/one; echo x > /both/gone")
+    engine.docker("commit", "lower", "layered:1")
+    engine.docker("run", "--name", "upper", "layered:1", "sh", "-c", "rm /both/gone; echo 2 > /both/two")
+    engine.docker("commit", "upper", "layered:2")
+    backing = tmp_path / "backing"
+    backing.mkdir()
+    (backing / "seen").write_text("bound\n")
+    engine.docker("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={backing}", "elsewhere")
+    image = "type=image,src=layered:2,dst="
+    engine.docker(
+        "create", "--name", "lies", "-v", "elsewhere:/vol", "--mount", f"{image}/img", "--mount", f"{image}/part,image-subpath=both",
+        "--add-host", "far:192.0.2.7", "busybox", "true",
+    )  # fmt: skip
+    for place, inside in (("/img/both", {"one", "two"}), ("/part", {"one", "two"}), ("/vol", {"seen"})):
+        taken = tmp_path / place.replace("/", "_")
+        engine.docker("cp", f"lies:{place}", str(taken))
+        assert set(os.listdir(taken)) == inside
+    (tmp_path / "new").write_text("new\n")
+    engine.docker("cp", str(tmp_path / "new"), "lies:/vol/new")
+    assert (backing / "new").read_text() == "new\n"
+    assert "read-only" in error_of(engine, "cp", str(tmp_path / "new"), "lies:/img/new")
+    assert not [line for line in mounted_below(engine.root) if "/volumes/elsewhere" in line]
+    engine.docker("start", "-a", "lies")
+    engine.docker("cp", "lies:/etc/hosts", str(tmp_path / "hosts"))
+    assert "192.0.2.7\tfar" in (tmp_path / "hosts").read_text()
+    engine.docker("rm", "lies", "lower", "upper")
+    engine.docker("volume", "rm", "elsewhere")
+    engine.docker("rmi", "layered:2", "layered:1")
+
+
 def test_an_id_mapped_bind_gives_files_to_the_owner_of_the_folder(engine, tmp_path):
     os.chown(tmp_path, 1000, 1000)
     engine.barque("run", "--rm", "-v", f"{tmp_path}:/m:idmap", "busybox", "sh", "-c", "touch /m/mine; stat -c %u /m > /m/seen")
@@ -222,6 +253,7 @@ def test_volumes_are_listed_by_filters_and_pruned_anonymous_ones_first(engine):
     assert anonymous in engine.docker("volume", "ls", "-q", "-f", "dangling=false")
     assert engine.docker("volume", "ls", "-q", "-f", "label=team=a") == "keep1"
     assert engine.docker("volume", "ls", "-q", "-f", "driver=other") == ""
+    assert engine.docker("volume", "ls", "-q", "-f", "name=^keep[12]$", "-f", "name=(").split() == ["keep1", "keep2"]
     assert "invalid filter 'colour'" in error_of(engine, "volume", "ls", "-f", "colour=red")
     engine.docker("rm", "leaves")
     assert anonymous in engine.barque("volume", "prune", "--dry-run")

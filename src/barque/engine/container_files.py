@@ -1,12 +1,12 @@
 """A container's files seen from outside: what changed, export, and copies in and out."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import InvalidInputError, NotFoundError
-from barque.engine import archives
+from barque.engine import archives, etc_files
 from barque.engine.archives import Root
 from barque.engine.container import Container
 from barque.engine.pumps import chunks_of, stream_of
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
+_EMPTY = [Mount("tmpfs", "tmpfs", ("ro",))]
 
 
 async def changes(engine: "Engine", container: Container) -> list[Json]:
@@ -33,13 +34,30 @@ def export(engine: "Engine", container: Container) -> AsyncIterator[bytes]:
     return stream_of(lambda: archives.export(mounts))
 
 
-def _root(engine: "Engine", container: Container) -> Root:
-    binds = [Bind(p["Source"], p["Destination"], not p["RW"], p.get("subpath") or "")
-             for p in container.row["mounts"] if p["Source"] and os.path.exists(p["Source"])]  # fmt: skip
+@asynccontextmanager
+async def _root(engine: "Engine", container: Container) -> AsyncIterator[Root]:
+    """Give the way to a container's files; until the block ends, all that it would see is mounted also where it does not run.
+
+    Raises:
+        BarqueError: a volume cannot be mounted.
+    """
     if container.is_running:
-        return Root(container.pid, (), binds)
-    mounts: list[Mount] = engine.snapshots.mounts(container.id)
-    return Root(0, mounts, binds)
+        yield Root(container.pid, (), [Bind("", point["Destination"], False) for point in container.row["mounts"]])
+        return
+    binds = []
+    with suppress(NotFoundError):
+        binds = [Bind(source, target, False) for source, target in etc_files.places(engine, container)]
+    async with AsyncExitStack() as stack:
+        for point in container.row["mounts"]:
+            source = point["Source"]
+            steps: Sequence[Mount] = ()
+            if point["Type"] == "volume":
+                source = await stack.enter_async_context(engine.volumes.transfer(point["Name"], "copy"))
+            elif point["Type"] == "image":
+                steps = engine.snapshots.mounts(point["top"]) if point["top"] else _EMPTY
+            if source or steps:
+                binds.append(Bind(source, point["Destination"], not point["RW"], point.get("subpath") or "", steps))
+        yield Root(0, engine.snapshots.mounts(container.id), binds)
 
 
 async def stat(engine: "Engine", container: Container, path: str) -> Json:
@@ -50,10 +68,11 @@ async def stat(engine: "Engine", container: Container, path: str) -> Json:
         InvalidInputError: the path cannot be one.
     """
     _check_path(path)
-    try:
-        return await asyncio.to_thread(archives.stat, _root(engine, container), path)
-    except NotFoundError as error:
-        raise _missing(container, path) from error
+    async with _root(engine, container) as root:
+        try:
+            return await asyncio.to_thread(archives.stat, root, path)
+        except NotFoundError as error:
+            raise _missing(container, path) from error
 
 
 async def get(engine: "Engine", container: Container, path: str) -> ArchiveStream:
@@ -63,9 +82,14 @@ async def get(engine: "Engine", container: Container, path: str) -> ArchiveStrea
         NotFoundError: there is no such path.
     """
     found = await stat(engine, container, path)
-    root = _root(engine, container)
     engine.publish(container, "archive-path")
-    return ArchiveStream(found, stream_of(lambda: archives.get(root, path)))
+    return ArchiveStream(found, _packed(engine, container, path))
+
+
+async def _packed(engine: "Engine", container: Container, path: str) -> AsyncIterator[bytes]:
+    async with _root(engine, container) as root, aclosing(stream_of(lambda: archives.get(root, path))) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 async def put(
@@ -91,19 +115,19 @@ async def put(
         NotFoundError: there is no such folder.
     """
     _check_path(path)
-    root = _root(engine, container)
     owner = None
     if copy_owner and container.config.get("User"):
         user = user_of_snapshot(engine.snapshots, container.id, container.config["User"], ())
         owner = (user.uid, user.gid)
     content = engine.image_store.content
-    try:
-        await chunks_of(
-            read,
-            lambda chunks: archives.put(root, path, chunks, content=content, keep_kind=keep_kind, owner=owner),
-        )
-    except NotFoundError as error:
-        raise _missing(container, path) from error
+    async with _root(engine, container) as root:
+        try:
+            await chunks_of(
+                read,
+                lambda chunks: archives.put(root, path, chunks, content=content, keep_kind=keep_kind, owner=owner),
+            )
+        except NotFoundError as error:
+            raise _missing(container, path) from error
     engine.publish(container, "extract-to-dir")
 
 

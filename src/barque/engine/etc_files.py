@@ -16,13 +16,20 @@ Json = dict[str, Any]
 
 def prepare(engine: "Engine", container: Container) -> tuple[tuple[str, str], ...]:
     """Write the files; return where each goes."""
-    mode, _, ref = container.network_mode.partition(":")
-    if mode == "container":
-        folder = engine.folder(engine.find(ref).id)
-    else:
-        folder = engine.folder(container.id)
+    if not container.network_mode.startswith("container:"):
         for name, text in _texts(engine, container).items():
-            _write(f"{folder}/{name}", text)
+            _write(f"{engine.folder(container.id)}/{name}", text)
+    return places(engine, container)
+
+
+def places(engine: "Engine", container: Container) -> tuple[tuple[str, str], ...]:
+    """Return the files that were written, and where each goes; those of another container where it shares its network.
+
+    Raises:
+        NotFoundError: that container is gone.
+    """
+    mode, _, ref = container.network_mode.partition(":")
+    folder = engine.folder(engine.find(ref).id if mode == "container" else container.id)
     found = [(f"{folder}/{name}", f"/etc/{name}") for name in ("resolv.conf", "hostname", "hosts")]
     return tuple((source, target) for source, target in found if os.path.exists(source))
 

@@ -1,9 +1,10 @@
-"""What all filters share: labels, truth values, unknown names."""
+"""What all filters share: labels, truth values, patterns, unknown names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.base.go_regex import RegexError, Search
 
 
 def check_known(filters: Mapping[str, Any], known: set[str]) -> None:
@@ -34,3 +35,16 @@ def label_matches(labels: Mapping[str, str], wanted: str) -> bool:
     """Tell whether `key` or `key=value` is among the labels."""
     key, has_value, value = wanted.partition("=")
     return key in labels and (not has_value or labels[key] == value)
+
+
+def finder(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether a text is one of the patterns, or has what one of them describes as a regular expression.
+
+    Raises:
+        InvalidInputError: the patterns are too large.
+    """
+    try:
+        search = Search(patterns)
+    except RegexError as error:
+        raise InvalidInputError(f"invalid filter: {error}") from None
+    return lambda text: text in patterns or search.finds(text)

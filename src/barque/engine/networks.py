@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
 from barque.engine import endpoints
-from barque.engine.filters import label_matches
+from barque.engine.filters import finder, label_matches
 from barque.engine.views import until_ns
 from barque.network import describe, request
 from barque.network.model import Endpoint, Network
@@ -35,8 +35,11 @@ class Networks:
             InvalidInputError: an unknown filter or value.
         """
         _check_filters(filters, _LIST_FILTERS)
-        chosen = [item for item in self._engine.network.catalog.all() if self._matches(item, filters)]
-        return [describe.network(item) for item in chosen]
+        patterns = {key: finder(filters[key]) for key in ("id", "name") if filters.get(key)}
+        return [
+            describe.network(item) for item in self._engine.network.catalog.all()
+            if self._matches(item, filters) and all(finds(getattr(item, key)) for key, finds in patterns.items())
+        ]  # fmt: skip
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> Json:
         """Return one network with its containers and the use of its addresses.
@@ -165,25 +168,13 @@ class Networks:
     def _matches(self, network: Network, filters: Filters) -> bool:
         tests: dict[str, Callable[[str], bool]] = {
             "driver": lambda value: network.driver == value,
-            "id": lambda value: _contains(network.id, value),
-            "name": lambda value: _contains(network.name, value),
             "scope": lambda value: value == "local",
             "type": lambda value: network.is_predefined == (value == "builtin"),
             "dangling": lambda value: (not self._is_used(network)) == (value in ("1", "true")),
         }
         return _labels_match(network, filters) and all(
-            any(tests[key](value) for value in values) for key, values in filters.items() if key != "label" and values
+            any(tests[key](value) for value in values) for key, values in filters.items() if key in tests and values
         )
-
-
-def _contains(text: str, pattern: str) -> bool:
-    """Tell whether a pattern is found, as Docker's filters match: a regular expression, or a part of the text."""
-    import re
-
-    try:
-        return pattern in text or re.search(pattern, text) is not None
-    except re.error:
-        return False
 
 
 def _labels_match(network: Network, filters: Filters) -> bool:

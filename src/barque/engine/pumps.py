@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def _wait_room(passing: "queue.Queue[bytes | None]") -> None:
             passing.not_full.wait(0.5)
 
 
-async def stream_of(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+async def stream_of(make: Callable[[], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
     """Yield what a blocking iterator gives, made and drained in a thread of its own.
 
     The thread ends when the iterator does or when the consumer is closed.

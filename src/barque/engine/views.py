@@ -10,7 +10,7 @@ from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.times import format_ns, moment_ns
 from barque.engine import apparmor, links, mount_points
 from barque.engine.container import Container
-from barque.engine.filters import check_known, label_matches, truth
+from barque.engine.filters import check_known, finder, label_matches, truth
 from barque.network import describe
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) 
     before = [engine.find(ref).row["created_ns"] for ref in filters.get("before", [])]
     since = [engine.find(ref).row["created_ns"] for ref in filters.get("since", [])]
     images = _ancestors(engine, filters["ancestor"]) if filters.get("ancestor") else None
+    named = finder(filters["name"]) if filters.get("name") else None
     everything = everything or limit > 0 or bool(filters.get("status") or filters.get("exited"))
     found = []
     ordered = sorted(engine.containers_by_id.values(), key=lambda c: c.row["created_ns"], reverse=True)
@@ -181,6 +182,8 @@ def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) 
         if any(created >= value for value in before) or any(created <= value for value in since):
             continue
         if images is not None and container.row["image"] not in images:
+            continue
+        if named is not None and not (named(container.name) or named(f"/{container.name}")):
             continue
         if filters and not _passes(engine, container, filters):
             continue
@@ -215,7 +218,6 @@ def _passes(engine: "Engine", container: Container, filters: Filters) -> bool:
     return (
         all(label_matches(container.labels, value) for value in filters.get("label", []))
         and any_of("id", container.id.startswith)
-        and any_of("name", lambda value: _name_matches(container.name, value))
         and any_of("status", lambda value: value == container.status)
         and any_of("health", lambda value: value == health)
         and any_of("exited", lambda value: container.status in ("exited", "dead")
@@ -227,14 +229,6 @@ def _passes(engine: "Engine", container: Container, filters: Filters) -> bool:
         and any_of("is-task", lambda value: not truth("is-task", value))
         and any_of("isolation", lambda value: value in ("", "default"))
     )  # fmt: skip
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    try:
-        found = re.search(pattern, name) or re.search(pattern, f"/{name}")
-    except re.error:
-        return pattern in name
-    return found is not None
 
 
 def _in_network(engine: "Engine", container: Container, wanted: str) -> bool:

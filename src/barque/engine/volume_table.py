@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -49,6 +51,7 @@ class VolumeTable:
         self._local = LocalDriver(folder)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._mounted: dict[str, set[str]] = {}
+        self._transfers: set[tuple[str, str]] = set()
         self.plugins = plugins
         self.rows: dict[str, Json] = database.load("volume")
 
@@ -120,6 +123,24 @@ class VolumeTable:
             users.discard(user)
             driver = await self._driver(row["driver"])
             await asyncio.to_thread(lambda: driver.unmount(name, row["options"], user, last=not users))
+
+    @asynccontextmanager
+    async def transfer(self, name: str, kind: str) -> AsyncIterator[str]:
+        """Mount a volume whose files are read or written besides containers; until the block ends it counts as used.
+
+        Raises:
+            BarqueError: it cannot be mounted.
+            NotFoundError: it is gone.
+        """
+        user = f"{kind}-{uuid.uuid4().hex}"
+        self._transfers.add((name, user))
+        try:
+            yield await self.mount(name, user)
+        finally:
+            try:
+                await self.unmount(name, user)
+            finally:
+                self._transfers.discard((name, user))
 
     def is_mounted(self, name: str, user: str) -> bool:
         """Tell whether a volume is mounted for a user."""
@@ -209,7 +230,12 @@ class VolumeTable:
         return self._locks.setdefault(name, asyncio.Lock())
 
     def _used(self) -> set[str]:
-        return {name for _, names in self._users() for name in names}
+        return {name for _, names in self._users() for name in names} | {name for name, _ in self._transfers}
+
+    def _users_of(self, name: str) -> list[str]:
+        """Return the containers that have a volume and what else goes on with its files."""
+        users = [container for container, names in self._users() if name in names]
+        return users + [user for used, user in self._transfers if used == name]
 
     async def _found(self, name: str) -> Json:
         """Return a volume's row; one that only a plugin knows gets a row now."""

@@ -1,14 +1,14 @@
 """Volumes: named or anonymous, local or a plugin's; the API's verbs."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.times import format_ns
 from barque.engine import archives, volume_archives
-from barque.engine.filters import check_known, label_matches, truth
+from barque.engine.filters import check_known, finder, label_matches, truth
 from barque.engine.pumps import chunks_of, stream_of
 from barque.engine.volume_drivers import LOCAL, PluginDriver, plugin_volumes
 from barque.engine.volume_options import check_name
@@ -36,13 +36,14 @@ class Volumes(VolumeTable):
         check_known(filters, {"name", "driver", "label", "dangling"})
         used = self._used()
         dangling = truth("dangling", filters["dangling"][0]) if filters.get("dangling") else None
+        named = finder(filters.get("name", []))
         shown, warnings = await self._all()
         found = []
         for volume in shown:
             name, labels = volume["Name"], volume["Labels"] or {}
             if not all(label_matches(labels, value) for value in filters.get("label", [])):
                 continue
-            if filters.get("name") and not any(value in name for value in filters["name"]):
+            if filters.get("name") and not named(name):
                 continue
             if filters.get("driver") and volume["Driver"] not in filters["driver"]:
                 continue
@@ -119,7 +120,7 @@ class Volumes(VolumeTable):
             if force:
                 return
             raise
-        users = [container for container, names in self._users() if name in names]
+        users = self._users_of(name)
         if users:
             raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]")
         await self._delete(row, force=force)
@@ -200,7 +201,7 @@ class Volumes(VolumeTable):
         check_name(new)
         if row["driver"] != LOCAL:
             raise InvalidInputError(f"rename {name}: only local volumes can be renamed, this one is {row['driver']}'s")
-        users = [container for container, names in self._users() if name in names]
+        users = self._users_of(name)
         if users or self._mounted.get(name):
             raise ConflictError(f"rename {name}: volume is in use - [{', '.join(users)}]")
         if new in self.rows:
@@ -217,17 +218,17 @@ class Volumes(VolumeTable):
 
     async def export(self, name: str) -> AsyncIterator[bytes]:
         """Return the tar of a volume's files."""
-        await self._found(name)
-        user = f"export-{uuid.uuid4().hex}"
-        path = await self.mount(name, user)
-        return self._exported(name, user, path)
+        async with self.transfer(name, "export"):
+            # What hinders is told before the first byte is sent.
+            return self._exported(name)
 
-    async def _exported(self, name: str, user: str, path: str) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in stream_of(lambda: volume_archives.export(path)):
+    async def _exported(self, name: str) -> AsyncIterator[bytes]:
+        async with (
+            self.transfer(name, "export") as path,
+            aclosing(stream_of(lambda: volume_archives.export(path))) as chunks,
+        ):
+            async for chunk in chunks:
                 yield chunk
-        finally:
-            await self.unmount(name, user)
 
     async def restore(
         self, name: str, read: Callable[[], Awaitable[bytes]], *, image: str = "", clear: bool = False
@@ -240,16 +241,12 @@ class Volumes(VolumeTable):
         """
         await self._found(name)
         layers = self.layers_of(image) if image else ()
-        user = f"import-{uuid.uuid4().hex}"
-        path = await self.mount(name, user)
-        try:
+        async with self.transfer(name, "import") as path:
             if image:
                 chunks = archives.export(layers)
                 await asyncio.to_thread(volume_archives.restore, path, chunks, self.content, clear=clear)
             else:
                 await chunks_of(read, lambda parts: volume_archives.restore(path, parts, self.content, clear=clear))
-        finally:
-            await self.unmount(name, user)
 
     def _show(self, row: Json) -> Json:
         return {

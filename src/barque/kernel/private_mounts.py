@@ -33,12 +33,14 @@ class Bind(NamedTuple):
     """What is mounted inside a root."""
 
     source: str
-    """On the host."""
+    """On the host; one that is missing is let be."""
     target: str
     """Inside."""
     read_only: bool
     part: str = ""
     """Path within the source that alone is mounted; links do not lead out of the source. One that is missing is let be."""
+    steps: Sequence[Step] = ()
+    """Mounted over each other in place of a source."""
 
 
 # In the private namespace nothing looks below this folder, and every host has it.
@@ -115,21 +117,17 @@ def _mount_all(steps: Sequence[Step], binds: Sequence[Bind]) -> int:
     if _libc.unshare(ctypes.c_int(_CLONE_FS | _CLONE_NEWNS)) != 0:
         raise KernelError(ctypes.get_errno(), "unshare")
     _mount("", "/", "", _MS_SLAVE | _MS_REC, "")
-    sources: list[int] = []
+    sources = [-1] * len(binds)
     try:
-        # Before the roots are mounted: a source may lie where they go.
-        for bind in binds:
-            sources.append(_source(bind))
-        for kind, source, options, cwd in steps:
-            if cwd:
-                os.chdir(cwd)
-            _mount_step(kind, source, options, _POINT)
-        os.chdir("/")
+        # Those on the host first: they may lie where the others are mounted.
+        for at in sorted(range(len(binds)), key=lambda at: bool(binds[at].steps)):
+            sources[at] = _source(binds[at])
+        _stack(steps)
         root = os.open(_POINT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for fd, bind in zip(sources, binds, strict=True):
                 if fd >= 0:
-                    _bind(root, fd, bind.target, read_only=bind.read_only)
+                    _bind(root, fd, bind)
         except BaseException:
             os.close(root)
             raise
@@ -140,9 +138,22 @@ def _mount_all(steps: Sequence[Step], binds: Sequence[Bind]) -> int:
                 os.close(fd)
 
 
+def _stack(steps: Sequence[Step]) -> None:
+    """Mount steps over each other on the one place, which also holds what was mounted on it before."""
+    for kind, source, options, cwd in steps:
+        if cwd:
+            os.chdir(cwd)
+        _mount_step(kind, source, options, _POINT)
+    os.chdir("/")
+
+
 def _source(bind: Bind) -> int:
-    """Open what a bind shows, -1 where its part is missing."""
-    fd = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
+    """Open what a bind shows, -1 where it or its part is missing."""
+    _stack(bind.steps)
+    try:
+        fd = os.open(_POINT if bind.steps else bind.source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
     if not bind.part:
         return fd
     try:
@@ -164,15 +175,17 @@ def _mount_step(kind: str, source: str, options: Sequence[str], target: str) -> 
     _mount(source, target, kind, flags, ",".join(data))
 
 
-def _bind(root: int, source: int, target: str, *, read_only: bool) -> None:
-    point = _mount_point(root, target, os.path.isdir(f"/proc/self/fd/{source}"))
+def _bind(root: int, source: int, bind: Bind) -> None:
+    point = _mount_point(root, bind.target, os.path.isdir(f"/proc/self/fd/{source}"))
+    # What was stacked is below other mounts by now, which are not meant.
+    below = 0 if bind.steps else _MS_REC
     try:
         path = f"/proc/self/fd/{point}"
-        _mount(f"/proc/self/fd/{source}", path, "", _MS_BIND | _MS_REC, "")
+        _mount(f"/proc/self/fd/{source}", path, "", _MS_BIND | below, "")
     finally:
         os.close(point)
-    if read_only:
-        point = open_in_root(root, target)
+    if bind.read_only:
+        point = open_in_root(root, bind.target)
         try:
             path = f"/proc/self/fd/{point}"
             _mount("", path, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY, "")

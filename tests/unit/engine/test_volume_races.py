@@ -1,12 +1,15 @@
 """Volumes that are taken, removed or lost while others are measured or made."""
 
 import asyncio
+import io
 import os
 import shutil
+import tarfile
 import threading
 
 import pytest
 
+from barque.base.errors import ConflictError
 from barque.engine import volumes as module
 from barque.engine.events import Events
 from barque.engine.state import Database
@@ -14,6 +17,7 @@ from barque.engine.volume_drivers import LocalDriver
 from barque.engine.volume_plugins import Plugins
 from barque.engine.volume_table import ANONYMOUS
 from barque.engine.volumes import Volumes
+from barque.storage.content import ContentStore
 
 
 @pytest.fixture
@@ -74,3 +78,29 @@ async def test_a_volume_that_is_made_while_one_of_its_name_is_removed_has_a_fold
     await asyncio.gather(removing, making)
     assert os.path.isdir(table.path("vol"))
     assert list(table.rows) == ["vol"]
+
+
+async def test_a_volume_that_an_archive_goes_into_is_neither_pruned_nor_removed(table, tmp_path):
+    table.content = ContentStore(str(tmp_path / "content"))
+    await table.ensure("filled", labels={ANONYMOUS: ""}, options={})
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("inside"))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    parts = iter([archive.getvalue(), b""])
+
+    async def read():
+        begun.set()
+        await go_on.wait()
+        return next(parts)
+
+    task = asyncio.create_task(table.restore("filled", read))
+    await begun.wait()
+    assert (await table.prune({}))["VolumesDeleted"] == []
+    for refused in (table.remove("filled", force=True), table.rename("filled", "other")):
+        with pytest.raises(ConflictError, match="volume is in use"):
+            await refused
+    go_on.set()
+    await task
+    assert (tmp_path / "volumes" / "filled" / "_data" / "inside").exists()
+    assert (await table.prune({}))["VolumesDeleted"] == ["filled"]

@@ -1,4 +1,4 @@
-"""Machines, that is network namespaces, with a neighbour, and ufw or firewalld as Debian packs them on them."""
+"""ufw or firewalld, as Debian packs them, on machines that are network namespaces."""
 
 import os
 import re
@@ -11,64 +11,13 @@ from typing import Protocol
 
 import pytest
 
-from under_test import EngineUnderTest, until
+from machines import Machine
+from under_test import until
 
-HERE, THERE = "198.51.100.1", "198.51.100.2"
 _BUS = """\
 <busconfig><type>system</type><listen>unix:path={folder}/bus</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_type="*"/><allow receive_type="*"/></policy></busconfig>
 """
-
-
-class Machine:
-    """A network namespace with another one as its neighbour, by the interface lan0."""
-
-    def __init__(self, pid: int, neighbour: int) -> None:
-        """Remember the processes that hold them."""
-        self.pid = pid
-        self.netns, self.neighbour = f"/proc/{pid}/ns/net", f"/proc/{neighbour}/ns/net"
-
-    def run(self, line: str, *, check: bool = True, environment: dict[str, str] | None = None) -> str:
-        """Run a command on this machine; return what it printed."""
-        done = subprocess.run(["nsenter", f"--net={self.netns}", *line.split()], capture_output=True, text=True,
-                              env={**os.environ, **(environment or {})}, timeout=60)  # fmt: skip
-        assert not check or done.returncode == 0, (line, done.stdout, done.stderr)
-        return done.stdout + done.stderr
-
-
-def _hold() -> "subprocess.Popen[bytes]":
-    held = subprocess.Popen(["unshare", "-n", "sh", "-c", "ip link set lo up; echo; exec sleep 100000"], stdout=subprocess.PIPE)
-    assert held.stdout is not None and held.stdout.readline()
-    return held
-
-
-@contextmanager
-def machine() -> Iterator[Machine]:
-    """Give a machine and its neighbour."""
-    with _hold() as held, _hold() as other:
-        try:
-            made = Machine(held.pid, other.pid)
-            made.run(f"ip link add lan0 type veth peer name far0 netns {other.pid}")
-            made.run(f"ip addr add {HERE}/24 dev lan0")
-            made.run("ip link set lan0 up")
-            for line in (f"ip addr add {THERE}/24 dev far0", "ip link set far0 up"):
-                subprocess.run(["nsenter", f"--net={made.neighbour}", *line.split()], check=True)
-            yield made
-        finally:
-            held.kill()
-            other.kill()
-
-
-class EngineThere(EngineUnderTest):
-    """An engine in the network namespace of a machine."""
-
-    def __init__(self, root: Path, where: Machine, *flags: str) -> None:
-        super().__init__(root, *flags)
-        self.where = where
-
-    def arguments(self) -> list[str]:
-        """Return the daemon's command line."""
-        return ["nsenter", f"--net={self.where.netns}", *super().arguments()]
 
 
 class HostFirewall(Protocol):

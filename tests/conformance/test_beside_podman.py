@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from host_firewalls import HERE, THERE, EngineThere, Machine, machine
+from machines import HERE, THERE, EngineThere, Machine, machine
 from traffic import Question, Server, ask
 from under_test import _remove, busybox_tar, needs_root, until
 

@@ -172,6 +172,45 @@ for line in sys.stdin:
 """
 
 
+ROUTER = """
+import socket, struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+"""
+
+
+def routers(folder: str) -> None:
+    """A machine that learned its IPv6 router by itself goes on with it when its networks need forwarding."""
+    far = outside()
+    for switch, value in (("all/forwarding", 0), ("out0/accept_ra", 1), ("out0/accept_ra_defrtr", 1)):
+        sh(f"echo {value} > /proc/sys/net/ipv6/conf/{switch}")
+
+    def heard() -> bool:
+        return "via fe80:" in sh("ip -6 route show default proto ra dev out0")
+
+    def wait_for_router() -> None:
+        deadline = time.monotonic() + 20
+        while not heard():
+            assert time.monotonic() < deadline, sh("ip -6 route; ip -6 addr")
+            # A machine does not speak before it is sure of its own address.
+            subprocess.run(["nsenter", f"--net={far}", sys.executable, "-c", ROUTER], capture_output=True)
+            time.sleep(0.05)
+
+    wait_for_router()
+    machine = Machine(folder)
+    machine.open()
+    made = machine.network("six", ipv6=True)
+    assert sh("cat /proc/sys/net/ipv6/conf/out0/forwarding") == "1\n"
+    assert heard(), "the way out is still there"
+    sh("ip -6 route del default")
+    wait_for_router()
+    assert sh(f"cat /proc/sys/net/ipv6/conf/br-{made.id[:12]}/accept_ra") != "2\n", "containers are no routers"
+    machine.manager.remove(made)
+    machine.manager.close()
+    assert_clean(folder)
+
+
 def macvlan(folder: str) -> None:
     """Containers on the network of one of the host's interfaces; and what this kernel has not."""
     far = outside()
@@ -218,16 +257,23 @@ def macvlan(folder: str) -> None:
 
 
 def overlay_peer(folder: str) -> None:
-    """One of two engines, told its address and the other's on the command line; answers until input ends."""
+    """One of two engines, told its address and the other's on the command line; mends its bridge for each line of input."""
     mine, theirs = sys.argv[2:4]
     machine = Machine(folder)
     machine.open()
+    machine.manager.watch()
     options = {"barque.overlay.peers": theirs, "barque.overlay.local": mine}
-    network = machine.network("wide", driver="overlay", options=options, subnets=(Subnet("10.99.0.0/24"),))
+    subnets = (Subnet("10.99.0.0/24"), Subnet("fd00:99::/64"))
+    network = machine.network("wide", driver="overlay", ipv6=True, options=options, subnets=subnets)
     place = machine.run("box", network=network.name)
-    served = Container(place)
-    print(json.dumps([place.ip, served.process.pid, network.subnets[0].ip_range]), flush=True)
-    sys.stdin.readline()
+    served = DualContainer(place)
+    ranges = [item.ip_range for item in network.subnets]
+    print(json.dumps([place.ip, place.ip6, served.process.pid, ranges]), flush=True)
+    for _ in sys.stdin:
+        sh(f"ip link del br-{network.id[:12]}")
+        while not machine.manager.notice():
+            time.sleep(0.01)
+        print(machine.manager.mend(), flush=True)
     served.kill()
     machine.manager.release("box" * 8)
     machine.manager.remove(network)
@@ -247,16 +293,27 @@ def overlay(folder: str) -> None:
     for at in range(2):
         command = ["nsenter", f"--net={paths[at]}", sys.executable, __file__, "overlay_peer", hosts[at], hosts[1 - at]]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    (ip1, pid1, range1), (ip2, pid2, range2) = (json.loads(item.stdout.readline()) for item in started)
-    assert (range1, range2) == ("10.99.0.0/25", "10.99.0.128/25")
-    deadline = time.monotonic() + 5
-    while fetch("tcp", ip2, 80, f"/proc/{pid1}/ns/net") != ip1:
-        assert time.monotonic() < deadline, "no way through the tunnel"
-    assert fetch("tcp", ip1, 80, f"/proc/{pid2}/ns/net") == ip2
-    assert fetch("udp", ip1, 53, f"/proc/{pid2}/ns/net") == f"{ip2} hello"
-    assert ping(ip2, f"/proc/{pid1}/ns/net")
+    (ip1, six1, pid1, ranges1), (ip2, six2, pid2, ranges2) = (json.loads(item.stdout.readline()) for item in started)
+    assert (ranges1, ranges2) == (["10.99.0.0/25", "fd00:99::/65"], ["10.99.0.128/25", "fd00:99:0:0:8000::/65"])
+
+    def check() -> None:
+        deadline = time.monotonic() + 20
+        while fetch("tcp", ip2, 80, f"/proc/{pid1}/ns/net") != f"::ffff:{ip1}":
+            assert time.monotonic() < deadline, "no way through the tunnel"
+        assert fetch("tcp", ip1, 80, f"/proc/{pid2}/ns/net") == f"::ffff:{ip2}"
+        assert fetch("tcp", six2, 80, f"/proc/{pid1}/ns/net") == six1
+        assert fetch("udp", ip1, 53, f"/proc/{pid2}/ns/net") == f"{ip2} hello"
+        # What is larger than the tunnel's packets comes in pieces.
+        for size in (56, 1422, 1423, 4000):
+            sh(f"nsenter --net=/proc/{pid1}/ns/net busybox ping -c1 -W5 -s {size} {ip2}")
+
+    check()
+    started[0].stdin.write("mend\n")
+    started[0].stdin.flush()
+    assert started[0].stdout.readline() == "['the bridge of network wide']\n"
+    check()
     for item in started:
-        item.communicate("end\n", timeout=20)
+        item.communicate(timeout=20)
         assert item.returncode == 0
     machine = Machine(folder)
     machine.open()

@@ -83,6 +83,10 @@ def test_datagrams_of_one_flow_find_the_container_that_has_the_port_now() -> Non
     _run("flows", _MODES)
 
 
+def test_a_machine_keeps_the_router_that_it_learned_of() -> None:
+    _run("routers", _MODES)
+
+
 def test_macvlan_containers_are_neighbours_of_the_hosts_network() -> None:
     _run("macvlan", _MODES)
 

@@ -1,15 +1,16 @@
 """Published ports on machines that ufw or firewalld guards, as Debian packs them."""
 
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from host_firewalls import HERE, THERE, EngineThere, Firewalld, HostFirewall, Machine, Ufw, firewall, machine
+from host_firewalls import Firewalld, HostFirewall, Ufw, firewall
+from machines import HERE, THERE, EngineThere, Machine, engine_on, machine
 from traffic import Question, Server, ask
-from under_test import _remove, needs_root, until
+from under_test import needs_root, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -40,18 +41,8 @@ class Scene:
 def guarded(kind: str, folder: Path, *flags: str) -> Iterator[Scene]:
     """Give a guarded machine with an engine."""
     needs_root()
-    with machine() as where, firewall(kind, where, folder) as guard:
-        root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
-        engine = EngineThere(root, where, *flags)
-        try:
-            engine.start()
-            engine.load_busybox()
-            yield Scene(where, guard, engine)
-            for name in engine.docker("ps", "-aq").split():
-                engine.docker("rm", "-f", name)
-        finally:
-            engine.stop()
-            _remove(root)
+    with machine() as where, firewall(kind, where, folder) as guard, engine_on(where, *flags) as engine:
+        yield Scene(where, guard, engine)
 
 
 @pytest.fixture(params=["ufw", "firewalld"])
@@ -64,6 +55,21 @@ def respected(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]
 def passed_by(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     with guarded(request.param, tmp_path) as made:
         yield made
+
+
+_WAYS: dict[type, str] = {
+    Ufw: "ufw route allow out on barque0; ufw route allow in on barque0",
+    Firewalld: "firewall-cmd --permanent --zone=trusted --add-interface=barque0; firewall-cmd --reload",
+}
+
+
+def _closed(scene: Scene) -> tuple[list[str], list[str]]:
+    """Return what `docker info` and a new container with a published port advise to do with the firewall."""
+    info = scene.engine.docker_result("info").stderr
+    made = scene.engine.docker_result("create", "--name", "asked", "-p", "18402:80", "busybox").stderr
+    scene.engine.docker("rm", "asked")
+    advice = re.compile(r"^WARNING: the chain .* drops forwarded packets .* \((.*)\)$", re.MULTILINE)
+    return advice.findall(info), advice.findall(made)
 
 
 def test_a_published_port_is_closed_until_the_firewall_allows_it(respected: Scene) -> None:
@@ -107,6 +113,7 @@ def test_without_respect_what_it_forwards_counts_and_not_what_it_lets_in(passed_
         netns = scene.serve(stack)
         outside = Server(scene.where.neighbour)
         stack.callback(outside.end)
+        assert _closed(scene) == ([_WAYS[type(guard)]], [_WAYS[Ufw]] if isinstance(guard, Ufw) else [])
         away = [("tcp", THERE, 80), ("udp", THERE, 53)]
         if isinstance(guard, Ufw):
             # It drops what is forwarded, and no rule of another table can outvote that: the daemon says so.
@@ -117,7 +124,7 @@ def test_without_respect_what_it_forwards_counts_and_not_what_it_lets_in(passed_
             assert ask({netns: away})[netns] == ["", ""]
             guard.ufw("route allow in on barque0")
         elif isinstance(guard, Firewalld):
-            assert "firewall-cmd --permanent --zone=trusted --add-interface=barque0" in scene.engine.log.read_text()
+            assert _WAYS[Firewalld] in scene.engine.log.read_text()
             assert scene.seen(_TCP, _UDP) == [THERE, THERE], "it lets through what is led elsewhere, allowed or not"
             assert ask({netns: away})[netns] == ["", ""]
             guard.command("--zone=trusted --add-interface=barque0")
@@ -128,6 +135,7 @@ def test_without_respect_what_it_forwards_counts_and_not_what_it_lets_in(passed_
             guard.command("--zone=trusted --add-interface=barque0")
         until(lambda: scene.seen(_TCP, _UDP) == [THERE, THERE], "after a reload")
         assert ask({netns: away})[netns] == [HERE, HERE]
+        assert _closed(scene) == ([], []), "who has decided is not warned any more"
         before = guard.rules()
         scene.engine.kill_daemon()
         assert scene.seen(_TCP, _UDP) == [THERE, THERE] and ask({netns: away})[netns] == [HERE, HERE]

@@ -5,13 +5,16 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from barque.network.manager import BARE_READY
 from barque.network.model import NetworkOptions
+from machines import HERE, HERE6, THERE, THERE6, engine_on, machine
 from pages import address, clear, connected, page, reaches, run
-from under_test import EngineUnderTest, until
+from traffic import Question, Server, ask
+from under_test import EngineUnderTest, needs_root, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -155,3 +158,30 @@ def test_what_somebody_deletes_of_ours_is_made_again(own_engine: EngineUnderTest
     until(lambda: subprocess.run(["ip", "link", "show", bridge], capture_output=True).returncode == 0, "the bridge is back")
     assert reaches(engine, "shop", "web") and reaches(engine, "", "127.0.0.1:8091")
     engine.docker("rm", "-f", "web", "shop")
+
+
+def test_ports_and_ways_out_follow_the_addresses_of_the_machine() -> None:
+    needs_root()
+    new, new6 = "198.51.100.9", "fd99::9"
+    with machine() as where, engine_on(where) as engine, ExitStack() as servers:
+        engine.docker("network", "create", "--ipv6", "front")
+        engine.docker("run", "-d", "--name", "web", "--network", "front", "-p", "18500:80", "-p", f"{HERE}:18501:80",
+                      "busybox", "sleep", "1000")  # fmt: skip
+        box = f"/proc/{engine.docker('inspect', '-f', '{{.State.Pid}}', 'web')}/ns/net"
+        for netns in (box, where.neighbour):
+            servers.callback(Server(netns).end)
+        hosts = (HERE, HERE6, new, new6)
+        inward: list[Question] = [("tcp", host, 18500) for host in hosts] + [("tcp", HERE, 18501)]
+        outward: list[Question] = [("tcp", THERE, 80), ("tcp", THERE6, 80)]
+
+        def seen() -> list[str]:
+            told = ask({where.neighbour: inward, box: outward})
+            return [*told[where.neighbour], *told[box]]
+
+        assert seen() == [THERE, THERE6, "", "", THERE, HERE, HERE6]
+        for line in (f"addr add {new}/24 dev lan0", f"addr add {new6}/64 dev lan0 nodad", f"addr del {HERE}/24 dev lan0",
+                     f"addr del {HERE6}/64 dev lan0", f"addr replace {new}/24 dev lan0"):  # fmt: skip
+            where.run(f"ip {line}")
+        until(lambda: seen() == ["", "", THERE, THERE6, "", new, new6], "all is at the new addresses")
+        where.run(f"ip addr add {HERE}/24 dev lan0")
+        until(lambda: seen() == [THERE, "", THERE, THERE6, THERE, new, new6], "an address that is back serves its ports again")

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -147,6 +148,44 @@ def test_addresses_interfaces_and_routes_are_those_that_were_asked_for(made: Eng
     assert refused.returncode == 125 and "Address already in use" in refused.stderr
 
 
+def test_what_is_asked_of_an_interface_holds_for_one_that_comes_later_and_after_a_restart(made: EngineUnderTest) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        made.docker("network", "create", "--ipv6", name)
+    made.docker("run", "-d", "--name", "box", "--network", "beta", "--network", "alpha", "busybox", "sleep", "1000")
+    made.docker("network", "connect", "--gw-priority", "7", "--driver-opt", "com.docker.network.endpoint.ifname=wan0",
+                "--driver-opt", '"com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1,'
+                'net.ipv6.conf.IFNAME.hop_limit=33"', "gamma", "box")  # fmt: skip
+
+    def of(interface: str) -> set[str]:
+        return set(made.docker("exec", "box", "ip", "-o", "addr", "show", interface, "scope", "global").split())
+
+    for step in ("at once", "after a restart"):
+        for interface, network in (("eth0", "beta"), ("eth1", "alpha"), ("wan0", "gamma")):
+            assert f"{address(made, 'box', network)}/16" in of(interface), (step, interface)
+            assert f"{address(made, 'box', network, 'GlobalIPv6Address')}/64" in of(interface), (step, interface)
+        for flag, field in (("-4", "Gateway"), ("-6", "IPv6Gateway")):
+            default = made.docker("exec", "box", "ip", flag, "route", "show", "default")
+            assert f"via {address(made, 'box', 'gamma', field)} dev wan0" in default, step
+        switches = made.docker("exec", "box", "cat", "/proc/sys/net/ipv4/conf/wan0/log_martians",
+                               "/proc/sys/net/ipv6/conf/wan0/hop_limit", "/proc/sys/net/ipv4/conf/eth0/log_martians")  # fmt: skip
+        assert switches.split() == ["1", "33", "0"], step
+        made.docker("restart", "-t", "0", "box")
+    made.docker("network", "disconnect", "gamma", "box")
+    assert "dev wan0" not in made.docker("exec", "box", "ip", "route")
+    assert f"via {address(made, 'box', 'alpha', 'Gateway')} dev eth1" in made.docker("exec", "box", "ip", "route")
+
+
+def test_link_local_addresses_are_reached_by_neighbours(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "local")
+    made.docker("run", "-d", "--name", "one", "--network", "local", "--link-local-ip", "169.254.7.7", "busybox", "sleep", "1000")
+    made.docker("run", "-d", "--name", "two", "busybox", "sleep", "1000")
+    made.docker("network", "connect", "--link-local-ip", "169.254.7.8", "local", "two")
+    assert pings(made, "one", "169.254.7.8") and pings(made, "two", "169.254.7.7")
+    made.docker("restart", "-t", "0", "one")
+    assert pings(made, "two", "169.254.7.7")
+    assert "169.254.7.7" in made.docker("inspect", "-f", "{{json .NetworkSettings.Networks.local.IPAMConfig.LinkLocalIPs}}", "one")
+
+
 def test_a_network_in_use_is_not_removed_and_one_without_users_is_pruned(made: EngineUnderTest) -> None:
     made.docker("network", "create", "used")
     made.docker("network", "create", "--label", "keep", "labelled")
@@ -163,6 +202,29 @@ def test_a_network_in_use_is_not_removed_and_one_without_users_is_pruned(made: E
     made.docker("rm", "-f", "web")
     made.docker("network", "rm", "used", "labelled")
     assert "br-" not in subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout
+
+
+def test_a_network_that_no_container_is_in_gets_another_name(made: EngineUnderTest) -> None:
+    identity = made.docker("network", "create", "--subnet", "10.206.0.0/24", "old")
+    made.docker("network", "create", "taken")
+    made.docker("create", "--name", "later", "--network", "old", "busybox", "true")
+
+    def refused(*words: str) -> str:
+        return made.run([sys.executable, "-m", "barque", "network", "rename", *words]).stderr
+
+    assert "rename old: network is in use - [later]" in refused("old", "new")
+    made.docker("rm", "later")
+    for words, said in ((("old", "taken"), "network with name taken already exists"), (("old", " "), "name is empty"),
+                        (("old", "host"), "not permitted on predefined host network"), (("none", "x"), "predefined none"),
+                        (("nobody", "x"), "network nobody not found")):  # fmt: skip
+        assert said in refused(*words)
+    made.barque("network", "rename", "old", "new")
+    assert made.docker("network", "inspect", "-f", "{{.Id}}", "new") == identity
+    run(made, "web", "--network", "new")
+    run(made, "shop", "--network", "new")
+    assert reaches(made, "shop", "web.new") and address(made, "web", "new") == "10.206.0.2"
+    made.kill_daemon()
+    assert made.docker("network", "ls", "--filter", f"id={identity}", "--format", "{{.Name}}") == "new"
 
 
 def test_a_configuration_network_gives_its_settings_to_others(made: EngineUnderTest) -> None:

@@ -63,6 +63,41 @@ def test_ranges_addresses_and_both_protocols_are_reached_where_they_are_publishe
     assert answers(*hairpin, netns=netns) == [True, True, True, False], "its own ports, but not those of the host's loopback"
 
 
+def test_ports_that_are_changed_are_shown_and_stay_over_every_restart(own_engine: EngineUnderTest) -> None:
+    engine = own_engine
+    servers: list[Server] = []
+    run(engine, servers, "web", "-p", "18260:80", "-p", "18261:80")
+
+    def check(*ports: int) -> None:
+        shown = json.loads(engine.docker("inspect", "web"))[0]
+        wanted = {str(port) for port in ports}
+        assert {item["HostPort"] for item in shown["HostConfig"]["PortBindings"]["80/tcp"]} == wanted
+        assert {item["HostPort"] for item in shown["NetworkSettings"]["Ports"]["80/tcp"]} == wanted
+        assert set(re.findall(r"0\.0\.0\.0:(\d+)", engine.docker("port", "web"))) == wanted
+        assert set(re.findall(r"0\.0\.0\.0:(\d+)->80/tcp", engine.docker("ps", "--format", "{{.Ports}}"))) == wanted
+        servers.pop().end()
+        servers.append(Server(f"/proc/{shown['State']['Pid']}/ns/net"))
+        asked = [18260, 18261, 18262, 18263]
+        for host in ("127.0.0.1", "::1", shown["NetworkSettings"]["Networks"]["bridge"]["Gateway"]):
+            assert answers(*(("tcp", host, port) for port in asked)) == [port in ports for port in asked], host
+
+    try:
+        check(18260, 18261)
+        engine.barque("update", "--publish-add", "18262:80", "--publish-rm", "18260:80", "web")
+        check(18261, 18262)
+        for again in (lambda: engine.docker("restart", "-t", "0", "web"), engine.kill_daemon):
+            again()
+            check(18261, 18262)
+        engine.docker("stop", "-t", "0", "web")
+        engine.barque("update", "--publish-add", "18263:80", "--publish-rm", "18261:80", "web")
+        engine.stop()
+        engine.start()
+        engine.docker("start", "web")
+        check(18262, 18263)
+    finally:
+        servers.pop().end()
+
+
 def test_datagrams_find_the_container_that_has_the_port_now(engine: EngineUnderTest, served: list[Server]) -> None:
     run(engine, served, "bridge-keeper", "-p", "127.0.0.1::80")
     gateway = engine.docker("inspect", "-f", "{{.NetworkSettings.Networks.bridge.Gateway}}", "bridge-keeper")

@@ -1,36 +1,34 @@
 """Who reaches whom, with real traffic in both IP versions, before and after everything that changes networks."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from machines import HERE, HERE6, THERE, THERE6, Machine, engine_on, machine
 from traffic import Question, Server, ask
-from under_test import EngineUnderTest, running_engine, until
+from under_test import EngineUnderTest, needs_root, running_engine, until, wait_gone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 _NETWORKS = {"front": (), "back": (), "closed": ("--internal",), "quiet": ("-o", "com.docker.network.bridge.enable_icc=false")}
 _MEMBERS = {"web": "front", "near": "front", "other": "back", "vault": "closed", "guard": "closed", "one": "quiet", "two": "quiet"}
-_HOST, _HOST6, _NEIGHBOUR, _NEIGHBOUR6 = "198.51.100.1", "fd99::1", "198.51.100.2", "fd99::2"
 _KINDS = (("tcp", 80), ("udp", 53), ("ping", 0))
 # A question, who asks, and whether there must be an answer.
 Case = tuple[str, Question, bool]
 
 
-def _sh(line: str) -> None:
-    subprocess.run(line.split(), check=True)
-
-
 class Town:
     """An engine with networks, containers that serve, and a neighbour machine."""
 
-    def __init__(self, engine: EngineUnderTest, neighbour: str) -> None:
+    def __init__(self, engine: EngineUnderTest, where: Machine) -> None:
         self.engine = engine
-        self.neighbour = neighbour
+        self.where = where
         self.servers: dict[str, tuple[str, Server]] = {}
         self.networks: dict[str, dict[str, dict[str, str]]] = {}
         for number, (name, flags) in enumerate(_NETWORKS.items()):
@@ -74,9 +72,9 @@ class Town:
         return [*found, *self._published()]
 
     def _published(self) -> Iterator[Case]:
-        places = [("host", "127.0.0.1"), ("host", "::1"), ("host", _HOST), ("host", _HOST6), ("host", "10.77.0.1"),
-                  ("host", "fd77::1"), ("neighbour", _HOST), ("neighbour", _HOST6)]  # fmt: skip
-        places += [(source, gateway) for source in ("near", "other", "one", "web", "vault") for gateway in (_HOST, _HOST6, "10.77.0.1", "fd77::1")]
+        places = [("host", "127.0.0.1"), ("host", "::1"), ("host", HERE), ("host", HERE6), ("host", "10.77.0.1"),
+                  ("host", "fd77::1"), ("neighbour", HERE), ("neighbour", HERE6)]  # fmt: skip
+        places += [(source, gateway) for source in ("near", "other", "one", "web", "vault") for gateway in (HERE, HERE6, "10.77.0.1", "fd77::1")]
         for source, address in places:
             for kind, port in (("tcp", 8080), ("udp", 8053)):
                 yield source, (kind, address, port), bool(self.networks["web"]) and source != "vault"
@@ -84,7 +82,7 @@ class Town:
     def check(self, when: str) -> None:
         """Hold reality against what may be: what must not be reached never is, what must be is soon."""
         self.look()
-        places = {"host": f"/proc/{os.getpid()}/ns/net", "neighbour": self.neighbour, **self.netns}
+        places = {"host": self.where.netns, "neighbour": self.where.neighbour, **self.netns}
         cases = self.cases()
         deadline = time.monotonic() + 20
         while cases:
@@ -100,38 +98,26 @@ class Town:
                     if wanted and not answer:
                         cases.append(case)
                     if source == "neighbour" and answer:
-                        assert answer in (_NEIGHBOUR, _NEIGHBOUR6), "the source address is kept"
+                        assert answer in (THERE, THERE6), "the source address is kept"
             assert not cases or time.monotonic() < deadline, f"{when}: {cases}"
 
 
 @pytest.fixture
 def town() -> Iterator[Town]:
-    with subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        far = f"/proc/{holder.pid}/ns/net"
-        try:
-            _sh(f"ip link add lan0 type veth peer name far0 netns {holder.pid}")
-            ends = (("", "lan0", _HOST, _HOST6), (f"nsenter --net={far} ", "far0", _NEIGHBOUR, _NEIGHBOUR6))
-            for enter, name, four, six in ends:
-                _sh(f"{enter}ip addr add {four}/24 dev {name}")
-                _sh(f"{enter}ip addr add {six}/64 dev {name} nodad")
-                _sh(f"{enter}ip link set {name} up")
-            # Ways to the containers, which only the firewall may bar.
-            _sh(f"nsenter --net={far} ip route add 10.77.0.0/16 via {_HOST}")
-            _sh(f"nsenter --net={far} ip route add fd77::/16 via {_HOST6}")
-            for engine in running_engine("--live-restore"):
-                made = Town(engine, far)
-                try:
-                    yield made
-                finally:
-                    for name in list(made.servers):
-                        made.end(name)
-                    engine.docker("rm", "-f", *_MEMBERS, check=False)
-                    engine.docker("network", "prune", "-f")
-        finally:
-            holder.kill()
-            subprocess.run(["ip", "link", "del", "lan0"], check=False, capture_output=True)
+    needs_root()
+    with machine() as where:
+        # Ways to the containers, which only the firewall may bar.
+        where.run_there(f"ip route add 10.77.0.0/16 via {HERE}")
+        where.run_there(f"ip route add fd77::/16 via {HERE6}")
+        with engine_on(where, "--live-restore") as engine:
+            made = Town(engine, where)
+            try:
+                yield made
+            finally:
+                for name in list(made.servers):
+                    made.end(name)
+                engine.docker("rm", "-f", *_MEMBERS, check=False)
+                engine.docker("network", "prune", "-f")
 
 
 _CHANGES = (
@@ -171,6 +157,40 @@ def test_the_same_holds_when_the_daemon_is_killed_during_each_change(town: Town)
         town.check(f"killed during {' '.join(change)}")
         if not town.networks["web"]:
             town.engine.docker("network", "connect", "front", "web")
+
+
+def _killed_ending_and_starting(engine: EngineUnderTest, ending_s: float, starting_s: float) -> None:
+    """End the daemon and kill it after a moment; start it and kill it after a moment; wait for one that stays."""
+    pid = engine.pid
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(ending_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    if engine.process is not None:
+        engine.process.wait(20)
+    wait_gone(pid)
+    engine.adopted = 0
+    engine.launch()
+    assert engine.process is not None
+    time.sleep(starting_s)
+    engine.process.kill()
+    engine.process.wait(20)
+    # A daemon that was killed is started by the keeper, one that had ended is not: which it was depends on the moment.
+    engine.launch()
+    until(lambda: engine.docker_result("version").returncode == 0, "a daemon is there")
+    if engine.pid != engine.process.pid:
+        engine.process.wait(20)
+        engine.process = None
+        engine.adopt()
+
+
+def test_the_same_holds_when_the_daemon_is_killed_while_it_ends_and_while_it_starts(town: Town) -> None:
+    for ending_s, starting_s in ((0.0, 0.1), (0.02, 0.25), (0.05, 0.4), (0.1, 0.6)):
+        _killed_ending_and_starting(town.engine, ending_s, starting_s)
+        town.check(f"killed {ending_s} s after its end began, and {starting_s} s after its start")
+        town.engine.docker("network", "connect", "back", "web")
+        town.check("a change afterwards")
+        town.engine.docker("network", "disconnect", "back", "web")
 
 
 def test_linked_containers_reach_exposed_ports_alone_where_containers_may_not_talk() -> None:

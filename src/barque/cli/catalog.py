@@ -197,6 +197,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "network ls": Command("networks:ls", "[OPTIONS]", (0, 0), "List networks"),
     "network prune": Command("prune:networks", "[OPTIONS]", (0, 0), "Remove all unused networks"),
+    "network rename": Command(
+        "networks:rename", "NETWORK NEW_NAME", (2, 2), "Rename a network that no container is in"
+    ),
     "network rm": Command("networks:rm", "NETWORK [NETWORK...]", (1, -1), "Remove one or more networks"),
     "registry gc": Command("registry:gc", "[OPTIONS]", (0, 0), "Remove content of a registry that nothing refers to"),
     "registry serve": Command("registry:serve", "[OPTIONS]", (0, 0), "Serve a registry of images"),

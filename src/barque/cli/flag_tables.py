@@ -351,6 +351,7 @@ o opt map=map[] Set driver options
 a all bool Show containers that do not run, too
 - format string=tree Form of the picture (tree, dot, svg, json)
 """,
+    "network rename": "",
     "network rm": "f force bool Do not fail if the network does not exist",
     "network connect": """
 - alias strings Add a name of the container in the network

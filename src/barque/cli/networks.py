@@ -1,4 +1,4 @@
-"""`network ls`, `create`, `rm`, `connect`, `disconnect` and `graph`."""
+"""`network ls`, `create`, `rm`, `rename`, `connect`, `disconnect` and `graph`."""
 
 import sys
 from typing import Any
@@ -101,6 +101,13 @@ def rm(call: Invocation) -> int:
     if code:
         print("exit status 1", file=sys.stderr)
     return code
+
+
+def rename(call: Invocation) -> int:
+    """Give a network another name."""
+    old, new = call.words
+    call.api.post(f"/networks/{quote(old)}/rename", name=new)
+    return 0
 
 
 def _is_given_up(call: Invocation, name: str) -> bool:

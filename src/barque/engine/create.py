@@ -78,6 +78,8 @@ async def create(engine: "Engine", config: Json, name: str, platform: str) -> Js
     networking, linked = _check_network(engine, merged, host, networking)
     if host["NetworkMode"] == "host" and host.get("PortBindings"):
         warnings.append("Published ports are discarded when using host network mode")
+    elif host.get("PortBindings") or host.get("PublishAllPorts"):
+        warnings += endpoints.closed_ports(engine, networking)
     container_id = new_id()
     if plain:
         engine.reserve_name(plain, container_id)

@@ -168,12 +168,24 @@ def _subnet_errors(network: Network, text: str) -> list[str]:
     return [f"no configured subnet or ip-range contain the IP address {text}"]
 
 
+def closed_ports(engine: "Engine", networking: Json) -> list[str]:
+    """Return warnings of firewalls of this machine that keep others from ports published through these networks."""
+    found = (_found(engine, settings.get("NetworkID") or name) for name, settings in networking.items())
+    return engine.network.closed_by_others(filter(None, found), ports=True)
+
+
 def dns_names(container: Container, settings: Json) -> tuple[str, ...]:
     """Return the names an endpoint in a user-defined network answers to; the first one answers reverse look-ups."""
     found = [container.name, *(settings.get("Aliases") or ()), container.id[:SHORT_LENGTH]]
     if container.config.get("Hostname"):
         found.append(container.config["Hostname"])
     return tuple(dict.fromkeys(found))
+
+
+def is_in(container: Container, network: Network) -> bool:
+    """Tell whether a container, running or not, is to be in a network."""
+    networks = container.row["networking"]
+    return network.name in networks or any(item.get("NetworkID") == network.id for item in networks.values())
 
 
 def ordered(container: Container) -> list[str]:

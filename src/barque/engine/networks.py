@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
 from barque.engine import endpoints
 from barque.engine.filters import finder, label_matches
@@ -66,7 +66,8 @@ class Networks:
         """
         engine = self._engine
         try:
-            made, warning = engine.network.create(request.parse(config, new_id(), time.time_ns()))
+            defaults = engine.network.options.default_network_options
+            made, warning = engine.network.create(request.parse(config, new_id(), time.time_ns(), defaults))
         except OSError as error:
             raise BarqueError(f"cannot make the network: {error}") from error
         try:
@@ -91,6 +92,25 @@ class Networks:
         engine.network.remove(network)
         await engine.database.flush()
         engine.events.publish("network", "destroy", network.id, endpoints.event(network))
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give a network that no container is in, running or not, another name.
+
+        Raises:
+            NotFoundError: no such network.
+            ConflictError: the name is taken, or somebody uses the network.
+            InvalidInputError: the name is bad.
+            ForbiddenError: it is predefined, or the name is.
+        """
+        engine = self._engine
+        network = engine.network.catalog.find(ref)
+        request.check_name(name)
+        users = [item.name for item in engine.containers_by_id.values() if endpoints.is_in(item, network)]
+        if users:
+            raise ConflictError(f"rename {network.name}: network is in use - [{', '.join(sorted(users))}]")
+        made = engine.network.catalog.rename(network, name)
+        await engine.database.flush()
+        engine.events.publish("network", "rename", made.id, {**endpoints.event(made), "oldName": network.name})
 
     async def connect(self, ref: str, config: Json) -> None:
         """Add a network to a container.

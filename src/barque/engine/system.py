@@ -120,7 +120,7 @@ class System:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                                 *(["name=cgroupns"])],
-            "CDISpecDirs": list(config.cdi_spec_dirs), "Warnings": None,
+            "CDISpecDirs": list(config.cdi_spec_dirs), "Warnings": self._warnings() or None,
             "DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in engine.cdi.names()],
             **({"DefaultAddressPools": [{"Base": base, "Size": size} for base, size in pools]} if pools else {}),
             **({"FirewallBackend": {"Driver": "nftables"}} if config.network.iptables else {}),
@@ -128,6 +128,10 @@ class System:
 
     def _plugins(self, kind: str) -> list[str]:
         return [plugin.name for plugin in self._engine.plugins.of_kind(kind)]
+
+    def _warnings(self) -> list[str]:
+        network = self._engine.network
+        return [f"WARNING: {text}" for text in network.closed_by_others(network.catalog.standing(), ports=False)]
 
     def _limits(self) -> Json:
         return {

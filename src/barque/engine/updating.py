@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
-from barque.engine import port_changes, resources
+from barque.engine import endpoints, port_changes, resources
 from barque.engine.checks import check_policy, check_resources
 from barque.engine.container import Container
 from barque.runtime.cgroups import open_manager
@@ -46,6 +46,8 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
             except OSError as error:
                 raise BarqueError(f"Cannot update container {container.id}: {error}") from error
         port_changes.change(engine, container, merged, changes)
+        if changes.get("PublishAdd"):
+            warnings += endpoints.closed_ports(engine, container.row["networking"])
         container.row["host"] = merged
         engine.changed(container)
         engine.save(container)

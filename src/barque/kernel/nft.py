@@ -65,27 +65,25 @@ def ask_chains() -> tuple[int, bytes]:
     return _SUBSYSTEM | _GETCHAIN, struct.pack("!BBH", 0, 0, 0)
 
 
-class BaseChain(NamedTuple):
-    """A chain that the kernel enters by itself; hook and policy are the kernel's numbers, family 2 is IPv4."""
+class Chain(NamedTuple):
+    """A chain; numbers are the kernel's, family 2 is IPv4. The hook is None where only rules enter it."""
 
     family: int
     table: str
     name: str
-    hook: int
+    hook: int | None
     policy: int
 
 
-def read_base_chain(payload: bytes) -> BaseChain | None:
-    """Return what a chain's message says, None for a chain that only rules enter."""
+def read_chain(payload: bytes) -> Chain:
+    """Return what a chain's message says."""
     table = codec.attributes(payload[4:])
     hook = codec.attributes(table.get(4, b""))
-    if 1 not in hook:
-        return None
-    return BaseChain(
+    return Chain(
         payload[0],
         table.get(1, b"").rstrip(b"\0").decode(errors="replace"),
         table.get(3, b"").rstrip(b"\0").decode(errors="replace"),
-        int.from_bytes(hook[1], "big"),
+        int.from_bytes(hook[1], "big") if 1 in hook else None,
         int.from_bytes(table.get(5, b"\0\0\0\1"), "big"),
     )
 

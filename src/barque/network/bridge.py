@@ -144,7 +144,7 @@ def set_up(
     )
 
 
-def open_ways(bridge: Bridge, options: NetworkOptions) -> None:
+def open_ways(connection: Connection, bridge: Bridge, options: NetworkOptions) -> None:
     """Switch on forwarding where allowed and off, and loopback's way into the bridge."""
     if options.iptables:
         write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
@@ -152,8 +152,22 @@ def open_ways(bridge: Bridge, options: NetworkOptions) -> None:
         return
     if write_sysctl("net/ipv4/ip_forward", "1"):
         log.info("switched on IPv4 forwarding, which containers need to reach other networks")
-    if bridge.address6 and write_sysctl("net/ipv6/conf/all/forwarding", "1"):
-        log.info("switched on IPv6 forwarding, which containers need to reach other networks")
+    if bridge.address6:
+        _keep_routers(connection)
+        if write_sysctl("net/ipv6/conf/all/forwarding", "1"):
+            log.info("switched on IPv6 forwarding, which containers need to reach other networks")
+
+
+def _keep_routers(connection: Connection) -> None:
+    """Let interfaces that routers tell of themselves listen on: the kernel makes those that forward forget them.
+
+    Only where a router was heard: on a bridge a container could play one. accept_ra 1 means "unless this machine
+    forwards", 2 "even then" (Documentation/networking/ip-sysctl.rst).
+    """
+    heard = route.taught_by_routers(connection)
+    for link in route.links(connection) if heard else ():
+        if link.ifindex in heard and read_sysctl(f"net/ipv6/conf/{link.name}/accept_ra") == "1":
+            write_sysctl(f"net/ipv6/conf/{link.name}/accept_ra", "2")
 
 
 def firewall_sees_frames() -> bool:
@@ -162,14 +176,17 @@ def firewall_sees_frames() -> bool:
     Where they do, ports may not be isolated as well: what the firewall leads back into the bridge it came
     from does not pass through the machine then, and would be dropped.
     """
-    for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
-        try:
-            with open(f"/proc/sys/net/bridge/{name}", encoding="ascii") as file:
-                if file.read().strip() != "1":
-                    return False
-        except OSError:
-            return False
-    return True
+    names = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
+    return all(read_sysctl(f"net/bridge/{name}") == "1" for name in names)
+
+
+def read_sysctl(name: str) -> str:
+    """Return the value of a kernel switch, empty where there is no such switch."""
+    try:
+        with open(f"/proc/sys/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def write_sysctl(name: str, value: str) -> bool:

@@ -172,17 +172,13 @@ class Catalog:
             InvalidInputError: an option cannot be.
             BarqueError: the kernel refused.
         """
-        if any(item.name == wanted.name for item in self._by_id.values()):
-            raise ConflictError(f"network with name {wanted.name} already exists")
+        self._check_free(wanted.name)
         if wanted.config_only:
             made = wanted._replace(driver="null")
             self._add(made)
             return made, ""
         if wanted.config_from:
             wanted = request.apply_config(wanted, self._configuration(wanted.config_from))
-        else:
-            defaults = self.options.default_network_options.get(wanted.driver, {})
-            wanted = wanted._replace(options={**defaults, **wanted.options})
         driver = self._drivers[wanted.driver]
         wanted = driver.prepare(wanted)
         routes = tuple(route.destinations(self._connection))
@@ -208,6 +204,31 @@ class Catalog:
             pools = [*ipam.DEFAULT_POOLS, *pools]
         return subnets.fill(wanted, pools, subnets.Taken(taken, routes), gateways=driver.gateways(wanted))
 
+    def _check_free(self, name: str) -> None:
+        if any(item.name == name for item in self._by_id.values()):
+            raise ConflictError(f"network with name {name} already exists")
+
+    def rename(self, network: Network, name: str) -> Network:
+        """Give a network that no container is in another name; what stands on this machine bears its id and stays.
+
+        Raises:
+            ConflictError: the name is taken, or other networks name this one as theirs to take settings from.
+            ForbiddenError: it is predefined.
+        """
+        if network.is_predefined:
+            raise ForbiddenError(f"operation is not permitted on predefined {network.name} network")
+        self._check_free(name)
+        if self._gives_settings(network):
+            raise ConflictError(f'configuration network "{network.name}" is in use')
+        made = network._replace(name=name)
+        self._add(made)
+        if made.id in self._addresses:
+            self._addresses[made.id] = subnets.Addresses(made)
+        return made
+
+    def _gives_settings(self, network: Network) -> bool:
+        return network.config_only and any(item.config_from == network.name for item in self._by_id.values())
+
     def _configuration(self, name: str) -> Network:
         for network in self._by_id.values():
             if network.name == name and network.config_only:
@@ -222,7 +243,7 @@ class Catalog:
         """
         if network.is_predefined:
             raise ForbiddenError(f"{network.name} is a pre-defined network and cannot be removed")
-        if network.config_only and any(item.config_from == network.name for item in self._by_id.values()):
+        if self._gives_settings(network):
             raise ForbiddenError(f'error while removing network: configuration network "{network.name}" is in use')
         self._store.delete("network", network.id)
         del self._by_id[network.id]
@@ -321,7 +342,7 @@ class Catalog:
         """Switch on what the default bridge needs of the kernel."""
         if self.bridge is not None:
             with contextlib.suppress(OSError):
-                bridges.open_ways(self.bridge, self.options)
+                bridges.open_ways(self._connection, self.bridge, self.options)
 
 
 def _default_options(bridge: bridges.Bridge, options: NetworkOptions) -> dict[str, str]:

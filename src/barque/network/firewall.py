@@ -16,8 +16,6 @@ from barque.kernel.netlink.connection import NETLINK_NETFILTER, Connection
 from barque.network import chains
 from barque.network.model import PortBinding
 
-# Its chain has no policy of dropping, but a last rule that rejects.
-FIREWALLD = "firewalld"
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 # An attribute holds 64 KiB, an element takes less than 100 bytes.
 _ELEMENTS_AT_ONCE = 500
@@ -73,17 +71,6 @@ class Firewall:
     def close(self) -> None:
         """Close the socket; the table stays."""
         self._connection.close()
-
-    def dropping_others(self) -> list[tuple[str, str, str]]:
-        """Return family, table and chain of others' chains that drop forwarded packets which no rule of theirs accepts."""
-        families = {1: "inet", 2: "ip", 10: "ip6"}
-        found = []
-        for payload in self._connection.dump(*nft.ask_chains()):
-            chain = nft.read_base_chain(payload)
-            if chain is not None and chain.family in families and chain.hook == nft.HOOK_FORWARD \
-                    and (chain.policy == nft.NF_DROP or chain.table == FIREWALLD) and chain.table != self.table:  # fmt: skip
-                found.append((families[chain.family], chain.table, chain.name))
-        return found
 
     def is_whole(self) -> bool:
         """Tell whether the table is there with all its rules."""

@@ -8,17 +8,17 @@ millisecond on the default bridge while the pool has a namespace ready.
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from barque.base.errors import ForbiddenError, KernelError
 from barque.kernel.netlink import route
 from barque.kernel.netlink.connection import Connection
 from barque.kernel.netlink.watch import DeletionWatch
-from barque.network import pool, publish, resolving, state
+from barque.network import others, pool, publish, resolving, state
 from barque.network.adopting import Adoption
 from barque.network.bridge import Bridge
 from barque.network.catalog import Catalog
-from barque.network.firewall import FIREWALLD, BridgeRules, Firewall
+from barque.network.firewall import BridgeRules, Firewall
 from barque.network.guard import Guard
 from barque.network.linking import Links, LinkTarget
 from barque.network.model import (
@@ -103,7 +103,8 @@ class NetworkManager:
             self._firewall = Firewall(self._table_name(), self.options.accept_mark)
             self._publisher.firewall = self._firewall
             self._rebuild_firewall()
-            self._warn_of_others()
+            for text in self.closed_by_others(self.catalog.standing(), ports=False):
+                log.warning("%s", text)
         self.catalog.open_ways()
         return {key: use.sandbox() for key, use in self._uses.items()}
 
@@ -300,18 +301,31 @@ class NetworkManager:
             mended.append("the table against forged addresses")
         return mended
 
-    def _warn_of_others(self) -> None:
-        """Tell of tables that drop what is forwarded: what ours accepts, another one may still drop."""
-        assert self._firewall is not None
-        bridge = self.bridge.name if self.bridge is not None else "BRIDGE"
-        for family, table, chain in self._firewall.dropping_others():
-            way = f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}" if table == FIREWALLD else \
-                f"where that is ufw's: ufw route allow in on {bridge}, ufw route allow out on {bridge}"  # fmt: skip
-            log.warning(
-                "the chain %s of the table %s %s drops forwarded packets unless its own rules accept them: containers "
-                "reach other machines, and other machines published ports, only as these rules allow (%s)",
-                chain, family, table, way,
-            )  # fmt: skip
+    def closed_by_others(self, networks: Iterable[Network], *, ports: bool) -> list[str]:
+        """Return a warning for each firewall of this machine that drops what it forwards for these networks' bridges.
+
+        With `ports` those alone that keep other machines from published ports.
+        """
+        forwarded = not publish.carried_by_proxy(self.options)
+        if self._firewall is None or (ports and not forwarded):
+            return []
+        bridges = {}
+        for network in networks:
+            rules = self._rules(network)
+            if rules is not None and not network.internal:
+                bridges[rules.name] = network
+        try:
+            chains = others.dropping(self._firewall.table)
+        except KernelError as error:
+            log.debug("cannot see what other firewalls drop: %s", error)
+            return []
+        found = []
+        for chain in chains:
+            unknown = [name for name, network in bridges.items()
+                       if not chain.knows(name) and (network.ipv6 or chain.family != "ip6")]  # fmt: skip
+            if unknown and (chain.closes_ports or not ports):
+                found.append(others.warning(chain, unknown, forwarded=forwarded))
+        return found
 
     def _mend_bridge(self, network: Network) -> None:
         index = self.catalog.mend(network)

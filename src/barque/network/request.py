@@ -13,35 +13,34 @@ DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null", "overlay")
 _ENABLE4, _ENABLE6 = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
 
 
-def parse(config: Json, network_id: str, now_ns: int) -> Network:
+def parse(config: Json, network_id: str, now_ns: int, defaults: Mapping[str, Mapping[str, str]] | None = None) -> Network:
     """Return the network that a create request describes, its subnets as asked for.
+
+    Options that it does not name are its driver's of the `defaults`, unless one network gives settings to the other.
 
     Raises:
         InvalidInputError: a field's value cannot be.
         ForbiddenError: a combination that no network may have.
         NotFoundError: the driver is not known.
     """
-    name = config.get("Name")
-    if not isinstance(name, str) or not name.strip():
-        raise InvalidInputError("invalid name: name is empty")
-    if len(name) > 255 or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise InvalidInputError("invalid name: too long, or it holds control characters")
-    if name in PREDEFINED:
-        raise ForbiddenError(f"operation is not permitted on predefined {name} network")
+    name = check_name(config.get("Name"))
+    driver, config_from = config.get("Driver") or "bridge", (config.get("ConfigFrom") or {}).get("Network") or ""
     options = dict(config.get("Options") or {})
+    if defaults and not config_from and not config.get("ConfigOnly"):
+        options = {**defaults.get(driver, {}), **options}
     ipam = config.get("IPAM") or {}
     ipv4, ipv6 = _families(config, options)
     network = Network(
         id=network_id,
         name=name,
-        driver=config.get("Driver") or "bridge",
+        driver=driver,
         created_ns=now_ns,
         ipv4=ipv4,
         ipv6=ipv6,
         internal=bool(config.get("Internal")),
         attachable=bool(config.get("Attachable")),
         config_only=bool(config.get("ConfigOnly")),
-        config_from=(config.get("ConfigFrom") or {}).get("Network") or "",
+        config_from=config_from,
         options=options,
         labels=dict(config.get("Labels") or {}),
         ipam_driver=ipam.get("Driver") or "default",
@@ -50,6 +49,22 @@ def parse(config: Json, network_id: str, now_ns: int) -> Network:
     )
     _check_scope(config, network)
     return network
+
+
+def check_name(name: object) -> str:
+    """Return a name that a network may be given.
+
+    Raises:
+        InvalidInputError: it is empty, too long, or none.
+        ForbiddenError: it is that of a predefined network.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidInputError("invalid name: name is empty")
+    if len(name) > 255 or any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise InvalidInputError("invalid name: too long, or it holds control characters")
+    if name in PREDEFINED:
+        raise ForbiddenError(f"operation is not permitted on predefined {name} network")
+    return name
 
 
 def _families(config: Json, options: dict[str, str]) -> tuple[bool, bool]:

@@ -24,6 +24,19 @@ def test_options_may_switch_the_ip_versions_and_the_fields_win():
         parse(Options={key: "yes"})
 
 
+def test_options_of_the_daemon_hold_where_a_request_says_nothing():
+    mtu, six = "com.docker.network.driver.mtu", "com.docker.network.enable_ipv6"
+    defaults = {"bridge": {mtu: "1400", six: "true"}, "macvlan": {"parent": "eth0"}}
+
+    def made(**config: object) -> Network:
+        return request.parse({"Name": "net", **config}, "f" * 64, 1, defaults)
+
+    assert made().options == {mtu: "1400", six: "true"} and made().ipv6
+    assert made(Options={mtu: "9000"}, EnableIPv6=False).options == {mtu: "9000"}
+    assert made(Driver="macvlan").options == {"parent": "eth0"}
+    assert made(ConfigOnly=True).options == made(ConfigFrom={"Network": "x"}).options == {}
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

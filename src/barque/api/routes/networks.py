@@ -17,6 +17,7 @@ def add(table: Table) -> None:
     table.add("GET", "/networks/{ref}", inspect)
     table.add("DELETE", "/networks/{ref}", remove)
     table.add("POST", "/networks/{ref}/connect", connect)
+    table.add("POST", "/networks/{ref}/rename", rename)
     table.add("POST", "/networks/{ref}/disconnect", disconnect)
 
 
@@ -62,6 +63,12 @@ async def disconnect(call: Call) -> web.StreamResponse:
     _needs_container(config.get("Container"))
     await call.backend.networks.disconnect(call.params["ref"], config)
     return nothing(200)
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    """Give a network another name."""
+    await call.backend.networks.rename(call.params["ref"], call.text("name"))
+    return nothing()
 
 
 def _needs_container(ref: str | None) -> None:

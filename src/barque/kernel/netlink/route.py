@@ -21,6 +21,7 @@ _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH = 28
+_RTA_OIF, _RTPROT_RA = 4, 9
 _CREATE = codec.NLM_F_CREATE | codec.NLM_F_EXCL
 _AF_BRIDGE = 7
 
@@ -131,10 +132,9 @@ def add_dummy(name: str) -> Request:
     return Request(_NEWLINK, _CREATE, body + codec.nested(_IFLA_LINKINFO, codec.text(1, "dummy")))
 
 
-def add_vxlan(name: str, number: int, *, local: str, port: int, master: int, mtu: int) -> Request:
-    """Make a VXLAN port of a bridge, up; where frames go is told by add_flood_target()."""
-    body = _info(flags=IFF_UP, change=IFF_UP) + codec.text(_IFLA_IFNAME, name)
-    body += codec.u32(_IFLA_MTU, mtu) + codec.u32(_IFLA_MASTER, master)
+def add_vxlan(name: str, number: int, *, local: str, port: int, mtu: int) -> Request:
+    """Make an end of VXLAN tunnels, up; where frames go is told by add_flood_target()."""
+    body = _info(flags=IFF_UP, change=IFF_UP) + codec.text(_IFLA_IFNAME, name) + codec.u32(_IFLA_MTU, mtu)
     parts = [codec.u32(1, number), codec.attribute(15, struct.pack("!H", port)), codec.u8(7, 1)]
     if local:
         address = ipaddress.ip_address(local)
@@ -309,6 +309,15 @@ def destinations(connection: Connection) -> list[str]:
         if raw is not None:
             found.append(f"{ipaddress.ip_address(raw)}/{prefix_length}")
     return found
+
+
+def taught_by_routers(connection: Connection) -> frozenset[int]:
+    """Return the indexes of interfaces with IPv6 default routes that a router's advertisements brought."""
+    found = connection.dump(_GETROUTE, struct.pack("=BBBBBBBBI", socket.AF_INET6, *([0] * 8)))
+    return frozenset(
+        int.from_bytes(codec.attributes(payload[12:]).get(_RTA_OIF, b""), "little")
+        for payload in found if payload[5] == _RTPROT_RA
+    )  # fmt: skip
 
 
 def _link(payload: bytes) -> Link:

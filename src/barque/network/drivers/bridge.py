@@ -74,7 +74,7 @@ class BridgeDriver:
             mtu=options.mtu, alias=self._alias,
         )  # fmt: skip
         try:
-            bridges.open_ways(bridge, self._options)
+            bridges.open_ways(self._connection, bridge, self._options)
         except BaseException:
             bridges.remove(self._connection, bridge)
             raise
@@ -101,7 +101,7 @@ class BridgeDriver:
         bridge = bridges.set_up(
             self._connection, old.name, addresses, mtu=old.mtu, alias=self._alias, mac=old.mac
         )  # fmt: skip
-        bridges.open_ways(bridge, self._options)
+        bridges.open_ways(self._connection, bridge, self._options)
         self.live[network.id] = live._replace(
             bridge=bridge, wiring=live.wiring._replace(bridge_index=bridge.ifindex)
         )

@@ -12,6 +12,7 @@ from barque.base.errors import ForbiddenError, InvalidInputError, UnsupportedErr
 from barque.base.ids import SHORT_LENGTH
 from barque.kernel.netlink import route
 from barque.network import bridge_options
+from barque.network.bridge import Bridge
 from barque.network.drivers.bridge import BridgeDriver
 from barque.network.model import Network, Subnet
 
@@ -60,23 +61,32 @@ class OverlayDriver(BridgeDriver):
             self.close(network)
             raise
 
+    def mend(self, network: Network) -> Bridge:
+        """Make a bridge anew that somebody deleted, with its port."""
+        super().mend(network)
+        self._open_port(network)
+        return self.live[network.id].bridge
+
     def _open_port(self, network: Network) -> None:
         bridge = self.live[network.id].bridge
-        name = f"vx-{network.id[:SHORT_LENGTH]}"
-        if route.link(self._connection, name) is not None:
-            return
-        options = bridge_options.parse(network)
+        name, mtu = f"vx-{network.id[:SHORT_LENGTH]}", bridge_options.parse(network).mtu
+        port = route.link(self._connection, name)
+        if port is None:
+            port = self._make_port(network, name, mtu or 1500 - _HEADERS)
+        self._connection.run([route.set_master(port.ifindex, bridge.ifindex)])
+        live = self.live[network.id]
+        self.live[network.id] = live._replace(wiring=live.wiring._replace(mtu=mtu or port.mtu))
+
+    def _make_port(self, network: Network, name: str, mtu: int) -> route.Link:
         made = route.add_vxlan(
             name, _number(network, VXLAN_ID, _DEFAULT_ID, (1 << 24) - 1), local=network.options[LOCAL],
-            port=_number(network, PORT, _DEFAULT_PORT, 65535), master=bridge.ifindex, mtu=options.mtu or 1500 - _HEADERS,
+            port=_number(network, PORT, _DEFAULT_PORT, 65535), mtu=mtu,
         )  # fmt: skip
         self._connection.run([made])
         port = route.link(self._connection, name)
         assert port is not None
         self._connection.run([route.add_flood_target(port.ifindex, peer) for peer in _peers(network)])
-        mtu = options.mtu or port.mtu
-        live = self.live[network.id]
-        self.live[network.id] = live._replace(wiring=live.wiring._replace(mtu=mtu))
+        return port
 
     def close(self, network: Network) -> None:
         """Delete port and bridge."""

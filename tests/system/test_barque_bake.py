@@ -63,6 +63,25 @@ def test_files_are_read_as_buildx_reads_them(words: str, engine: EngineUnderTest
     assert normal(ours) == normal(theirs.stdout), theirs.stderr
 
 
+def test_expressions_have_the_values_that_buildx_gives_them(engine: EngineUnderTest, tmp_path: Path) -> None:
+    expressions = (DATA / "expressions.txt").read_text().splitlines()
+    rows = [f'  e{number} = try(jsonencode({text}), "fails")\n' for number, text in enumerate(expressions)]
+    (tmp_path / "docker-bake.hcl").write_text(f'target "default" {{\n args = {{\n{"".join(rows)} }}\n}}\n')
+    config = plugin_config(tmp_path / "config")
+    values = []
+    ours = barque(engine, tmp_path, "bake", "--print").stdout
+    theirs = subprocess.run(
+        ["docker", "buildx", "bake", "--print"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        env={**engine.environment, "DOCKER_CONFIG": str(config)},
+    ).stdout  # fmt: skip
+    for printed in (ours, theirs):
+        values.append(json.loads(printed)["target"]["default"]["args"])
+    wrong = [f"{text}: {values[0][f'e{n}']} | {values[1][f'e{n}']}" for n, text in enumerate(expressions) if values[0][f"e{n}"] != values[1][f"e{n}"]]
+    assert not wrong, "\n".join(wrong)
+    # Most of them have a value.
+    assert sum(value == "fails" for value in values[1].values()) < len(expressions) // 5
+
+
 LINKED = '''
 group "default" { targets = ["app", "m"] }
 variable "WORD" {

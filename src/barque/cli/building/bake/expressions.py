@@ -252,10 +252,11 @@ def _binary(tree: Tree, scope: Scope) -> Any:
     one, other = number(left), number(right)
     if sign in ("/", "%") and other == 0:
         raise InvalidInputError("division by zero")
-    return _whole(_OPERATIONS[sign](one, other))
+    return whole(_OPERATIONS[sign](one, other))
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """Return a number without a fraction as an int where that is exact."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 

@@ -232,7 +232,10 @@ class Parser:
             return self._heredoc(match)
         if (match := _NUMBER.match(self.text, at)) is not None:
             self.at = match.end()
-            return ("value", at, float(match[0]) if match[1] or match[2] else int(match[0]))
+            if not (match[1] or match[2]):
+                return ("value", at, int(match[0]))
+            found = float(match[0])
+            return ("value", at, int(found) if found.is_integer() else found)
         name = self.word("a value")
         if name in ("true", "false", "null"):
             return ("value", at, {"true": True, "false": False, "null": None}[name])

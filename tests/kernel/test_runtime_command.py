@@ -128,7 +128,7 @@ def test_unknown_options_and_ids_are_refused(runtime: Any) -> None:
 def test_features_are_json_that_names_what_there_is(runtime: Any) -> None:
     features = json.loads(runtime.run("features").stdout)
     assert features["linux"]["seccomp"]["enabled"]
-    assert "rbind" in features["mountOptions"]
+    assert {"rbind", "ro", "rro", "idmap"} <= {*features["mountOptions"]}
     assert "CAP_SYS_ADMIN" in features["linux"]["capabilities"]
 
 

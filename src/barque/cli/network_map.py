@@ -165,7 +165,7 @@ def tree(drawn: Map) -> str:
         for number, (box, member) in enumerate(members):
             last = number == len(members) - 1
             lines.append(("└── " if last else "├── ") + _member_line(box, member))
-            leaves = _leaves(drawn, box, member)
+            leaves = _leaves(box, member)
             for at, leaf in enumerate(leaves):
                 branch = "└── " if at == len(leaves) - 1 else "├── "
                 lines.append(("    " if last else "│   ") + branch + leaf)
@@ -184,7 +184,7 @@ def _member_line(box: Box, member: Member) -> str:
     return "  ".join(parts)
 
 
-def _leaves(drawn: Map, box: Box, member: Member) -> list[str]:
+def _leaves(box: Box, member: Member) -> list[str]:
     leaves = [f"{port.host} -> {port.container}" for port in box.ports]
     if member.aliases:
         leaves.append("also called " + ", ".join(member.aliases))

@@ -10,7 +10,6 @@ from barque.storage import bounds
 
 HUB = "docker.io"
 HUB_REGISTRY = "registry-1.docker.io"
-HUB_INDEX = "https://index.docker.io/v1/"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

@@ -1,7 +1,7 @@
 """Paths against patterns: .dockerignore, and the wildcards of COPY and ADD."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from barque.dockerfile.directives import BOM
@@ -181,8 +181,3 @@ def has_wildcards(path: str) -> bool:
             return True
         at += 1
     return False
-
-
-def dockerignore_keeps(patterns: Sequence[str], always: Iterable[str]) -> list[str]:
-    """Return patterns with those added that bring back the files a build always needs."""
-    return [*patterns, *(f"!{name}" for name in always)]

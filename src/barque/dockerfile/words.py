@@ -53,11 +53,6 @@ def expand(source: str, values: Mapping[str, str], rules: Rules | None = None) -
     return Expansion(text, words, frozenset(scanner.used), frozenset(scanner.missing))
 
 
-def expand_word(source: str, values: Mapping[str, str], escape: str = "\\") -> str:
-    """Return source as one word (see expand)."""
-    return expand(source, values, Rules(escape)).text
-
-
 class _Words:
     """Collects characters into words that unquoted space separates."""
 

@@ -58,9 +58,7 @@ class Images:
             rows = []
             for image in views.select(self.store, filters, everything=all):
                 names = views.matching(image, patterns) if patterns else None
-                row = views.row(
-                    self.store, image, shared=shared.get(image.id, -1), containers=len(using[image.id]), names=names
-                )
+                row = views.row(image, shared=shared.get(image.id, -1), containers=len(using[image.id]), names=names)
                 row["Descriptor"] = summaries.descriptor(self.store, image)
                 if manifests:
                     row["Manifests"] = summaries.summaries(self.store, image, using)
@@ -187,7 +185,7 @@ class Images:
         def work() -> Jsons:
             shared = views.shared_sizes(self.store)
             return [
-                views.row(self.store, i, containers=count[i.id], shared=shared.get(i.id, 0))
+                views.row(i, containers=count[i.id], shared=shared.get(i.id, 0))
                 for i in self.store.images()
             ]
 

@@ -76,14 +76,7 @@ def moment_ns(text: str) -> int:
         raise InvalidInputError(f"invalid filter 'until=[{text}]'") from None
 
 
-def row(
-    store: ImageStore,
-    image: Image,
-    *,
-    containers: int = -1,
-    shared: int = -1,
-    names: Sequence[str] | None = None,
-) -> Json:
+def row(image: Image, *, containers: int, shared: int, names: Sequence[str] | None = None) -> Json:
     """Return the image as one row of the list."""
     kept = image.names if names is None else tuple(n for n in names if "@" not in n)
     pinned = image.digests if names is None else tuple(n for n in names if "@" in n)

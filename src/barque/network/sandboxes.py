@@ -116,7 +116,7 @@ class Sandboxes:
             wire = ready
             if wire is None:
                 wire = driver.plug(network, use.space, endpoint.interface, endpoint.mac)
-                undo.callback(self._unplug, wire, use.space, endpoint.interface)
+                undo.callback(self._unplug, wire, use.space)
             endpoint = endpoint._replace(netns_fd=use.space.fd, host_interface=wire.host_name)
             plumbing.configure(use.space, wire.inner_index, endpoint, item)
         except KernelError as error:
@@ -193,7 +193,7 @@ class Sandboxes:
             pools.give_back(endpoint.ip6)
         self._pool.discard(index, space)
 
-    def _unplug(self, wire: pool.Wire, space: namespace.Namespace, interface: str) -> None:
+    def _unplug(self, wire: pool.Wire, space: namespace.Namespace) -> None:
         if wire.host_index:
             self._connection.attempt([route.remove_link(wire.host_index)], errno.ENODEV)
             return

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
 from barque.oci import digest as digests
-from barque.registry.errors import RegistryError, digest_invalid, name_invalid, unsupported
+from barque.registry.errors import RegistryError, digest_invalid, name_invalid
 
 NAME_LENGTH_MAX = 255
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -103,8 +103,3 @@ def page(query_n: str | None, *, most: int) -> int:
             400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested", detail={"n": query_n[:50]}
         )
     return min(int(query_n[:18]), most)
-
-
-def refuse_method(method: str, kind: str) -> RegistryError:
-    """Return the refusal of a method that a target does not have."""
-    return unsupported(f"the operation is unsupported: {method} of {kind}")

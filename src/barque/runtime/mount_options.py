@@ -95,12 +95,6 @@ class MountOptions(NamedTuple):
     copy_symlink: bool
 
 
-def known_words() -> list[str]:
-    """Return every word that is not passed on to a file system, sorted."""
-    recursive = ["r" + word for word in _ATTRS]
-    return sorted({*_FLAGS, *PROPAGATION, *recursive, "idmap", "ridmap", "tmpcopyup"})
-
-
 def parse(options: list[str]) -> MountOptions:
     """Sort `options`; words nobody knows are the file system's own data."""
     flags = cleared = recursive_set = recursive_clear = 0
@@ -156,4 +150,4 @@ def _attributes(flags: int, cleared: int) -> km.MountAttr:
 
 def names() -> set[str]:
     """Return the mount options that do not go to the file system as data."""
-    return {*_FLAGS, *PROPAGATION, *_ATTRS, "tmpcopyup", "idmap", "ridmap"}
+    return {*_FLAGS, *PROPAGATION, *(f"r{word}" for word in _ATTRS), "tmpcopyup", "idmap", "ridmap"}

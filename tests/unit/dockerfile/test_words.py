@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from barque.dockerfile.errors import DockerfileError
-from barque.dockerfile.words import Rules, expand, expand_word
+from barque.dockerfile.words import Rules, expand
 
 _VALUES = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": "", "FRUITS": "apple,banana,banana", "P": "a*b?c"}
 
@@ -27,7 +27,7 @@ _VALUES = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": "", "
     ],
 )  # fmt: skip
 def test_a_word_is_expanded(word, result):
-    assert expand_word(word, _VALUES) == result
+    assert expand(word, _VALUES).text == result
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_word_is_expanded(word, result):
 )  # fmt: skip
 def test_a_broken_word_says_what_is_wrong(word, message):
     with pytest.raises(DockerfileError) as caught:
-        expand_word(word, _VALUES)
+        expand(word, _VALUES)
     assert str(caught.value).endswith(f": {message}")
     assert str(caught.value).startswith("failed to process ")
 
@@ -68,7 +68,7 @@ def test_unset_variables_may_be_kept():
 
 def test_deep_nesting_is_refused():
     with pytest.raises(DockerfileError):
-        expand_word("${a:-" * 5000 + "}" * 5000, {})
+        expand("${a:-" * 5000 + "}" * 5000, {})
 
 
 @settings(max_examples=500, deadline=None)
@@ -82,4 +82,4 @@ def test_any_word_is_expanded_or_refused(word):
 
 @given(st.text(alphabet=st.characters(exclude_characters="$\\'\"<", exclude_categories=["Cs"])))
 def test_a_word_without_special_characters_is_itself(word):
-    assert expand_word(word, {"a": "b"}) == word
+    assert expand(word, {"a": "b"}).text == word

@@ -1,7 +1,7 @@
 """What the words of a mount's options become."""
 
 from barque.kernel import mount as km
-from barque.runtime.mount_options import known_words, parse
+from barque.runtime.mount_options import names, parse
 from barque.runtime.root import components
 from barque.runtime.settings import sysctl_path
 
@@ -30,7 +30,7 @@ def test_access_times_replace_one_another():
 
 
 def test_every_known_word_is_understood():
-    for word in known_words():
+    for word in names():
         assert parse([word]).data == ""
 
 

@@ -18,7 +18,6 @@ Json = dict[str, Any]
 CONFIG_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 INLINE_KEY = "moby.buildkit.cache.v0"
 DIFF_ID = "containerd.io/uncompressed"
-CREATED_AT = "buildkit/createdat"
 CONFIG_BYTES_MAX = 64 << 20
 _ROWS_MAX = 20_000
 

@@ -133,7 +133,7 @@ class _Unpacker:
         elif entry.kind == tar.REGULAR:
             self._make_file(parent, base, path, buffer, entry)
         elif entry.kind == tar.HARDLINK:
-            self._make_link(parent, base, path, entry)
+            self._make_link(base, path, entry)
         elif entry.kind in (tar.SYMLINK, tar.CHAR, tar.BLOCK_DEVICE, tar.FIFO):
             self._make_node(parent, base, path, entry)
         else:
@@ -186,12 +186,11 @@ class _Unpacker:
             break
         return (0o755, *(self._owner or (0, 0)))
 
-    def _forget(self, path: bytes) -> None:
-        """Close kept descriptors: a folder was replaced, or a link may now lead elsewhere."""
-        self.close()
-
     def _clear(self, parent: int, base: bytes, path: bytes, *, folder: bool) -> bool:
-        """Remove what stands where an entry goes; return whether it was a whiteout."""
+        """Remove what stands where an entry goes; return whether it was a whiteout.
+
+        No descriptor is kept then: a folder was replaced, or a link may now lead elsewhere.
+        """
         try:
             found = os.stat(base, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -200,18 +199,17 @@ class _Unpacker:
             if self._keep_kind and not folder:
                 raise InvalidInputError(f'cannot overwrite directory "/{os.fsdecode(path)}" with non-directory')
             remove_below(parent, base)
-            self._forget(path)
+            self.close()
             return False
         if self._keep_kind and folder:
             raise InvalidInputError(f'cannot overwrite non-directory "/{os.fsdecode(path)}" with directory')
         os.unlink(base, dir_fd=parent)
-        self._forget(path)
+        self.close()
         return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
-    def _parent_again(self, parent: int, path: bytes) -> int:
-        """Return the parent's descriptor; clearing may have closed it."""
-        folder = path.rpartition(b"/")[0]
-        return self._folders[folder] if folder in self._folders else self._folder(folder)
+    def _parent_again(self, path: bytes) -> int:
+        """Return the parent's descriptor, which may have been closed: by clearing, or for the sake of others."""
+        return self._folder(path.rpartition(b"/")[0])
 
     def _make_folder(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
         try:
@@ -222,7 +220,7 @@ class _Unpacker:
                 if not self._layer and stat.S_ISLNK(found.st_mode) and self._leads_to_folder(path):
                     return
                 hidden = self._clear(parent, base, path, folder=True)
-                parent = self._parent_again(parent, path)
+                parent = self._parent_again(path)
                 os.mkdir(base, 0o700, dir_fd=parent)
                 if hidden and self._layer:
                     self._set_opaque(parent, base)
@@ -257,7 +255,7 @@ class _Unpacker:
             fd = os.open(base, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
             self._clear(parent, base, path, folder=False)
-            parent = self._parent_again(parent, path)
+            parent = self._parent_again(path)
             fd = os.open(base, _CREATE, 0o600, dir_fd=parent)
         try:
             _write(fd, buffer, entry)
@@ -267,7 +265,7 @@ class _Unpacker:
             os.close(fd)
         self.total += entry.size
 
-    def _make_link(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
+    def _make_link(self, base: bytes, path: bytes, entry: tar.Entry) -> None:
         target = clean(entry.link)
         if self._start:
             target = self._start + b"/" + target
@@ -283,8 +281,8 @@ class _Unpacker:
                 continue
             try:
                 if not stat.S_ISDIR(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
-                    self._clear(parent, base, path, folder=False)
-                    parent = self._parent_again(parent, path)
+                    self._clear(self._parent_again(path), base, path, folder=False)
+                    parent = self._parent_again(path)
                     os.link(name, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
                     return
                 break
@@ -308,13 +306,13 @@ class _Unpacker:
 
     def _make_node(self, parent: int, base: bytes, path: bytes, entry: tar.Entry) -> None:
         self._clear(parent, base, path, folder=False)
-        parent = self._parent_again(parent, path)
+        parent = self._parent_again(path)
         if entry.kind == tar.SYMLINK:
             if not entry.link:
                 raise InvalidInputError(f"empty link target of {os.fsdecode(entry.name)!r}")
             os.symlink(entry.link, base, dir_fd=parent)
-            self._forget(path)
-            parent = self._parent_again(parent, path)
+            self.close()
+            parent = self._parent_again(path)
         elif entry.kind == tar.FIFO:
             os.mkfifo(base, entry.mode, dir_fd=parent)
         else:

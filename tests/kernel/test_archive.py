@@ -7,8 +7,10 @@ import tarfile
 import pytest
 
 from barque.base.errors import InvalidInputError
+from barque.runtime.live_mounts import inside
 from barque.storage import archive
 from barque.storage.archive.write import tree
+from barque.storage.mounts import root_of_process
 
 pytestmark = pytest.mark.kernel
 
@@ -250,3 +252,11 @@ def test_a_pipe_put_in_the_place_of_a_file_that_is_packed_is_left_out(root, monk
 
     monkeypatch.setattr(os, "stat", exchanged)
     assert b"".join(tree(root)) == b""
+
+
+def test_the_machines_own_processes_are_no_containers():
+    # The number of a process that has ended may be any other one's by now.
+    with pytest.raises(ProcessLookupError), root_of_process(os.getpid()):
+        pass
+    with pytest.raises(OSError, match="No such process"):
+        inside(os.getpid(), lambda _: None)

@@ -108,9 +108,16 @@ def detach(pid: int, target: str, expected: tuple[int, int] | None) -> None:
 
 
 def inside(pid: int, action: Callable[[int], None]) -> None:
-    """Run action in the mount namespace of pid with a descriptor of its root."""
+    """Run action in the mount namespace of pid with a descriptor of its root.
+
+    Raises:
+        OSError: as the action; ESRCH where the process has ended and its number is one's of the machine itself.
+    """
     failed: list[BaseException] = []
     fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/mnt")):
+        os.close(fd)
+        raise KernelError(errno.ESRCH, "setns")
 
     def run() -> None:
         try:

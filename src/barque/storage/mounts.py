@@ -1,5 +1,6 @@
 """Reaching a snapshot's files without a mount on the host."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ def root_of_process(pid: int) -> Iterator[int]:
     """
     fd = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if os.path.samestat(os.fstat(fd), os.stat("/")):
+            # No container has the machine's root: the process has ended, and its number is another one's.
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         yield fd
     finally:
         os.close(fd)

@@ -1,6 +1,7 @@
-"""Files that are either whole or absent, and modes of files that others can exchange."""
+"""Files that are either whole or absent, and files that others may exchange at any moment."""
 
 import os
+import stat
 
 
 def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -63,6 +64,23 @@ def set_mode(name: str | bytes, mode: int, *, dir_fd: int) -> None:
         os.chmod(f"/proc/self/fd/{fd}", mode)
     finally:
         os.close(fd)
+
+
+def open_regular(name: str | bytes, *, dir_fd: int) -> int:
+    """Return a descriptor to read a regular file in a folder, -1 where it is anything else.
+
+    Nothing else is opened whatever somebody puts there meanwhile: a container's device would be the machine's.
+
+    Raises:
+        OSError: as open(2).
+    """
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            return -1
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
 
 
 def fsync_folder(path: str) -> None:

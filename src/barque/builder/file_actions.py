@@ -1,7 +1,6 @@
 """Carrying out the actions of a Files step on a mounted snapshot; blocking."""
 
 import os
-import stat
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.builder.copying import Copier, CopyOptions
@@ -11,6 +10,7 @@ from barque.builder.modes import ModeChange
 from barque.builder.results import Result, opened
 from barque.builder.trees import FILE, Tree, matching, resolve
 from barque.dockerfile.patterns import Matcher
+from barque.engine.rootfiles import text_of
 from barque.kernel.openat2 import open_in_root
 from barque.runtime.users import parse_group, parse_passwd
 from barque.storage.archive import unpack
@@ -20,8 +20,6 @@ from barque.storage.mapping import mapped
 from barque.storage.mounts import mounted
 from barque.storage.snapshots import Snapshotter
 from barque.storage.trees import remove_below
-
-_LARGEST = 4 << 20
 
 
 def carry_out(snapshots: Snapshotter, content: ContentStore, key: str, step: Files, inputs: list[Result]) -> None:
@@ -172,7 +170,7 @@ class _Worker:
             return int(name), int(name)
         if not name:
             return 0, 0
-        for entry in parse_passwd(self._read("/etc/passwd")):
+        for entry in parse_passwd(text_of(self._root, "/etc/passwd")):
             if entry.name == name:
                 return entry.uid, entry.gid
         raise InvalidInputError("unable to convert uid/gid chown string to host mapping: can't find uid for user "
@@ -183,24 +181,11 @@ class _Worker:
             return int(name)
         if not name:
             return 0
-        for entry in parse_group(self._read("/etc/group")):
+        for entry in parse_group(text_of(self._root, "/etc/group")):
             if entry.name == name:
                 return entry.gid
         raise InvalidInputError("unable to convert uid/gid chown string to host mapping: can't find gid for group "
                                 f"{name}: no such group: {name}")  # fmt: skip
-
-    def _read(self, path: str) -> str:
-        try:
-            fd = open_in_root(self._root, path, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            return ""
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-                raise BarqueError(f"{path} of the image is no ordinary file")
-            return os.read(fd, _LARGEST).decode(errors="replace")
-        finally:
-            os.close(fd)
 
 
 def _is_archive(tree: Tree, path: str) -> bool:

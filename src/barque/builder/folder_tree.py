@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from barque.base.errors import InvalidInputError
+from barque.base.files import open_regular
 from barque.builder.file_digests import FileDigests
 from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
@@ -64,11 +65,10 @@ class FolderTree:
 
     def read(self, path: str) -> Iterator[bytes]:
         """Yield a file's bytes (see Tree)."""
-        node = self.lstat(path)
-        if node is None or node.kind != FILE:
-            # A device of an image is the machine's to whoever opens it here.
+        parent, _, name = path.rpartition("/")
+        fd = open_regular(name or ".", dir_fd=self._parent(parent))
+        if fd < 0:
             raise InvalidInputError(f"/{path} is no regular file")
-        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             while chunk := os.read(fd, _CHUNK):
                 yield chunk
@@ -81,11 +81,13 @@ class FolderTree:
         kind = None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
         if found is None or kind not in (FILE, FOLDER) or (self._digests is not None and self._digests.get(found) is not None):
             return {}
-        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = self._open(path, os.O_PATH)
         try:
-            names = os.listxattr(fd)
+            # It is not opened: it may be a device by now.
+            place = f"/proc/self/fd/{fd}"
+            names = os.listxattr(place)
             kept = [n for n in names if n.startswith(("user.", "security.capability")) and "overlay." not in n]
-            return {os.fsencode(name): os.getxattr(fd, name) for name in kept}
+            return {os.fsencode(name): os.getxattr(place, name) for name in kept}
         except OSError:
             return {}
         finally:

@@ -30,7 +30,7 @@ def user_of_process(pid: int, user: str, groups: Sequence[str]) -> ExecUser:
         InvalidInputError: a name that is not there.
     """
     with root_of_process(pid) as root:
-        return resolve(user, _read(root, "/etc/passwd"), _read(root, "/etc/group"), list(groups))
+        return resolve(user, text_of(root, "/etc/passwd"), text_of(root, "/etc/group"), list(groups))
 
 
 def _files(snapshots: Snapshotter, key: str) -> tuple[str, str]:
@@ -40,7 +40,7 @@ def _files(snapshots: Snapshotter, key: str) -> tuple[str, str]:
     if None not in found:
         return found[0] or "", found[1] or ""
     with mounted(snapshots.mounts(key)) as root:
-        return _read(root, "/etc/passwd"), _read(root, "/etc/group")
+        return text_of(root, "/etc/passwd"), text_of(root, "/etc/group")
 
 
 def _in_layers(folders: Sequence[str], name: str) -> str | None:
@@ -74,7 +74,12 @@ def _opaque(root: int) -> bool:
         os.close(fd)
 
 
-def _read(root: int, name: str) -> str:
+def text_of(root: int, name: str) -> str:
+    """Return the text of a small file in a root; empty where there is none, or it is no regular file.
+
+    Raises:
+        InvalidInputError: it is too large.
+    """
     try:
         fd = open_in_root(root, name, os.O_PATH)
     except OSError:

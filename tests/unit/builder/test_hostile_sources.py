@@ -8,6 +8,7 @@ import pytest
 from barque.base.errors import InvalidInputError
 from barque.builder import sources
 from barque.builder.copying import Copier, CopyOptions
+from barque.builder.folder_tree import FolderTree
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "/escaped", "..", ".", "a/b", "a\0b", "n" * 256])
@@ -37,4 +38,20 @@ def test_a_file_is_not_written_to_what_is_no_file(tmp_path, path):
             copier.make_file(path, b"data", 0o644)
     finally:
         copier.close()
+        os.close(root)
+
+
+def test_only_files_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"data")
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("file", tmp_path / "link")
+    root = os.open(tmp_path, os.O_RDONLY)
+    tree = FolderTree(root)
+    try:
+        assert b"".join(tree.read("file")) == b"data"
+        for name in ("pipe", "link", ""):
+            with pytest.raises(InvalidInputError, match="is no regular file"):
+                next(iter(tree.read(name)))
+    finally:
+        tree.close()
         os.close(root)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TypedDict
 
 from barque.base.errors import InvalidInputError
+from barque.base.files import open_regular
 from barque.storage.archive.tar import (
     BLOCK,
     BLOCK_DEVICE,
@@ -226,13 +227,12 @@ class _Packer:
                 yield header(shown, kind=HARDLINK, link=first, **_common(found))
                 return
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            fd = open_regular(name, dir_fd=parent)
         except FileNotFoundError:
             return
+        if fd < 0:
+            return
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                # A running container has put a device in its place, which is the machine's to whoever reads it here.
-                return
             xattrs, _ = _xattrs(fd)
             yield header(shown, size=found.st_size, xattrs=xattrs, **_common(found))
             yield from _file_bytes(fd, found.st_size)

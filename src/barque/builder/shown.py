@@ -1,31 +1,7 @@
-"""Ports as EXPOSE names them, and values as the history shows them."""
+"""Values as the history shows them."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
-
-from barque.base.errors import InvalidInputError
-
-_PORT = re.compile(r"(\d+)(?:-(\d+))?")
-
-
-def ports_of(word: str) -> list[str]:
-    """Return the ports that a word of EXPOSE means; an address or host port before it means nothing.
-
-    Raises:
-        InvalidInputError: it is no port.
-    """
-    port, _, protocol = word.rpartition(":")[2].partition("/")
-    protocol = protocol.lower() or "tcp"
-    if not port:
-        raise InvalidInputError(f"no port specified: {word}<empty>")
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidInputError(f"invalid proto: {protocol}")
-    match = _PORT.fullmatch(port)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not first <= last < 65536:
-        raise InvalidInputError(f"invalid containerPort: {port}")
-    return [f"{number}/{protocol}" for number in range(first, last + 1)]
 
 
 def shown_health(health: Mapping[str, Any]) -> str:

@@ -3,24 +3,24 @@
 import copy
 import json
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
 from barque.builder import graph
 from barque.builder.mounts import mount_of
-from barque.builder.shown import ports_of, shown_health
+from barque.builder.shown import shown_health
 from barque.builder.sources import is_git, is_url
 from barque.dockerfile import instructions as of
 from barque.dockerfile.lines import heredoc_of
 from barque.dockerfile.patterns import has_wildcards
+from barque.dockerfile.run_config import configure, environment_of, ports_of, shell_of
 from barque.dockerfile.scope import Scope
 from barque.dockerfile.text import quoted_list
 from barque.dockerfile.words import Rules, expand
 
 Json = dict[str, Any]
-_SHELL = ["/bin/sh", "-c"]
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -121,25 +121,15 @@ class StageBuilder:
         return {**self.state.scope.values(env), **env}
 
     def _env(self, made: of.Env) -> Step:
-        for pair in made.pairs:
-            self._set_env(pair.key, str(pair))
+        configure(self.state.config, made)
         return Step(made, "ENV " + " ".join(map(str, made.pairs)))
-
-    def _set_env(self, key: str, entry: str) -> None:
-        env = self.state.config.setdefault("Env", [])
-        for i, old in enumerate(env):
-            if old.partition("=")[0] == key:
-                env[i] = entry
-                return
-        env.append(entry)
 
     def _maintainer(self, made: of.Maintainer) -> Step:
         self.state.author = made.text
         return Step(made, f"MAINTAINER {made.text}")
 
     def _label(self, made: of.Label) -> Step:
-        labels = self.state.config.get("Labels") or {}
-        self.state.config["Labels"] = labels | {p.key: p.value for p in made.pairs}
+        configure(self.state.config, made)
         return Step(made, "LABEL " + " ".join(map(str, made.pairs)))
 
     def _arg(self, made: of.Arg) -> Step:
@@ -154,11 +144,8 @@ class StageBuilder:
         return key if value is None else f"{key}={value}"
 
     def _workdir(self, made: of.Workdir) -> Step:
-        if not made.path:
-            raise InvalidInputError("cannot normalize nothing")
-        path = posixpath.normpath(posixpath.join("/", self.state.config.get("WorkingDir") or "/", made.path))
-        path = "/" + path.lstrip("/")
-        self.state.config["WorkingDir"] = path
+        configure(self.state.config, made)
+        path = self.state.config["WorkingDir"]
         vertex = None
         if path != "/":
             action = graph.MakeFolder(path, owner=self.state.config.get("User") or "", time_ns=self._around.time_ns)
@@ -248,7 +235,7 @@ class StageBuilder:
         words = list(made.words)
         if made.files:
             words = [self._with_heredocs(made, needs, mounts)]
-        command = [*self._shell(), *words] if made.shell and made.words else words
+        command = [*shell_of(self.state.config), *words] if made.shell and made.words else words
         env = list(self.state.config.get("Env") or [])
         extra = self.state.scope.values(environment_of(self.state.config))
         counted = {key: value for key, value in extra.items() if self.state.scope.counts(key)}
@@ -279,67 +266,49 @@ class StageBuilder:
         mounts.append(graph.Mount("/dev/pipes", input=len(needs) - 1))
         return f"/dev/pipes/{first.name}"
 
-    def _shell(self) -> list[str]:
-        return list(self.state.config.get("Shell") or _SHELL)
-
-    def _command(self, made: of.Command) -> list[str]:
-        return [*self._shell(), *made.words] if made.shell and made.words else list(made.words)
-
     def _cmd(self, made: of.Cmd) -> Step:
-        words = self._command(made)
-        self.state.config["Cmd"] = words
+        configure(self.state.config, made)
         self.state.cmd_set = self.state.cmd_set or bool(made.words)
-        return Step(made, f"CMD {quoted_list(words)}")
+        return Step(made, f"CMD {quoted_list(self.state.config['Cmd'])}")
 
     def _entrypoint(self, made: of.Entrypoint) -> Step:
-        words = self._command(made)
-        self.state.config["Entrypoint"] = words or None
+        configure(self.state.config, made)
         if not self.state.cmd_set:
             self.state.config.pop("Cmd", None)
-        return Step(made, f"ENTRYPOINT {quoted_list(words)}")
+        return Step(made, f"ENTRYPOINT {quoted_list(self.state.config['Entrypoint'] or [])}")
 
     def _healthcheck(self, made: of.Healthcheck) -> Step:
         before = (self.state.config.get("Healthcheck") or {}).get("Test") or []
         note = ""
         if before and before[0] != "NONE":
             note = f"Note: overriding previous HEALTHCHECK: [{' '.join(before)}]\n"
-        self.state.config["Healthcheck"] = dict(made.health)
+        configure(self.state.config, made)
         return Step(made, f"HEALTHCHECK {shown_health(made.health)}", note=note)
 
     def _expose(self, made: of.Expose) -> Step:
         values = self.values()
         words = [w for port in made.ports for w in expand(port, values, Rules(of.escape_of(made, self._around.escape))).words]
-        exposed = dict(self.state.config.get("ExposedPorts") or {})
-        ports = [port for word in words for port in ports_of(word)]
-        self.state.config["ExposedPorts"] = exposed | {port: {} for port in ports}
-        return Step(made, "EXPOSE " + " ".join(words), shown=tuple(ports))
+        configure(self.state.config, replace(made, ports=tuple(words)))
+        return Step(made, "EXPOSE " + " ".join(words), shown=tuple(port for word in words for port in ports_of(word)))
 
     def _user(self, made: of.User) -> Step:
-        self.state.config["User"] = made.user
+        configure(self.state.config, made)
         return Step(made, f"USER {made.user}")
 
     def _volume(self, made: of.Volume) -> Step:
-        volumes = dict(self.state.config.get("Volumes") or {})
-        for path in made.paths:
-            if not path:
-                raise InvalidInputError("VOLUME specified can not be an empty string")
-            volumes[path] = {}
-        self.state.config["Volumes"] = volumes
+        configure(self.state.config, made)
         return Step(made, f"VOLUME [{' '.join(made.paths)}]")
 
     def _stopsignal(self, made: of.StopSignal) -> Step:
-        from barque.engine.checks import parse_signal
-
-        parse_signal(made.signal)
-        self.state.config["StopSignal"] = made.signal
+        configure(self.state.config, made)
         return Step(made, f"STOPSIGNAL {made.signal}")
 
     def _onbuild(self, made: of.Onbuild) -> Step:
-        self.state.config["OnBuild"] = [*(self.state.config.get("OnBuild") or []), made.expression]
+        configure(self.state.config, made)
         return Step(made, f"ONBUILD {made.expression}")
 
     def _set_shell(self, made: of.Shell) -> Step:
-        self.state.config["Shell"] = list(made.words)
+        configure(self.state.config, made)
         return Step(made, f"SHELL [{' '.join(made.words)}]")
 
 
@@ -351,11 +320,6 @@ _APPLY: dict[type, Callable[[StageBuilder, Any], Step]] = {
     of.Expose: StageBuilder._expose, of.User: StageBuilder._user, of.Volume: StageBuilder._volume,
     of.StopSignal: StageBuilder._stopsignal, of.Onbuild: StageBuilder._onbuild, of.Shell: StageBuilder._set_shell,
 }  # fmt: skip
-
-
-def environment_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return a config's variables."""
-    return {key: value for key, _, value in (entry.partition("=") for entry in config.get("Env") or [])}
 
 
 def _remote(path: str, made: of.Add) -> graph.Source:

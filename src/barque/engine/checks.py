@@ -2,10 +2,10 @@
 
 import os
 import re
-import signal as signals
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.base.signals import parse_signal
 from barque.engine.config import EngineConfig
 from barque.kernel.caps import NUMBERS
 
@@ -36,26 +36,6 @@ def parse_size(text: str) -> int:
     if size >= 1 << 63:
         raise InvalidInputError(f"invalid size: '{text}'")
     return size
-
-
-def parse_signal(text: str) -> int:
-    """Return the number of `9`, `KILL`, `SIGKILL` or `RTMIN+3`.
-
-    Raises:
-        InvalidInputError: no such signal.
-    """
-    upper = text.upper().removeprefix("SIG")
-    if upper.isdecimal() and len(upper) <= 2 and 1 <= int(upper) <= 64:
-        return int(upper)
-    match = re.fullmatch(r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?", upper)
-    if match:
-        base = int(signals.SIGRTMIN if match[1] == "MIN" else signals.SIGRTMAX)
-        number = base + int((match[2] or "+") + (match[3] or "0"))
-        if int(signals.SIGRTMIN) <= number <= int(signals.SIGRTMAX):
-            return number
-    elif not upper.isdecimal() and hasattr(signals.Signals, "SIG" + upper):
-        return int(signals.Signals["SIG" + upper])
-    raise InvalidInputError(f"invalid signal: {text}")
 
 
 def check_types(config: Json) -> None:

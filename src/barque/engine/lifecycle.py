@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, NotModifiedError
+from barque.base.signals import parse_signal
 from barque.engine import container_mounts, endpoints, health, late_hooks, pausing, removal, starting, uptime, waiting
-from barque.engine.checks import parse_signal
 from barque.engine.container import Container
 from barque.keeper.client import KeeperError
 

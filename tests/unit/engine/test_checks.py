@@ -3,7 +3,8 @@
 import pytest
 
 from barque.base.errors import InvalidInputError
-from barque.engine.checks import check_config, check_types, parse_signal, parse_size
+from barque.base.signals import parse_signal
+from barque.engine.checks import check_config, check_types, parse_size
 from barque.engine.config import EngineConfig
 
 

@@ -12,7 +12,7 @@ def test_every_instruction_changes_its_key():
             "CMD echo hi",
             'ENV A=3 C="x y"',
             "EXPOSE 80 90-91/udp",
-            "LABEL k=v",
+            "LABEL k=v\nLABEL l=$C \\\n m=1",
             "ONBUILD RUN true",
             "USER 5:6",
             'VOLUME ["/a b"]',
@@ -23,11 +23,11 @@ def test_every_instruction_changes_its_key():
         ],
     )
     assert made == {
-        "Env": ["B=2", "A=3", "C=x y"],
+        "Env": ["A=3", "B=2", "C=x y"],
         "Cmd": ["/bin/sh", "-c", "echo hi"],
         "Entrypoint": ["/a", "b"],
         "ExposedPorts": {"80/tcp": {}, "90/udp": {}, "91/udp": {}},
-        "Labels": {"k": "v"},
+        "Labels": {"k": "v", "l": "x y", "m": "1"},
         "OnBuild": ["RUN true"],
         "User": "5:6",
         "Volumes": {"/a b": {}},
@@ -38,8 +38,25 @@ def test_every_instruction_changes_its_key():
 
 
 @pytest.mark.parametrize(
-    "change", ["RUN x", "CMD", "ENV a", "EXPOSE 0", "EXPOSE x", "LABEL =b", "HEALTHCHECK x", "ONBUILD FROM a"]
+    "change",
+    ["RUN x", 'SHELL ["x"]', "# x", "ENV a", "EXPOSE 70000", "EXPOSE x", "LABEL =b", "HEALTHCHECK x", "ONBUILD FROM a", "STOPSIGNAL X"],
 )
 def test_an_instruction_that_is_unknown_or_malformed_is_refused(change):
     with pytest.raises(InvalidInputError):
         apply_changes({}, [change])
+
+
+@pytest.mark.parametrize(
+    ("changes", "entrypoint", "cmd"),
+    [
+        ([], ["e"], ["c"]),
+        (["CMD []"], ["e"], []),
+        (["ENTRYPOINT []"], ["e"], ["c"]),
+        (["ENTRYPOINT []", 'CMD ["d"]'], ["e"], ["d"]),
+        (['ENTRYPOINT ["f"]'], ["f"], None),
+        (['CMD ["d"]', 'ENTRYPOINT ["f"]'], ["f"], ["d"]),
+    ],
+)
+def test_a_command_that_is_left_empty_is_the_one_of_before(changes, entrypoint, cmd):
+    made = apply_changes({"Entrypoint": ["e"], "Cmd": ["c"]}, changes)
+    assert (made.get("Entrypoint"), made.get("Cmd")) == (entrypoint, cmd)

@@ -11,11 +11,11 @@ from barque.builder.buildkit.builds import Outcome
 from barque.builder.buildkit.pb import ops_pb2
 from barque.builder.buildkit.progress import Report, Step
 from barque.builder.dockerfile import Base, platform_values
-from barque.builder.stages import environment_of
 from barque.dockerfile.errors import DockerfileError
 from barque.dockerfile.line import Fragment
 from barque.dockerfile.lint import Known, check, complaint
 from barque.dockerfile.rules import Choice, Finding, choice_of
+from barque.dockerfile.run_config import environment_of
 from barque.dockerfile.stages import Dockerfile
 from barque.oci import platform as platforms
 from barque.oci.reference import parse

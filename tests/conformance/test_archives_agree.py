@@ -57,7 +57,7 @@ def image(engine: EngineUnderTest) -> Iterator[str]:
                "USER www", "WORKDIR /new", "STOPSIGNAL SIGINT"]  # fmt: skip
     words = [word for change in changes for word in ("-c", change)]
     engine.docker("commit", *words, container, "middle:1")
-    engine.docker("commit", engine.docker("create", "middle:1"), name)
+    engine.barque("build", "-q", "-t", name, "-", input="FROM middle:1\nRUN true\n")
     engine.docker("rm", "-f", container)
     yield name
     engine.docker("rmi", "-f", name, "middle:1")

@@ -215,6 +215,33 @@ def test_a_form_goes_with_the_image_that_was_pulled_in_it(store, registry):
     assert not store.content.has(digest_of(FORMS["zstd"](PLAIN)))
 
 
+def test_a_form_goes_with_the_last_name_that_means_it(store, registry):
+    wanted = {tag: registry.add_image(tag, pack(PLAIN), plain=[PLAIN]) for tag, pack in FORMS.items()}
+    for tag in FORMS:
+        pull(store, registry, tag)
+    forms = {tag: digest_of(pack(PLAIN)) for tag, pack in FORMS.items()}
+    store.untag(f"{registry.host}/x:zstd")
+    assert store.kept_forms([digest_of(PLAIN)]) == set(forms.values())
+    store.untag(f"{registry.host}/x@{wanted['zstd']}")
+    assert store.kept_forms([digest_of(PLAIN)]) == {forms["gzip"]}
+    assert {digest: store.content.has(digest) for digest in (*forms.values(), *wanted.values())} == {
+        forms["gzip"]: True, forms["zstd"]: False, wanted["gzip"]: True, wanted["zstd"]: False,
+    }  # fmt: skip
+    # An image without names keeps what it came with.
+    for name in list(store.names()):
+        store.untag(name)
+    assert store.kept_forms([digest_of(PLAIN)]) == {forms["gzip"]}
+    assert store.content.has(wanted["gzip"])
+
+
+def test_a_manifest_that_is_gone_is_not_named(store, registry):
+    registry.add_image("1", gzip.compress(PLAIN))
+    pull(store, registry, "1")
+    image = store.resolve(f"{registry.host}/x:1")
+    store.tag(image.id, "y", "1", "sha256:" + "0" * 64)
+    assert store.target("docker.io/library/y:1") == ""
+
+
 def test_what_a_manifest_says_of_a_layer_that_is_here_is_not_believed(store, registry):
     registry.add_image("good", gzip.compress(PLAIN))
     pull(store, registry, "good")

@@ -46,6 +46,18 @@ def test_a_commit_holds_what_the_container_wrote_and_nothing_that_was_mounted(en
         engine.docker("rmi", "written")
 
 
+def test_a_commit_of_nothing_new_has_its_parents_layers(engine: EngineUnderTest) -> None:
+    container = engine.docker("create", "busybox")
+    engine.docker("commit", "-m", "same", container, "same")
+    try:
+        layers = [engine.docker("inspect", "-f", "{{.RootFS.Layers}}", name) for name in ("busybox", "same")]
+        assert layers[0] == layers[1]
+        assert engine.docker("history", "--format", "{{.Size}}|{{.Comment}}", "same").splitlines()[0] == "0B|same"
+    finally:
+        engine.docker("rm", container)
+        engine.docker("rmi", "same")
+
+
 def test_a_container_has_dockers_mark_and_table_of_mounts(engine: EngineUnderTest) -> None:
     assert engine.docker("run", "--rm", "busybox", "sh", "-c", "ls -A / | grep docker; readlink /etc/mtab") == ".dockerenv\n/proc/mounts"
 
@@ -77,7 +89,7 @@ def test_the_layer_under_containers_goes_with_its_image(engine: EngineUnderTest)
         return {json.loads(os.readlink(link))[0] for link in links}
 
     before = layers()
-    engine.docker("create", "--name", "first", "busybox")
+    engine.docker("run", "--name", "first", "busybox", "touch", "/new")
     engine.docker("commit", "first", "passing")
     engine.docker("create", "--name", "second", "passing")
     made = {name for name in layers() - before if name.startswith("init-")}

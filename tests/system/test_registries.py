@@ -34,7 +34,9 @@ def skopeo(*arguments: str) -> str:
 
 
 def test_an_image_is_pushed_removed_and_pulled_again_with_the_same_id(engine: EngineUnderTest, name: str) -> None:
-    engine.docker("commit", engine.docker("create", "busybox", "true"), f"{name}:1")
+    container = engine.docker("create", "busybox", "touch", "/new")
+    engine.docker("start", "-a", container)
+    engine.docker("commit", container, f"{name}:1")
     identity = engine.docker("inspect", "-f", "{{.Id}}", f"{name}:1")
     pushed = engine.docker("push", f"{name}:1").splitlines()
     assert pushed[0] == f"The push refers to repository [{name}]"

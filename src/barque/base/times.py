@@ -3,6 +3,8 @@
 import re
 import time
 
+from barque.base.errors import InvalidInputError
+
 ZERO = "0001-01-01T00:00:00Z"
 
 _UNIX = re.compile(r"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
@@ -57,3 +59,15 @@ def moment_ns(text: str) -> int:
     if text[:1].isdigit() and text[-1:] in ("s", "m", "h"):
         return time.time_ns() - parse_duration(text)
     return parse_ns(text)
+
+
+def until_ns(text: str) -> int:
+    """Return what moment_ns does, for a filter.
+
+    Raises:
+        InvalidInputError: text is no time and no duration; the message is Docker's.
+    """
+    try:
+        return moment_ns(text)
+    except ValueError:
+        raise InvalidInputError(f'failed to parse value as time or duration: "{text}"') from None

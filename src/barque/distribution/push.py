@@ -79,7 +79,8 @@ class Pusher:
             image = self._store.resolve_platform(full, wanted) if wanted else self._store.resolve(full)
             siblings = [] if wanted else self._store.siblings(full)
             for held in (image, *siblings):
-                for digest in (held.id, *held.diff_ids, *self._store.kept_forms(held.diff_ids)):
+                kept = (*self._store.kept_forms(held.diff_ids), *self._store.manifests_of(held.id))
+                for digest in (held.id, *held.diff_ids, *kept):
                     lease.hold_blob(digest)
             if siblings:
                 raw, media_type = self._index(repository, full, [image, *siblings])

@@ -108,6 +108,8 @@ class Images:
         unknown = set(chosen) - {"label", "label!", "until"}
         if unknown:
             raise InvalidInputError(f"invalid filter '{min(unknown)}'")
+        if len(chosen.get("until", ())) > 1:
+            raise InvalidInputError("more than one until filter specified")
         if dangling[0].lower() in ("1", "t", "true"):
             chosen["dangling"] = ["true"]
         elif dangling[0].lower() not in ("0", "f", "false"):

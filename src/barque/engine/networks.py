@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
+from barque.base.times import until_ns
 from barque.engine import endpoints
 from barque.engine.filters import finder, label_matches
-from barque.engine.views import until_ns
 from barque.network import describe, request
 from barque.network.model import Endpoint, Network
 

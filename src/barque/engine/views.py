@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.durations import human_duration
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.base.times import format_ns, moment_ns
+from barque.base.times import format_ns, until_ns
 from barque.engine import apparmor, links, mount_points
 from barque.engine.container import Container
 from barque.engine.filters import check_known, finder, label_matches, truth
@@ -285,15 +285,3 @@ def prunable(engine: "Engine", filters: Filters) -> list[Container]:
             continue
         found.append(container)
     return found
-
-
-def until_ns(text: str) -> int:
-    """Return the nanoseconds since the epoch of a time stamp, a Unix time or a duration before now.
-
-    Raises:
-        InvalidInputError: none of these.
-    """
-    try:
-        return moment_ns(text)
-    except ValueError as error:
-        raise InvalidInputError(f"invalid filter 'until={text}': {error}") from None

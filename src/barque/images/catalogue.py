@@ -125,12 +125,13 @@ class Catalogue:
         Args:
             reference: the name.
             image_id: the image.
-            target: digest of the manifest or index by which it was pulled.
+            target: digest of the manifest or index by which it was pulled; one that is gone meanwhile is left out.
         """
         now = time.time_ns()
         with self.lock:
             if image_id not in self._images:
                 raise NotFoundError(f"No such image: {image_id}")
+            target = target if target in self._manifests else ""
             ref = str(reference)
             with self._transaction() as database:
                 database.execute("INSERT OR REPLACE INTO name VALUES (?, ?)", (ref, image_id))

@@ -87,11 +87,11 @@ class LeasedCatalogue(IndexedCatalogue):
             self.layers.keep_only(self.used_chains(), self.used_blobs())
 
     def _drop_forms(self, image: Image, gone: Iterable[str]) -> set[str]:
-        """Forget compressed forms that only a removed image's manifests name, of layers that stay in another form.
+        """Forget compressed forms that only manifests which go name, of layers that stay in another form.
 
         Args:
-            image: the removed image.
-            gone: digests of its manifests, whose blobs are still here.
+            image: whose layers they are.
+            gone: digests of its manifests that are forgotten, whose blobs are still here.
 
         Returns:
             Digests of the forms.
@@ -110,6 +110,22 @@ class LeasedCatalogue(IndexedCatalogue):
         for digest in found:
             self.forget_packed(digest)
         return found
+
+    def _drop_unmeant(self, before: Iterable[str]) -> None:
+        """Forget manifests that no name means any more, of images of which another one is meant, and the forms in them.
+
+        Args:
+            before: digests of those that a removed name meant.
+        """
+        meant = {m for name in self._targets for m in self.manifests_meant(name)}
+        for image_id in self._images.keys() & {self._manifests.get(m, "") for m in before}:
+            own = set(self.manifests_of(image_id))
+            gone = own.intersection(before) - meant
+            if not gone or not own & meant:
+                continue
+            self._forget_manifests(gone)
+            gone |= self._drop_forms(self._images[image_id], gone)
+            self.content.discard(gone - self.used_blobs())
 
     def _layers_named(self, digests: Iterable[str]) -> set[str]:
         """Return the digests of the compressed layers that manifests name."""

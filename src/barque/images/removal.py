@@ -105,24 +105,24 @@ def _children_first(store: ImageStore, images: Sequence[Image]) -> list[Image]:
 
 
 def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> tuple[list[Json], int]:
-    """Remove the given images where nothing uses them; return the rows and the bytes won."""
+    """Remove the given images where nothing uses them; return the rows and the bytes won.
+
+    An image that others were made from loses its names; its content stays for them.
+    """
     rows: list[Json] = []
     with store.changing:
         before = store.layers_size()
         used = {u.image_id for u in users}
         for chosen in _children_first(store, unused):
-            if chosen.id in used or store.children(chosen.id) or chosen not in store.images():
-                continue
-            if chosen.id in store.covered():
+            if chosen.id in used or chosen.id in store.covered() or chosen not in store.images():
                 continue
             others = _other_platforms(store, [*chosen.names, *chosen.digests])
             for name in (*chosen.names, *chosen.digests):
                 store.untag(name)
                 rows.append({"Untagged": parse(name).familiar})
-            _delete(store, store.resolve(chosen.id), prune=False, users=users, rows=rows)
-            for other in others:
-                if not _needed(store, other, users):
-                    _delete(store, store.resolve(other.id), prune=False, users=users, rows=rows)
+            for one in (chosen, *others):
+                if not _needed(store, one, users):
+                    _delete(store, store.resolve(one.id), prune=False, users=users, rows=rows)
         return rows, max(0, before - store.layers_size())
 
 
@@ -133,11 +133,12 @@ def would_prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User
     gone: set[str] = set()
     with store.changing:
         for chosen in _children_first(store, unused):
-            if chosen.id in used or any(child not in gone for child in store.children(chosen.id)):
+            if chosen.id in used:
                 continue
-            gone.add(chosen.id)
             rows += [{"Untagged": parse(name).familiar} for name in (*chosen.names, *chosen.digests)]
-            rows.append({"Deleted": chosen.id})
+            if gone.issuperset(store.children(chosen.id)):
+                gone.add(chosen.id)
+                rows.append({"Deleted": chosen.id})
         kept = {layer for image in store.images() if image.id not in gone for layer in image.chain}
         free = {layer for image in store.images() for layer in image.chain} - kept
         return rows + [{"Deleted": layer} for layer in sorted(free)], sum(store.layer_size(layer) for layer in free)

@@ -11,7 +11,7 @@ from barque.base.ids import short
 from barque.base.times import format_ns
 from barque.images.changes import apply_changes
 from barque.images.held import LeasedCatalogue
-from barque.images.layers import EMPTY_TAR
+from barque.images.layers import EMPTY, EMPTY_TAR
 from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
 from barque.oci import digest as digests, platform
@@ -61,7 +61,10 @@ class ImageStore(LeasedCatalogue):
 
     def untag(self, full_name: str) -> None:
         """Take a full name away from its image; the image stays."""
-        image_id = self._remove_name(full_name)
+        with self.changing, self.lock:
+            meant = self.manifests_meant(full_name)
+            image_id = self._remove_name(full_name)
+            self._drop_unmeant(meant)
         self.publish("untag", image_id, image_id)
 
     def delete(self, image_id: str) -> list[str]:
@@ -236,7 +239,7 @@ class ImageStore(LeasedCatalogue):
         created_by: str = "",
         reference: Reference | None = None,
     ) -> Image:
-        """Make an image of a container's snapshot: the parent's layers and one more.
+        """Make an image of a container's snapshot: the parent's layers, and one more of what was changed.
 
         Args:
             parent: the image the container was made from.
@@ -259,7 +262,9 @@ class ImageStore(LeasedCatalogue):
             lease.hold_chain(parent.top if parent else "")
             diff_id, _ = self.add_layer(lease, parent.top if parent else "", layer_tar(upper, lowers))
             made: Json = dict(parent.config) if parent else {}
-            entry = {"created": now, "author": author, "created_by": created_by, "comment": comment}
+            # A container that changed nothing adds no layer.
+            added = [] if diff_id == EMPTY else [diff_id]
+            entry = {"created": now, "author": author, "created_by": created_by, "comment": comment, "empty_layer": not added}
             host = platform.host()
             made |= {
                 "architecture": made.get("architecture") or host.architecture,
@@ -271,7 +276,7 @@ class ImageStore(LeasedCatalogue):
                 "history": [*(made.get("history") or []), {k: v for k, v in entry.items() if v}],
                 "rootfs": {
                     "type": "layers",
-                    "diff_ids": [*(parent.diff_ids if parent else []), diff_id],
+                    "diff_ids": [*(parent.diff_ids if parent else []), *added],
                 },
             }
             made = {k: v for k, v in made.items() if v != ""}

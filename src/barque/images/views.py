@@ -1,20 +1,16 @@
 """Images in the API's shapes: rows of a list, inspection, history; and the filters of lists."""
 
-import fnmatch
-import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError, NotFoundError
-from barque.base.times import format_ns, parse_ns
+from barque.base.times import format_ns, parse_ns, until_ns
+from barque.dockerfile.patterns import wildcard
 from barque.images.model import Image, Json
 from barque.images.store import ImageStore
 from barque.oci.reference import parse
 
 _KNOWN = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
-_AGE = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
-_AGE_UNITS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6}
 
 
 def select(store: ImageStore, filters: dict[str, list[str]], *, everything: bool) -> list[Image]:
@@ -42,38 +38,27 @@ def select(store: ImageStore, filters: dict[str, list[str]], *, everything: bool
         limit = store.resolve(ref)
         images = [i for i in images if i.created_ns > limit.created_ns and i.id != limit.id]
     for text in filters.get("until", []):
-        images = [i for i in images if i.created_ns < moment_ns(text)]
+        until = until_ns(text)
+        images = [i for i in images if i.created_ns < until]
     images = [i for i in images if _labelled(i, filters)]
     patterns = filters.get("reference", [])
     return [i for i in images if not patterns or matching(i, patterns)]
 
 
 def matching(image: Image, patterns: Sequence[str]) -> list[str]:
-    """Return the full names that a `reference` filter keeps."""
+    """Return the full names that a `reference` filter keeps; patterns are those of Go's path.Match.
+
+    Raises:
+        InvalidInputError: a pattern is malformed.
+    """
     kept = []
+    expressions = [wildcard(pattern) for pattern in patterns]
     for full in (*image.names, *image.digests):
         reference = parse(full)
         shown = (reference.familiar, reference.familiar_name, full, reference.name)
-        if any(_glob(text, pattern) for text in shown for pattern in patterns):
+        if any(expression.match(text) for text in shown for expression in expressions):
             kept.append(full)
     return kept
-
-
-def moment_ns(text: str) -> int:
-    """Return the nanoseconds since the epoch that a time, a Unix time or an age means.
-
-    Raises:
-        InvalidInputError: it is none of these.
-    """
-    parts = _AGE.findall(text)
-    if parts and "".join(n + u for n, u in parts) == text:
-        return time.time_ns() - int(sum(float(n) * _AGE_UNITS[u] for n, u in parts))
-    try:
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return int(float(text) * 1e9)
-        return parse_ns(text)
-    except ValueError:
-        raise InvalidInputError(f"invalid filter 'until=[{text}]'") from None
 
 
 def row(image: Image, *, containers: int, shared: int, names: Sequence[str] | None = None) -> Json:
@@ -219,11 +204,3 @@ def _labelled(image: Image, filters: dict[str, list[str]]) -> bool:
 
     wanted = all(has(text) for text in filters.get("label", []))
     return wanted and not any(has(text) for text in filters.get("label!", []))
-
-
-def _glob(text: str, pattern: str) -> bool:
-    """Match as Go's path.Match does: `*` stops at a slash."""
-    parts, wanted = text.split("/"), pattern.split("/")
-    if len(parts) != len(wanted):
-        return False
-    return all(fnmatch.fnmatchcase(p, w) for p, w in zip(parts, wanted, strict=True))

@@ -8,11 +8,11 @@ from typing import Any
 from grpclib.const import Status
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.signals import parse_signal
 from barque.builder.buildkit.containers import Command, FrontendContainer, Input, Process
 from barque.builder.buildkit.llb import process_of
 from barque.builder.buildkit.pb import gateway_pb2, status_pb2
 from barque.builder.buildkit.progress import told
-from barque.engine.checks import parse_signal
 
 _UNKNOWN_EXIT = 255
 """The code that clients know a process by that did not run to its end."""

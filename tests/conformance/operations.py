@@ -6,6 +6,8 @@ says nothing to the engines, only to the reader. {dir} is a folder of the engine
 
 import re
 
+from conformance.image_operations import ARCHIVES, COMMITS, LISTS, NAMES, REMOVAL
+
 LIMIT_FILES = {
     "-m 64m": "memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes",
     "-m 64m --memory-swap 128m": "memory/memory.memsw.limit_in_bytes",
@@ -302,11 +304,12 @@ def _longer(lines, letters):
     return lines
 
 
-_LETTERS = {"limits": "oui", "health": "hp", "restarts": "r", "logs": "l", "events": "ef", "volumes": ""}
+_LETTERS = {"limits": "oui", "health": "hp", "restarts": "r", "logs": "l", "events": "ef"}
 SEQUENCES = {
-    f"{group}: {name}": _longer(lines, _LETTERS[group])
+    f"{group}: {name}": _longer(lines, _LETTERS.get(group, ""))
     for group, found in {
         "volumes": VOLUMES, "limits": LIMITS, "health": HEALTH, "restarts": RESTARTS, "logs": LOGS, "events": EVENTS,
+        "commits": COMMITS, "image names": NAMES, "image lists": LISTS, "removal of images": REMOVAL, "archives": ARCHIVES,
     }.items()
     for name, lines in found.items()
 }  # fmt: skip

@@ -5,7 +5,8 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from barque.base.errors import BarqueError
@@ -88,9 +89,22 @@ class Session:
         """Folders that are removed at its end."""
         self.descriptors: list[int] = []
         """Descriptors that are closed at its end."""
+        self._holders = 0
+        self._over = False
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Keep what the build brought along for a step that other builds share, and that may outlive this one."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if self._over:
+                await self._let_go()
 
     async def close(self) -> None:
-        """Cancel what runs and wait until it has ended."""
+        """Cancel what runs, wait until it has ended, and let go what the build brought along once no step holds it."""
         self.closed = True
         every: list[asyncio.Task[Any]] = [*self.tasks.values(), *self.aside]
         running = [task for task in every if not task.done()]
@@ -101,6 +115,12 @@ class Session:
         for task in every:
             if not task.cancelled():
                 task.exception()
+        self._over = True
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self._holders:
+            return
         for end in self.options.pop("ends", []):
             end()
         for fd in self.descriptors:
@@ -227,7 +247,7 @@ class Solver:
 
         async def work() -> Result:
             try:
-                async with self._room:
+                async with session.held(), self._room:
                     return await self._operations.run(vertex, key, inputs, session, job.emit)
             finally:
                 self._jobs.pop(key, None)

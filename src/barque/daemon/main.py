@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import sys
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import barque
@@ -45,6 +44,8 @@ def _answered(options: Options) -> bool:
     elif options["version"]:
         sys.stdout.write(f"Barque version {barque.__version__}\n")
     elif options["print-unit"]:
+        from importlib import resources
+
         for name in ("barque.service", "barque.socket"):
             text = resources.files("barque.daemon").joinpath("units", name).read_text(encoding="utf-8")
             sys.stdout.write(f"# {name}\n{text}\n")

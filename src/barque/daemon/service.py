@@ -33,6 +33,8 @@ _BUILDER_AFTER_S = 0.3
 
 _FORCED_AFTER = 3
 _LONGEST_LOOK_S = 5.0
+_LAST_ANSWERS_S = 2.0
+_BACKLOG = 1024
 
 
 def _tell_tasks() -> None:
@@ -103,12 +105,11 @@ class Service:
 
     async def _serve(self, engine: Engine, builds: "list[Builder]", *, awakened: bool) -> Slept | None:
         server = make_app(engine, experimental=self._config.experimental)
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
-        await runner.setup()
+        plain: list[asyncio.Server] = []
         secured: list[asyncio.Server] = []
         metrics: list[web.ServerRunner] = []
         try:
-            sites = await _listen(runner, self._opened)
+            plain = await _listen(server, self._opened)
             for listener in self._opened:
                 if listener.tls is not None:
                     secured.append(await _secured(server, listener.sock, listener.tls))
@@ -131,24 +132,27 @@ class Service:
             while not await self._until_idle(seen, rests, can_doze):
                 before = seen()
                 # From here on clients wait in the sockets, which stay open, and signals in the kernel.
-                for site in sites:
-                    await site.stop()
+                for front in plain:
+                    front.close()
                 self._obey_no_more()
                 alike = rests() and seen() == before and not self._ended.is_set()
                 if alike and dozing.reserve_room(self._config.data_root):
                     return engine.doze()
                 self._obey()
-                sites = await _listen(runner, self._opened)
+                plain = await _listen(server, self._opened)
             return None
         finally:
-            for front in secured:
+            for front in (*plain, *secured):
                 front.close()
             for page in metrics:
                 await page.cleanup()
             # Their clients' connections end with them: nothing waits for a build to come to its own end.
             for builder in builds:
                 await builder.cancel_all()
-            await runner.cleanup()
+            # What has been accepted by now is begun, and ended by this.
+            await asyncio.sleep(0)
+            server.pre_shutdown()
+            await server.shutdown(_LAST_ANSWERS_S)
 
     async def _until_idle(self, seen: Callable[[], object], rests: Callable[[], bool], can_doze: bool) -> bool:
         """Wait until the daemon is to end (True), or until it may doze (False)."""
@@ -212,12 +216,12 @@ class Service:
         notify("READY=1")
 
 
-async def _listen(runner: web.ServerRunner, listeners: list[Listener]) -> list[web.SockSite]:
+async def _listen(server: web.Server, listeners: list[Listener]) -> list[asyncio.Server]:
     """Serve plain sockets by copies, so that they stay when serving ends."""
-    sites = [web.SockSite(runner, one.sock.dup(), backlog=1024) for one in listeners if one.tls is None]
-    for site in sites:
-        await site.start()
-    return sites
+    loop = asyncio.get_running_loop()
+    return [
+        await loop.create_server(server, sock=one.sock.dup(), backlog=_BACKLOG) for one in listeners if one.tls is None
+    ]
 
 
 def _builder(engine: Engine, made: "list[Builder]") -> "Builder":
@@ -264,4 +268,4 @@ async def _serve_metrics(engine: Engine, address: str) -> web.ServerRunner:
 
 async def _secured(server: web.Server, sock: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Secured(context, server), sock=sock, backlog=1024)
+    return await loop.create_server(lambda: Secured(context, server), sock=sock, backlog=_BACKLOG)

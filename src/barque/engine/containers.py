@@ -1,4 +1,4 @@
-"""The API's containers: finds the container that is meant and calls the use case."""
+"""The API's containers: finds the container that is meant and calls the use case; rare ones are imported then."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,8 +10,6 @@ from barque.engine import (
     container_streams,
     endpoints,
     links,
-    live_devices,
-    live_mounts,
     pausing,
     removal,
     stats,
@@ -165,18 +163,26 @@ class Containers:
 
     async def add_mount(self, ref: str, mount: Json) -> None:
         """Mount something in a container that exists."""
+        from barque.engine import live_mounts
+
         await live_mounts.add(self._engine, self._engine.find(ref), mount)
 
     async def remove_mount(self, ref: str, target: str) -> None:
         """Take a mount out of a container."""
+        from barque.engine import live_mounts
+
         await live_mounts.remove(self._engine, self._engine.find(ref), target)
 
     async def add_device(self, ref: str, device: Json) -> None:
         """Give a container that exists a device."""
+        from barque.engine import live_devices
+
         await live_devices.add(self._engine, self._engine.find(ref), device)
 
     async def remove_device(self, ref: str, path: str) -> None:
         """Take a device from a container."""
+        from barque.engine import live_devices
+
         await live_devices.remove(self._engine, self._engine.find(ref), path)
 
     async def clear_logs(self, ref: str) -> None:

@@ -1,11 +1,12 @@
 """The engine as a whole: its parts, the index of containers, opening and closing."""
 
 import asyncio
+import functools
 import logging
 import os
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.engine import in_use, network_watch, reconcile
@@ -25,7 +26,6 @@ from barque.engine.log_shipping import LogShipping
 from barque.engine.metrics import Metrics
 from barque.engine.networks import Networks
 from barque.engine.port_proxy import PortProxy
-from barque.engine.registries import Registries
 from barque.engine.seccomp import SeccompPrograms
 from barque.engine.secrets import Store
 from barque.engine.state import Database
@@ -42,6 +42,9 @@ from barque.network.dns.client import NameService
 from barque.network.manager import NetworkManager
 from barque.runtime import cgroups
 from barque.storage.drivers import open_snapshots
+
+if TYPE_CHECKING:
+    from barque.engine.registries import Registries
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -67,7 +70,6 @@ class Engine:
 
     containers: Containers
     images: Images
-    registries: Registries
     networks: Networks
     volumes: Volumes
     system: System
@@ -128,7 +130,6 @@ class Engine:
         self.snapshots = open_snapshots(f"{config.data_root}/snapshots", config.storage_driver)
         self.image_store = open_store(config.data_root, self.snapshots)
         self.images = Images(self.image_store, lambda: in_use.images(self), self.events.publish)
-        self.registries = Registries(self.image_store, lambda: registry_settings(config))
         self.plugins = Plugins((*SOCKET_FOLDERS, f"{config.exec_root}/plugins"))
         self.volumes = Volumes(
             f"{config.data_root}/volumes", self.database, self.events, lambda: in_use.volumes(self), now_ns, self.plugins
@@ -211,6 +212,13 @@ class Engine:
         self.network.close()
         self.image_store.close()
         await asyncio.to_thread(self.database.close)
+
+    @functools.cached_property
+    def registries(self) -> "Registries":
+        """Return what pulls and pushes; its code comes with the first who asks, not with the daemon's start."""
+        from barque.engine.registries import Registries
+
+        return Registries(self.image_store, lambda: registry_settings(self.config))
 
     @property
     def builds(self) -> Any:

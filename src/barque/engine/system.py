@@ -11,7 +11,7 @@ import barque
 from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
 from barque.distribution.settings import HUB, mirrors_of
-from barque.engine import checking, stats
+from barque.engine import stats
 from barque.engine.events import EVENT_FILTERS
 from barque.logdrivers import options as log_drivers
 from barque.storage.drivers import file_system
@@ -154,6 +154,8 @@ class System:
 
     async def check(self, *, read: bool, repair: bool) -> Json:
         """Verify all that lies on disk (see barque.engine.checking)."""
+        from barque.engine import checking
+
         return await checking.check(self._engine, read=read, repair=repair)
 
     async def disk_usage(self, types: list[str]) -> Json:

@@ -12,6 +12,7 @@ pytestmark = [
 
 _PROGRAM = Path(__file__).with_name("network_scenarios.py")
 _MODES = Path(__file__).with_name("network_modes.py")
+_DRIVERS = Path(__file__).with_name("network_drivers.py")
 _HOST_RULES = Path(__file__).with_name("network_host_rules.py")
 _SOURCE = Path(__file__).parents[2] / "src"
 
@@ -88,11 +89,15 @@ def test_a_machine_keeps_the_router_that_it_learned_of() -> None:
 
 
 def test_macvlan_containers_are_neighbours_of_the_hosts_network() -> None:
-    _run("macvlan", _MODES)
+    _run("macvlan", _DRIVERS)
+
+
+def test_macvlan_modes_decide_who_reaches_whom() -> None:
+    _run("macvlan_modes", _DRIVERS)
 
 
 def test_engines_that_know_each_other_share_a_network() -> None:
-    _run("overlay", _MODES)
+    _run("overlay", _DRIVERS)
 
 
 def test_two_daemons_do_not_take_each_others_subnets() -> None:

@@ -175,6 +175,44 @@ def test_what_is_asked_of_an_interface_holds_for_one_that_comes_later_and_after_
     assert f"via {address(made, 'box', 'alpha', 'Gateway')} dev eth1" in made.docker("exec", "box", "ip", "route")
 
 
+def test_a_container_on_a_device_of_the_host_may_begin_anew_at_once(made: EngineUnderTest) -> None:
+    subprocess.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1"], check=True)
+    try:
+        for name in ("lan0", "lan1"):
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        made.docker("network", "create", "-d", "macvlan", "-o", "parent=lan0", "--subnet", "10.207.0.0/24", "lan")
+        made.docker("network", "create", "front")
+        made.docker("run", "-d", "--name", "box", "--network", "front", "--network", "lan", "busybox", "sleep", "1000")
+        made.docker("run", "-d", "--name", "near", "--network", "lan", "--ip", "10.207.0.9", "busybox", "sleep", "1000")
+        for again in (("restart", "-t", "0", "box"), ("network", "disconnect", "lan", "box"), ("network", "connect", "lan", "box")):
+            made.docker(*again)
+        for _ in range(2):
+            # The hardware address follows from the address, and a device does not take one twice.
+            made.docker("restart", "-t", "0", "box", "near")
+            assert pings(made, "box", "10.207.0.9") and pings(made, "near", address(made, "box", "lan"))
+            made.kill_daemon()
+        made.docker("rm", "-f", "box", "near")
+        made.docker("network", "rm", "lan", "front")
+    finally:
+        subprocess.run(["ip", "link", "del", "lan0"], check=True)
+
+
+def test_a_network_without_ipv4_is_reached_by_ipv6_and_published_in_both(made: EngineUnderTest) -> None:
+    made.docker("network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd06::/64", "six")
+    run(made, "web", "--network", "six", "--network-alias", "site", "-p", "8094:80")
+    run(made, "shop", "--network", "six", "--ip6", "fd06::77")
+    shown = json.loads(made.docker("inspect", "-f", "{{json .NetworkSettings.Networks.six}}", "web"))
+    assert (shown["IPAddress"], shown["GlobalIPv6Address"], shown["IPv6Gateway"]) == ("", "fd06::2", "fd06::1")
+    assert reaches(made, "shop", "site") and reaches(made, "web", "[fd06::77]")
+    assert "inet " not in made.docker("exec", "web", "ip", "addr", "show", "eth0")
+    for host in ("127.0.0.1", "[::1]", "[fd06::1]"):
+        assert reaches(made, "", f"{host}:8094"), host
+    made.docker("network", "create", "--subnet", "10.208.0.0/24", "four")
+    made.docker("network", "connect", "four", "web")
+    run(made, "old", "--network", "four")
+    assert reaches(made, "old", "web") and not page(made, "old", "[fd06::2]")
+
+
 def test_link_local_addresses_are_reached_by_neighbours(made: EngineUnderTest) -> None:
     made.docker("network", "create", "local")
     made.docker("run", "-d", "--name", "one", "--network", "local", "--link-local-ip", "169.254.7.7", "busybox", "sleep", "1000")

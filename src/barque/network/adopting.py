@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from barque.base.errors import BarqueError
-from barque.kernel.netlink import route
+from barque.kernel.netlink import namespace, route
 from barque.kernel.netlink.connection import Connection
 from barque.network import endpoints as plumbing, state
 from barque.network.catalog import Catalog
@@ -56,6 +56,8 @@ class Adoption:
         for item in saved.endpoints:
             if not self._adopt_endpoint(use, item):
                 log.warning("container %s: its place in network %s is gone", saved.container_name, item.network)
+        if any(not item.host_interface for item in use.endpoints):
+            use.space = _held(pid)
         self._sandboxes.ports.adopt(use)
         self._sandboxes.uses[use.container_id] = use
         with contextlib.ExitStack() as undo:
@@ -124,3 +126,14 @@ class Adoption:
             self._sandboxes.save(use)
         except (BarqueError, OSError) as error:
             log.warning("container %s: its default route is not restored: %s", use.container_name, error)
+
+
+def _held(pid: int) -> namespace.Namespace | None:
+    """Return a process's namespace, None where it is just ending.
+
+    What shares a parent can only be deleted from the inside, also when the process is gone.
+    """
+    try:
+        return namespace.open_path(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None

@@ -63,7 +63,7 @@ def parse(network: Network) -> BridgeOptions:
         masquerade=_bool(options, MASQUERADE, True),
         icc=_bool(options, ICC, True),
         host_binding=_address(options, HOST_BINDING, 0),
-        mtu=_mtu(options),
+        mtu=mtu_of(options),
         mode4=_mode(options, MODE4),
         mode6=_mode(options, MODE6),
         inhibit_ipv4=_bool(options, INHIBIT, False),
@@ -101,7 +101,12 @@ def _bool(options: Mapping[str, str], key: str, default: bool) -> bool:
     return value
 
 
-def _mtu(options: Mapping[str, str]) -> int:
+def mtu_of(options: Mapping[str, str]) -> int:
+    """Return the wanted size of packets, 0 where none is named.
+
+    Raises:
+        InvalidInputError: it is no number, or none that an interface may have.
+    """
     text = options.get(MTU, "0")
     try:
         if not text.isascii():

@@ -97,12 +97,10 @@ class Sandboxes:
         self._stop_serving(use)
         self.ports.withdraw(use)
         state.forget_sandbox(self._folder, container_id)
-        space = use.space
         for item in use.endpoints:
-            self._leave(use, item, space)
-            space = None
-        if space is not None:
-            self._pool.discard(0, space)
+            self._leave(use, item)
+        if use.space is not None:
+            self._pool.discard(0, use.space)
 
     def _join(self, use: Use, item: EndpointRequest, undo: contextlib.ExitStack, ready: pool.Wire | None) -> Endpoint:
         """Add an endpoint to a namespace; its interface is up, routes and ports are not set yet."""
@@ -178,8 +176,8 @@ class Sandboxes:
                 endpoint.ip, endpoint.ip6, endpoint.links,
             ))  # fmt: skip
 
-    def _leave(self, use: Use, endpoint: Endpoint, space: namespace.Namespace | None) -> None:
-        """Give an endpoint's addresses back and remove its interface; the namespace, if given, goes with it."""
+    def _leave(self, use: Use, endpoint: Endpoint) -> None:
+        """Give an endpoint's addresses back and remove its interface."""
         if self.server is not None and endpoint.names:
             self.server.remove(endpoint.endpoint_id)
         self._guard.remove(endpoint.endpoint_id)
@@ -187,11 +185,14 @@ class Sandboxes:
         if index:
             # The port falls silent now and is deleted later, so its address may be given away at once.
             self._connection.attempt([route.silence_port(index)], *_FORGIVEN)
+        elif use.space is not None:
+            # What shares a parent gives its addresses free now; its namespace goes when the kernel has the time.
+            _remove_interface(use.space, endpoint.interface)
         with contextlib.suppress(NotFoundError, KeyError):
             pools = self._catalog.addresses(self._catalog.by_id(endpoint.network_id))
             pools.give_back(endpoint.ip)
             pools.give_back(endpoint.ip6)
-        self._pool.discard(index, space)
+        self._pool.discard(index, None)
 
     def _unplug(self, wire: pool.Wire, space: namespace.Namespace) -> None:
         if wire.host_index:
@@ -240,8 +241,9 @@ class Sandboxes:
             before = plumbing.default_routes(use.endpoints)
             use.endpoints.remove(gone)
             after = plumbing.default_routes(use.endpoints)
-            self._remove_interface(use, gone)
-            self._leave(use, gone, None)
+            if _remove_interface(use.space, gone.interface):
+                use.host_indexes[gone.endpoint_id] = 0
+            self._leave(use, gone)
             lost = {key: value for key, value in before.items() if value[0] != gone.interface}
             plumbing.change_routes(use.space, lost, after)
             self.ports.move(use)
@@ -252,13 +254,6 @@ class Sandboxes:
                 self.serve_names(use, undo)
                 undo.pop_all()
         return use.sandbox()
-
-    def _remove_interface(self, use: Use, endpoint: Endpoint) -> None:
-        assert use.space is not None
-        link = route.link(use.space.connection, endpoint.interface)
-        if link is not None:
-            use.space.connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
-            use.host_indexes[endpoint.endpoint_id] = 0
 
     @contextlib.contextmanager
     def opened(self, use: Use) -> Iterator[None]:
@@ -333,3 +328,11 @@ class Sandboxes:
         state.save_sandbox(self._folder, state.SavedSandbox(
             use.container_id, use.container_name, tuple(use.endpoints), use.ports, use.upstreams, use.dns_options
         ))  # fmt: skip
+
+
+def _remove_interface(space: namespace.Namespace, name: str) -> bool:
+    """Delete an interface from the inside; return whether it was there."""
+    link = route.link(space.connection, name)
+    if link is not None:
+        space.connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
+    return link is not None

@@ -9,7 +9,7 @@ from barque.base.ids import SHORT_LENGTH
 from barque.kernel.netlink import route
 from barque.kernel.netlink.connection import Connection
 from barque.kernel.netlink.namespace import Namespace
-from barque.network.bridge_options import BridgeOptions, is_interface_name
+from barque.network.bridge_options import PREFIX, BridgeOptions, is_interface_name, mtu_of
 from barque.network.drivers.driver import gateway_of
 from barque.network.firewall import BridgeRules
 from barque.network.ipam import random_mac
@@ -21,7 +21,6 @@ IPVLAN_MODE, IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 _IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
-_MTU = "com.docker.network.driver.mtu"
 
 
 class SharedInterfaceDriver:
@@ -38,17 +37,19 @@ class SharedInterfaceDriver:
         self._live: dict[str, tuple[Network, str]] = {}
 
     def prepare(self, network: Network) -> Network:
-        """Check mode and parent.
+        """Check mode, parent and size of packets.
 
         Raises:
-            InvalidInputError: an unknown mode or flag, or a wrong name.
+            InvalidInputError: an unknown mode or flag, a wrong name or size.
             ForbiddenError: another network uses the parent alone.
             UnsupportedError: this kernel has no such interfaces.
         """
         options = network.options
         parent = options.get(PARENT, "")
-        if parent and not is_interface_name(parent):
-            raise InvalidInputError(f"invalid interface name: {parent!r}")
+        for name in filter(None, (parent, f"{self.settings(network).prefix}0")):
+            if not is_interface_name(name):
+                raise InvalidInputError(f"invalid interface name: {name!r}")
+        mtu_of(options)
         if self._kind == "macvlan":
             mode = options.get(MACVLAN_MODE, "bridge")
             if mode not in _MACVLAN_MODES:
@@ -143,7 +144,7 @@ class SharedInterfaceDriver:
         parent = route.link(self._connection, name)
         if parent is None:
             raise BarqueError(f"the parent interface {name} is gone")
-        mtu = int(network.options.get(_MTU) or 0)
+        mtu = mtu_of(network.options)
         options = network.options
         if self._kind == "macvlan":
             mode = _MACVLAN_MODES[options.get(MACVLAN_MODE, "bridge")]
@@ -166,7 +167,7 @@ class SharedInterfaceDriver:
 
     def settings(self, network: Network) -> BridgeOptions:
         """Ports are not published here: containers have addresses of the host's network."""
-        return BridgeOptions(prefix=network.options.get("com.docker.network.container_iface_prefix") or "eth")
+        return BridgeOptions(prefix=network.options.get(PREFIX) or "eth")
 
     def rules(self, network: Network) -> BridgeRules | None:
         """The host's firewall does not see this traffic."""

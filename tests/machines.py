@@ -18,8 +18,12 @@ class Machine:
 
     def __init__(self, pid: int, neighbour: int) -> None:
         """Remember the processes that hold them."""
-        self.pid = pid
+        self._pids = pid, neighbour
         self.netns, self.neighbour = f"/proc/{pid}/ns/net", f"/proc/{neighbour}/ns/net"
+
+    def other(self) -> "Machine":
+        """Return the neighbour as a machine."""
+        return Machine(*reversed(self._pids))
 
     def run(self, line: str, *, check: bool = True, environment: dict[str, str] | None = None) -> str:
         """Run a command on this machine; return what it printed."""

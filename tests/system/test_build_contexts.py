@@ -1,10 +1,13 @@
 """Named contexts of buildx, and steps that builds share, by the real client."""
 
+import base64
 import contextlib
 import functools
 import hashlib
 import http.server
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +15,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -56,10 +60,17 @@ def docker(start: Start) -> Run:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """Give the URL of a web server that shows the folder `web`."""
+    """Give the URL of a web server that shows the folder `web`; what lies in a folder `for-WORD` needs that authorization."""
     (tmp_path / "web").mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = re.match(r"/for-([^/]+)/", self.path)
+            if wanted and self.headers["Authorization"] != unquote(wanted[1]):
+                self.send_error(401)
+            else:
+                super().do_GET()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -151,6 +162,42 @@ def test_a_context_is_a_repository(docker: Run, tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def test_what_a_server_gives_to_some_alone_is_had_by_secrets(docker: Run, web: str, tmp_path: Path) -> None:
+    basic = "basic " + base64.b64encode(b"x-access-token:of-git").decode()
+    for folder in ("for-Bearer of-web", "for-Own words"):
+        (tmp_path / "web" / folder).mkdir()
+        (tmp_path / "web" / folder / "file").write_text(f"{folder}\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    git = ["git", "-C", str(work), "-c", "user.name=n", "-c", "user.email=e@e"]
+    served = tmp_path / "web" / f"for-{basic}" / "r.git"
+    environment = {**os.environ, "GIT_COMMITTER_DATE": "2020-01-02T03:04:05Z"}
+    (work / "sub").mkdir()
+    (work / "sub/file").write_text("of git\n")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"], ["tag", "v1"], ["rm", "-q", "sub/file"],
+                  ["commit", "-qm", "two"], ["clone", "-q", "--bare", str(work), str(served)]):  # fmt: skip
+        subprocess.run([*git, *words], check=True, env=environment)
+    # A server of plain files can be cloned from.
+    subprocess.run(["git", "-C", str(served), "update-server-info"], check=True)
+    host = web.removeprefix("http://")
+    token, own = quote("for-Bearer of-web"), quote("for-Own words")
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM busybox\nADD {web}/{token}/file /by-token\nADD {web}/{quote(f'for-{basic}')}/r.git?tag=v1&subdir=sub&mtime=commit /git/\n"
+    )
+    assert "401" in docker("buildx", "build", ".", code=1).stdout
+    secrets = {"s-web": "of-web", "s-git": "of-git", "s-own": "Own words\n"}
+    for name, text in secrets.items():
+        (tmp_path / name).write_text(text)
+    given = ["--secret=id=HTTP_AUTH_TOKEN_127.0.0.1,src=s-web", f"--secret=id=GIT_AUTH_TOKEN.{host},src=s-git"]
+    docker("buildx", "build", "-t", "private", *given, ".")
+    said = docker("run", "--rm", "private", "sh", "-c", "cat /by-token /git/file; stat -c %Y /git/file; ls -A /git").stdout
+    assert said == "for-Bearer of-web\nof git\n1577934245\nfile\n"
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD {web}/{own}/file /by-header\n")
+    docker("buildx", "build", "--secret=id=HTTP_AUTH_HEADER_127.0.0.1,src=s-own", ".")
+    # For another host it is not given.
+    assert "401" in docker("buildx", "build", "--no-cache", "--secret=id=HTTP_AUTH_HEADER_localhost,src=s-own", ".", code=1).stdout
 
 
 def test_a_copy_looks_at_what_it_takes_and_not_at_times(docker: Run, tmp_path: Path) -> None:

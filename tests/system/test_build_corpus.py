@@ -1,5 +1,6 @@
 """Many Dockerfiles, each built by `docker build`, by buildx and by `barque build`: the images must be the same."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,17 +11,18 @@ from plugins import plugin_config
 from under_test import EngineUnderTest
 
 SOURCE = Path(__file__).parents[2] / "src"
-# `barque build` takes the same way through the engine as buildx does: a part shows that its words are understood.
-EVERY = 6
+# `barque build` takes the same way through the engine as buildx does: a part shows that its words are understood, and
+# BARQUE_ALL_DOCKERFILES=1 builds all.
+EVERY = 1 if os.environ.get("BARQUE_ALL_DOCKERFILES") else 6
 
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_each_dockerfile_gives_one_image_whoever_builds_it(engine: EngineUnderTest, tmp_path: Path) -> None:
     config = plugin_config(tmp_path / ".docker")
     everything = cases()
-    assert len(everything) > 150
+    assert sum(not case.buildkit for case in everything) > 150
     folders = {case.name: write_context(tmp_path, case) for case in everything}
     environment = {**engine.environment, "DOCKER_CONFIG": str(config)}
     ways = {

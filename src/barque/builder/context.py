@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.builder.folder_tree import FolderTree
+from barque.builder.repositories import clone, repository_of
 from barque.builder.results import Result
 from barque.builder.solver import Session
-from barque.builder.sources import clone, confined, fetch, is_git, is_url
+from barque.builder.sources import confined, fetch, is_git, is_url
 from barque.builder.tar_tree import TarTree
 from barque.builder.trees import FILE, Tree, resolve
 from barque.dockerfile.patterns import Matcher, read_ignore
@@ -63,10 +64,9 @@ async def of_remote(
     folder = temporary()
     session.folders.append(folder)
     if is_git(url):
-        remote, _, fragment = url.partition("#")
-        ref, _, below = fragment.partition(":")
-        await clone(remote, ref, f"{folder}/content", keep_git=False)
-        root = confined(f"{folder}/content", below)
+        repository = repository_of(url)
+        await clone(repository, f"{folder}/content", keep_git=False)
+        root = confined(f"{folder}/content", repository.subdir)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         session.descriptors.append(fd)
         tree = FolderTree(fd, root)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.builder.folder_tree import FolderTree
 from barque.builder.graph import Source
+from barque.builder.repositories import GIT_HOST, clone, repository_of
 from barque.builder.results import Result
 from barque.builder.solver import Emit, Session
 from barque.images.model import Image
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _SCP_LIKE = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//)[^\s]+")
-_GIT_HOSTS = ("github.com/",)
+_BASIC, _BEARER = "basic", "Bearer"
 _TIMEOUT_S = 300
 _LARGEST_NAME = 255
 
@@ -111,7 +111,10 @@ class Sources:
         session.folders.append(folder)
         content = f"{folder}/content"
         os.mkdir(content)
-        headers, _ = await fetch(url, f"{folder}/body")
+        host = urlsplit(url).hostname or ""
+        header = attributes.get("http.authheadersecret")
+        secrets = [(header, "")] if header else [(f"HTTP_AUTH_HEADER_{host}", ""), (f"HTTP_AUTH_TOKEN_{host}", _BEARER)]
+        headers, _ = await fetch(url, f"{folder}/body", await _authorization(session, secrets))
         name = attributes.get("filename") or file_name(url, headers)
         if not is_file_name(name):
             raise InvalidInputError(f"cannot determine filename for source {url}")
@@ -129,15 +132,20 @@ class Sources:
     async def _clone(self, rest: str, attributes: dict[str, str], session: Session) -> Result:
         folder = self.temporary()
         session.folders.append(folder)
-        remote, _, fragment = rest.partition("#")
+        fragment = rest.partition("#")[2]
+        url = attributes.get("remote") or rest
+        repository = repository_of(f"{url}#{fragment}" if fragment and "#" not in url else url)
+        names = [attributes.get(f"git.auth{kind}secret", f"GIT_AUTH_{kind.upper()}") for kind in ("header", "token")]
+        host = urlsplit(repository.remote).netloc.rpartition("@")[2]
+        secrets = [(f"{names[0]}.{host}", ""), (f"{names[1]}.{host}", _BASIC), (names[0], ""), (names[1], _BASIC)]
+        authorization = await _authorization(session, secrets) if is_url(repository.remote) else ""
         commit = await clone(
-            attributes.get("remote") or remote, attributes.get("ref") or fragment.partition(":")[0],
-            f"{folder}/content", keep_git=attributes.get("keep_git") == "true",
-        )  # fmt: skip
-        wanted = attributes.get("checksum", "")
-        if wanted and not commit.startswith(wanted):
-            raise InvalidInputError(f"expected checksum to match {wanted}, got {commit}")
-        below = attributes.get("subdir") or fragment.partition(":")[2]
+            repository, f"{folder}/content", keep_git=attributes.get("keep_git") == "true", authorization=authorization
+        )
+        for wanted in (attributes.get("checksum", ""), repository.checksum):
+            if not commit.startswith(wanted):
+                raise InvalidInputError(f"expected checksum to match {wanted}, got {commit}")
+        below = attributes.get("subdir") or repository.subdir
         content = confined(f"{folder}/content", below)
         return _folder_result(content, session, f"{commit}:{below}")
 
@@ -171,7 +179,7 @@ def is_url(text: str) -> bool:
 
 def is_git(text: str) -> bool:
     """Tell whether text names a repository."""
-    if text.startswith(("git://", "ssh://")) or text.startswith(_GIT_HOSTS):
+    if text.startswith(("git://", "ssh://", GIT_HOST)):
         return True
     base = text.partition("#")[0]
     if is_url(text):
@@ -207,8 +215,32 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def fetch(url: str, path: str) -> "tuple[dict[str, str], str]":
+async def _authorization(session: Session, secrets: "list[tuple[str, str]]") -> str:
+    """Return the header that a secret of the client's gives, empty where it has none of them.
+
+    Args:
+        session: of the build.
+        secrets: names, the first that exists counts, and how a token becomes a header ("" for a header as it is).
+    """
+    provider = session.options.get("secrets")
+    for name, scheme in secrets:
+        data = await provider.secret(name) if provider is not None else None
+        if data is None:
+            continue
+        text = data.decode("utf-8", "replace").strip()
+        if scheme == _BASIC:
+            return f"{_BASIC} {base64.b64encode(f'x-access-token:{text}'.encode()).decode()}"
+        return f"{scheme} {text}" if scheme else text
+    return ""
+
+
+async def fetch(url: str, path: str, authorization: str = "") -> "tuple[dict[str, str], str]":
     """Download a URL into a new file; return the answer's headers in lower case and its content type.
+
+    Args:
+        url: where from.
+        path: of the file.
+        authorization: header for its server, empty for none; where the server sends us elsewhere, it does not go along.
 
     Raises:
         BarqueError: it cannot be had.
@@ -216,8 +248,9 @@ async def fetch(url: str, path: str) -> "tuple[dict[str, str], str]":
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_TIMEOUT_S)
+    given = {"Authorization": authorization} if authorization else {}
     try:
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as client, client.get(url) as answer:
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as client, client.get(url, headers=given) as answer:
             if answer.status >= 400:
                 raise InvalidInputError(f"invalid response status {answer.status}")
             with open(path, "xb") as file:
@@ -226,57 +259,6 @@ async def fetch(url: str, path: str) -> "tuple[dict[str, str], str]":
             return {name.lower(): value for name, value in answer.headers.items()}, answer.content_type
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise BarqueError(f"failed to GET {url}: {error}") from None
-
-
-async def clone(remote: str, ref: str, folder: str, *, keep_git: bool) -> str:
-    """Check a repository out into a new folder; return the commit.
-
-    Raises:
-        InvalidInputError: git is missing, or it failed.
-    """
-    if remote.startswith(_GIT_HOSTS):
-        remote = f"https://{remote}"
-    if remote.startswith("-") or ref.startswith("-"):
-        raise InvalidInputError(f"invalid repository or reference: {remote} {ref}")
-    if shutil.which("git") is None:
-        raise InvalidInputError("unable to find 'git': install git on the machine that the engine runs on")
-    await _git("init", "--quiet", folder)
-    await _git("-C", folder, "remote", "add", "origin", remote)
-    try:
-        await _git("-C", folder, "fetch", "--quiet", "--depth", "1", "origin", ref or "HEAD")
-        wanted = "FETCH_HEAD"
-    except InvalidInputError:
-        if not ref:
-            raise
-        # A short commit, or a server that gives no single commits: the whole history has it.
-        await _git("-C", folder, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
-        wanted = ref
-    await _git("-C", folder, "checkout", "--quiet", wanted)
-    commit = (await _git("-C", folder, "rev-parse", "HEAD")).strip()
-    await _git("-C", folder, "submodule", "update", "--quiet", "--init", "--recursive", "--depth=1")
-    if not keep_git:
-        await asyncio.to_thread(shutil.rmtree, f"{folder}/.git")
-    return commit
-
-
-async def _git(*arguments: str) -> str:
-    environment = {
-        **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/dev/null",
-        "GIT_PROTOCOL_FROM_USER": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh",
-    }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        "git", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
-    try:
-        out, err = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        text = err.decode(errors="replace").strip()
-        raise InvalidInputError(f"failed to run git {arguments[-1]}: {text}")
-    return out.decode(errors="replace")
 
 
 def confined(root: str, below: str) -> str:

@@ -1,7 +1,6 @@
 """Definitions and images that would have the builder write to what is not their own."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,17 +8,18 @@ from barque.base.errors import InvalidInputError
 from barque.builder import sources
 from barque.builder.copying import Copier, CopyOptions
 from barque.builder.folder_tree import FolderTree
+from barque.builder.solver import Session
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "/escaped", "..", ".", "a/b", "a\0b", "n" * 256])
 async def test_a_download_has_no_name_that_leads_out_of_its_folder(tmp_path, monkeypatch, name):
-    async def fetch(url, path):
+    async def fetch(url, path, authorization):
         with open(path, "x") as file:
             file.write("evil")
         return {}, "text/plain"
 
     monkeypatch.setattr(sources, "fetch", fetch)
-    session = SimpleNamespace(folders=[], descriptors=[])
+    session = Session()
     with pytest.raises(InvalidInputError, match="cannot determine filename"):
         await sources.Sources(None, str(tmp_path / "a/b"))._download("http://h/x", {"filename": name}, session)
     assert [files for _, _, files in os.walk(tmp_path) if files] == [["body"]]

@@ -4,6 +4,17 @@ import os
 import stat
 
 
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of data, which a single write(2) may not.
+
+    Raises:
+        OSError: the disk is full, or the reader has gone.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write data to path so that a reader, or a crash, sees all of it or the old content.
 
@@ -22,9 +33,7 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = T
     try:
         try:
             os.fchmod(fd, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             if durable:
                 os.fsync(fd)
         finally:
@@ -45,9 +54,7 @@ def write_in_place(path: str, data: bytes, *, mode: int = 0o644) -> None:
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         os.fchmod(fd, mode)
     finally:
         os.close(fd)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.files import write_all
 from barque.builder.folder_tree import FolderTree
 from barque.builder.repositories import clone, repository_of
 from barque.builder.results import Result
@@ -44,9 +45,7 @@ def of_archive(chunks: Iterable[bytes], content: ContentStore, stack: ExitStack,
     """
     file = stack.enter_context(content.temporary())
     for chunk in plain(chunks):
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(file.fileno(), view) :]
+        write_all(file.fileno(), chunk)
     tree = TarTree(stack.enter_context(mapped(file)))
     text = read_dockerfile(tree, name)
     hide_ignored(tree, name)

@@ -5,6 +5,7 @@ import stat
 from typing import NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.files import write_all
 from barque.builder.checksum import selected
 from barque.builder.modes import ModeChange
 from barque.builder.trees import BLOCK, CHAR, FIFO, FILE, FOLDER, LINK, Node, Tree, followed
@@ -100,9 +101,7 @@ class Copier:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._folder(parent))
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             os.fchown(fd, *(options.owner or (0, 0)))
             os.fchmod(fd, mode)
             if options.time_ns is not None:
@@ -227,9 +226,7 @@ class Copier:
             fd = os.open(name, _CREATE, 0o600, dir_fd=self._folder(where.rpartition("/")[0]))
         try:
             for chunk in tree.read(source):
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(fd, view) :]
+                write_all(fd, chunk)
             os.fchown(fd, *(self._options.owner or (node.uid, node.gid)))
             os.fchmod(fd, self._mode(node))
             for key, value in tree.xattrs(source).items():

@@ -3,6 +3,7 @@
 import os
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.files import write_all
 from barque.builder.copying import Copier, CopyOptions
 from barque.builder.graph import CopyFiles, Files, MakeFile, MakeFolder, MakeLink, RemovePath
 from barque.builder.keys import sources
@@ -84,9 +85,7 @@ class _Worker:
             maker.close()
         with self._content.temporary() as file:
             for chunk in plain(tree.read(path)):
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(file.fileno(), view) :]
+                write_all(file.fileno(), chunk)
             fd = open_in_root(self._root, start, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 with mapped(file) as buffer:

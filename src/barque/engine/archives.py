@@ -4,9 +4,10 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, ForbiddenError
+from barque.base.files import write_all
 from barque.kernel.openat2 import open_in_root
 from barque.kernel.private_mounts import Bind
 from barque.storage import archive
@@ -110,7 +111,8 @@ def put(
         ForbiddenError: the place is read-only.
     """
     with content.temporary() as file:
-        _spool(file, chunks)
+        for chunk in plain(chunks):
+            write_all(file.fileno(), chunk)
         try:
             with root.opened() as fd, mapped(file) as buffer:
                 archive.put(fd, path, buffer, keep_kind=keep_kind, owner=owner, hidden=_hidden(root, fd))
@@ -124,10 +126,3 @@ def export(mounts: Sequence[Mount]) -> Iterator[bytes]:
     """Yield the tar of a container's own file system: its layers, without volumes."""
     with mounted(mounts) as fd:
         yield from archive.export(fd)
-
-
-def _spool(file: BinaryIO, chunks: Iterable[bytes]) -> None:
-    for chunk in plain(chunks):
-        view = memoryview(chunk)
-        while view:
-            view = view[file.write(view) :]

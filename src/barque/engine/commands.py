@@ -5,6 +5,8 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
+from barque.base.files import write_all
+
 
 async def run(words: Sequence[str], env: Mapping[str, str], data: bytes, *, program: str, longest_s: float) -> None:
     """Run a program with data as its standard input; what it writes is dropped.
@@ -24,7 +26,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], data: bytes, *, prog
     # A file, not a pipe: a program that does not read is no failure.
     source = os.memfd_create("input")
     try:
-        os.write(source, data)
+        write_all(source, data)
         os.lseek(source, 0, os.SEEK_SET)
         child = await asyncio.create_subprocess_exec(
             *words, executable=program, env=dict(env), stdin=source, stdout=asyncio.subprocess.DEVNULL,

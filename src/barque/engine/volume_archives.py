@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from barque.base.errors import BarqueError, InvalidInputError
+from barque.base.files import write_all
 from barque.storage import archive
 from barque.storage.compression import plain
 from barque.storage.content import ContentStore
@@ -36,12 +37,9 @@ def restore(path: str, chunks: Iterable[bytes], content: ContentStore, *, clear:
     with content.temporary() as file:
         try:
             for chunk in plain(chunks):
-                view = memoryview(chunk)
-                while view:
-                    view = view[file.write(view) :]
+                write_all(file.fileno(), chunk)
         except (ValueError, EOFError) as error:
             raise InvalidInputError(f"the archive cannot be read: {error}") from None
-        file.flush()
         if not os.fstat(file.fileno()).st_size:
             raise InvalidInputError("the archive is empty")
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -4,6 +4,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from barque.base.files import write_all
+
 if TYPE_CHECKING:
     from barque.keeper.task import Task
 
@@ -53,7 +55,7 @@ def write_record(path: str, record: dict[str, Any]) -> None:
     temporary = f"{path}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, _encode(record).encode())
+        write_all(fd, _encode(record).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)

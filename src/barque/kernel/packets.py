@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from barque.base.files import write_all
+
 INLINE_LIMIT = 60_000
 MAX_BODY = 64 << 20
 MAX_FDS = 250
@@ -39,9 +41,7 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
     try:
         if extra >= 0:
             size = len(body)
-            view = memoryview(body)
-            while view:
-                view = view[os.write(extra, view) :]
+            write_all(extra, body)
             body = _BIG + struct.pack("=Q", size)
         rights = array("i", carried)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if carried else []

@@ -6,6 +6,7 @@ import re
 import socket
 import uuid
 
+from barque.base.files import write_all
 from barque.base.times import format_ns
 from barque.logdrivers.attributes import extra_attributes, short_id, tag
 from barque.logdrivers.connection import go_words
@@ -67,7 +68,7 @@ class Journald:
         assert self._sock is not None
         fd = os.memfd_create("journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.write(fd, data)
+            write_all(fd, data)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
             self._sock.sendmsg([b""], rights)
         finally:

@@ -6,6 +6,7 @@ import select
 import signal
 from typing import Any
 
+from barque.base.files import write_all
 from barque.kernel import process
 from barque.runtime.channel import StepError, errno_text
 
@@ -71,7 +72,7 @@ def _run(hook: dict[str, Any], stdin: bytes, outputs: list[tuple[str, int]]) -> 
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions += [(os.POSIX_SPAWN_OPEN, fd, path, flags, 0o644) for path, fd in outputs]
     try:
-        os.write(source, stdin)
+        write_all(source, stdin)
         os.lseek(source, 0, os.SEEK_SET)
         given = hook.get("env")
         env = os.environ if given is None else dict(item.partition("=")[::2] for item in given)

@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import BinaryIO, NamedTuple
 
@@ -152,7 +152,9 @@ class ContentStore:
                 os.close(fd)
             self._appear(name, found, durable=durable)
         except BaseException:
-            os.unlink(name)
+            # It is gone already where only the folder could not be synced.
+            with suppress(FileNotFoundError):
+                os.unlink(name)
             raise
         return Blob(found, file.size)
 

@@ -1,6 +1,7 @@
 """The content store: leases beside the collector, blobs written in several goes, two algorithms."""
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,7 @@ import pytest
 
 from barque.base.errors import ConflictError, InvalidInputError
 from barque.oci import digest as digests
+from barque.storage import content
 from barque.storage.content import ContentStore
 
 
@@ -136,3 +138,12 @@ def test_unfinished_blobs_of_others_stay_in_a_shared_folder(tmp_path):
     assert (tmp_path / "ingest" / "abc").exists()
     ContentStore(str(tmp_path))
     assert not (tmp_path / "ingest" / "abc").exists()
+
+
+def test_a_disk_that_fails_after_the_renaming_is_told_as_such(store, monkeypatch):
+    def broken(folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(content, "fsync_folder", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.put(b"data")

@@ -10,6 +10,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
+from barque.base.files import write_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import content_pb2
 from barque.builder.buildkit.sessions import ClientSession
@@ -207,11 +208,9 @@ def packed(content: ContentStore, diff_id: str, form: Form, file: BinaryIO) -> D
     hasher, size = hashlib.sha256(), 0
     with content.open(diff_id) as source:
         for chunk in form.packed(iter(lambda: source.read(CHUNK), b"")):
-            view = memoryview(chunk)
-            hasher.update(view)
-            size += len(view)
-            while view:
-                view = view[file.write(view) :]
+            hasher.update(chunk)
+            size += len(chunk)
+            write_all(file.fileno(), chunk)
     if size == 0:
         raise BarqueError(f"layer {diff_id} is empty")
     return Descriptor(kind, f"sha256:{hasher.hexdigest()}", size)

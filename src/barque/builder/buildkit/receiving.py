@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
+from barque.base.files import write_all
 from barque.builder.buildkit.bulk import batches, send_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
@@ -304,9 +305,7 @@ class Receiver:
             self._open += 1
         if packet.data:
             file.hasher.update(packet.data)
-            view = memoryview(packet.data)
-            while view:
-                view = view[os.write(file.fd, view) :]
+            write_all(file.fd, packet.data)
             return
         del self._wanted[packet.ID]
         self._open -= 1

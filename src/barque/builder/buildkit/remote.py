@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from barque.base.errors import InvalidInputError, UnavailableError
+from barque.base.files import write_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import upload_pb2
 from barque.builder.graph import Scratch, Source, Vertex
@@ -81,8 +82,6 @@ def _read(path: str, content: ContentStore, stack: ExitStack) -> TarTree | str:
             return file.read().decode("utf-8", "replace")
         made = stack.enter_context(content.temporary())
         for chunk in plain(iter(lambda: file.read(1 << 20), b"")):
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(made.fileno(), view) :]
+            write_all(made.fileno(), chunk)
     os.unlink(path)
     return TarTree(stack.enter_context(mapped(made)))

@@ -20,7 +20,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.base.files import write_atomic
+from barque.base.files import write_all, write_atomic
 from barque.builder.buildkit.pb import content_pb2
 from barque.oci import digest as digests
 
@@ -195,11 +195,9 @@ class _Coming:
     def _append(self, offset: int, data: bytes) -> None:
         if offset != self._size:
             raise GRPCError(Status.OUT_OF_RANGE, f"a piece at {offset} came where one at {self._size} was due")
-        view = memoryview(data)
-        self._hash.update(view)
-        self._size += len(view)
-        while view:
-            view = view[self._file.write(view) :]
+        self._hash.update(data)
+        self._size += len(data)
+        write_all(self._file.fileno(), data)
 
     def _commit(self) -> str:
         digest = f"sha256:{self._hash.hexdigest()}"

@@ -10,6 +10,7 @@ import tty
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.base.files import write_all
 from barque.kernel import tty as kernel_tty
 
 
@@ -116,9 +117,7 @@ class Relay:
             if error.errno == errno.EIO:
                 return False
             raise
-        view = memoryview(data)
-        while view:
-            view = view[os.write(1, view) :]
+        write_all(1, data)
         return bool(data)
 
     def drain(self) -> None:

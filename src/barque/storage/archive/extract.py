@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError
-from barque.base.files import set_mode
+from barque.base.files import set_mode, write_all
 from barque.kernel.openat2 import open_in_root
 from barque.storage.archive import lower, tar
 from barque.storage.archive.write import OPAQUE
@@ -356,9 +356,7 @@ class _Unpacker:
 def _write(fd: int, buffer: memoryview, entry: tar.Entry) -> None:
     at = entry.data
     if entry.holes is None:
-        view = buffer[at : at + entry.size]
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, buffer[at : at + entry.size])
         return
     try:
         os.ftruncate(fd, entry.size)

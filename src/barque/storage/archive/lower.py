@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from barque.base.files import write_all
 from barque.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root
 from barque.storage.archive.write import OPAQUE
 
@@ -95,9 +96,7 @@ def _copy_file(source: int, parent: int, name: bytes) -> None:
     try:
         with open(f"/proc/self/fd/{source}", "rb", buffering=0) as file:
             while data := file.read(1 << 20):
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(target, view) :]
+                write_all(target, data)
     finally:
         os.close(target)
 

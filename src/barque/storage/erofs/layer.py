@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from barque.base.errors import ConflictError
+from barque.base.files import write_all
 from barque.oci import digest as digests
 from barque.storage.erofs import image, tree
 from barque.storage.erofs.mounts import INDEX, TAR
@@ -31,9 +32,7 @@ def index_of(tar: str, lowers: Sequence[str]) -> image.Image:
 def put_index(folder: str, made: image.Image) -> None:
     """Write an index and what it takes, in place of those that are there."""
     with open(f"{folder}/{INDEX}.new", "wb", buffering=0) as file:
-        view = memoryview(made.data)
-        while view:
-            view = view[file.write(view) :]
+        write_all(file.fileno(), made.data)
     os.rename(f"{folder}/{INDEX}.new", f"{folder}/{INDEX}")
     if os.path.lexists(f"{folder}/u.new"):
         os.unlink(f"{folder}/u.new")

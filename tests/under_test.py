@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,7 @@ def busybox_tar() -> bytes:
 class EngineUnderTest:
     """A daemon on roots of its own; commands talk to it through its socket."""
 
-    def __init__(self, root: Path, *flags: str) -> None:
+    def __init__(self, root: Path, *flags: str, variables: Mapping[str, str] | None = None) -> None:
         self.root = root
         self.socket = root / "barque.sock"
         self.host = f"unix://{self.socket}"
@@ -93,6 +93,7 @@ class EngineUnderTest:
             "DOCKER_CONFIG": str(root / "docker-config"),
             "BARQUE_HOST": self.host,
             "DOCKER_CLI_HINTS": "false",
+            **(variables or {}),
         }
 
     def arguments(self) -> list[str]:
@@ -285,10 +286,11 @@ def _remove(root: Path) -> None:
     assert not left, f"mounts left in the host's namespace: {left}"
 
 
-def running_engine(*flags: str) -> Iterator[EngineUnderTest]:
+def running_engine(*flags: str, variables: Mapping[str, str] | None = None) -> Iterator[EngineUnderTest]:
+    """Give a running engine with a busybox image; `variables` are in its daemon's and its commands' environment."""
     needs_root()
     root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
-    under_test = EngineUnderTest(root, *flags)
+    under_test = EngineUnderTest(root, *flags, variables=variables)
     try:
         under_test.start()
         under_test.load_busybox()

@@ -164,26 +164,11 @@ def moved_clock(tmp_path):
     needs_root()
     offset = tmp_path / "offset"
     offset.write_text("+0")
-    for engine in running_engine_with({
+    for engine in running_engine(variables={
         "LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }):  # fmt: skip
         yield engine, offset
-
-
-def running_engine_with(variables):
-    old = {key: os.environ.get(key) for key in variables}
-    os.environ.update(variables)
-    made = running_engine()
-    try:
-        engine = next(made)
-    finally:
-        for key, value in old.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value
-    yield engine
-    yield from made
 
 
 def daemon_time(engine):

@@ -1,17 +1,15 @@
 """Log drivers on a real engine against real servers on loopback."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from system.log_servers import Fluentd, Http, Lines, certificate, gelf_messages
-from under_test import until
+from system.log_servers import Fluentd, Http, Lines, certificate, gelf_messages, google_variables
+from under_test import running_engine, until
 
 pytestmark = pytest.mark.system
 
@@ -135,59 +133,35 @@ def cloudwatch(monkeypatch):
     server.stop()
 
 
-def test_cloudwatch_gets_events_in_a_group_that_is_made(cloudwatch, served, tmp_path):
-    import under_test
-
-    # The daemon's own environment has the credentials.
+def test_cloudwatch_gets_events_in_a_group_that_is_made(cloudwatch, tmp_path):
     credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": str(tmp_path)}
-    old = {key: os.environ.get(key) for key in credentials}
-    os.environ.update(credentials)
-    try:
-        for engine in under_test.running_engine():
-            words = options("awslogs", awslogs_region="eu-west-1", awslogs_endpoint=cloudwatch, awslogs_group="shop",
-                            awslogs_stream="web", awslogs_create_group="true")  # fmt: skip
-            engine.docker("run", "--rm", *words, "busybox", *SPEAK)
-            refused = engine.docker_result("run", "--rm", *options("awslogs", awslogs_region="eu-west-1",
-                                           awslogs_endpoint=cloudwatch, awslogs_group="none"), "busybox", "true")  # fmt: skip
-            assert "failed to create Cloudwatch log stream" in refused.stderr
-            import boto3
+    for engine in running_engine(variables=credentials):
+        words = options("awslogs", awslogs_region="eu-west-1", awslogs_endpoint=cloudwatch, awslogs_group="shop",
+                        awslogs_stream="web", awslogs_create_group="true")  # fmt: skip
+        engine.docker("run", "--rm", *words, "busybox", *SPEAK)
+        refused = engine.docker_result("run", "--rm", *options("awslogs", awslogs_region="eu-west-1",
+                                       awslogs_endpoint=cloudwatch, awslogs_group="none"), "busybox", "true")  # fmt: skip
+        assert "failed to create Cloudwatch log stream" in refused.stderr
+        client = boto_client(cloudwatch)
+        until(lambda client=client: len(stored(client, "web")) >= 3)
+        assert sorted(stored(client, "web")) == ["to err", "to out", "unfinished"]
 
-            client = boto3.client("logs", region_name="eu-west-1", endpoint_url=cloudwatch)
 
-            def stored(client=client):
-                return [e["message"] for e in client.get_log_events(logGroupName="shop", logStreamName="web")["events"]]
+def boto_client(endpoint):
+    import boto3
 
-            until(lambda: len(stored()) >= 3)
-            assert sorted(stored()) == ["to err", "to out", "unfinished"]
-    finally:
-        for key, value in old.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value
+    return boto3.client("logs", region_name="eu-west-1", endpoint_url=endpoint, aws_access_key_id="key", aws_secret_access_key="secret")
+
+
+def stored(client, stream):
+    return [e["message"] for e in client.get_log_events(logGroupName="shop", logStreamName=stream)["events"]]
 
 
 def test_google_gets_entries_with_a_service_accounts_token(served, tmp_path):
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    import under_test
-
     google = served(Http, lambda method, path: (200, {"access_token": "secret-token", "expires_in": 3600}))
-    key = rsa.generate_private_key(65537, 2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())  # fmt: skip
-    account = {"client_email": "a@b", "private_key": key.decode(), "project_id": "proj",
-               "token_uri": f"http://127.0.0.1:{google.port}/token"}  # fmt: skip
-    (tmp_path / "account.json").write_text(json.dumps(account))
-    variables = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
-                 "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"http://127.0.0.1:{google.port}/"}  # fmt: skip
-    os.environ.update(variables)
-    try:
-        for engine in under_test.running_engine():
-            engine.docker("run", "--rm", *options("gcplogs", gcp_log_cmd="true", gcp_meta_name="vm"), "busybox", "echo", "cloudy")
-            posts = until(lambda: [g for g in google.got if g[1] == "/v2/entries:write"])
-    finally:
-        for name in variables:
-            del os.environ[name]
+    for engine in running_engine(variables=google_variables(google.port, tmp_path)):
+        engine.docker("run", "--rm", *options("gcplogs", gcp_log_cmd="true", gcp_meta_name="vm"), "busybox", "echo", "cloudy")
+        posts = until(lambda: [g for g in google.got if g[1] == "/v2/entries:write"])
     assert posts[0][2]["Authorization"] == "Bearer secret-token"
     body = json.loads(posts[0][3])
     assert body["logName"] == "projects/proj/logs/gcplogs-docker-driver"
@@ -229,53 +203,6 @@ def test_a_log_can_be_cleared_while_its_container_runs_and_after(engine):
     engine.barque("logs", "--clear", "clean")
     assert engine.docker("logs", "clean") == ""
     engine.docker("rm", "clean")
-
-
-def test_a_dead_server_stops_no_container_in_non_blocking_mode_and_gets_what_the_buffer_holds(engine, served):
-    server = served(Lines, separator=b"\0")
-    port = server.port
-    server.close()
-    words = options("gelf", gelf_address=f"tcp://127.0.0.1:{port}", gelf_tcp_max_reconnect="0",
-                    mode="non-blocking", max_buffer_size="1m")  # fmt: skip
-    began = time.monotonic()
-    engine.docker("run", "--name", "unheard", *words, "busybox", "seq", "1", "20000")
-    assert time.monotonic() - began < 10
-    again = served(Lines, separator=b"\0", port=port)
-    until(lambda: again.got and json.loads(again.got[-1])["short_message"] == "20000")
-    assert [json.loads(m)["short_message"] for m in again.got] == [str(n) for n in range(1, 20001)]
-    blocking = options("gelf", gelf_address="tcp://127.0.0.1:1")
-    refused = engine.docker_result("run", "--name", "refused", *blocking, "busybox", "true")
-    assert "failed to initialize logging driver: gelf: cannot connect to GELF endpoint: 127.0.0.1:1" in refused.stderr
-    assert "connection refused" in refused.stderr
-
-
-def test_a_slow_server_holds_a_container_back_in_blocking_mode_and_nothing_is_lost(engine, served):
-    server = served(Lines, separator=b"\0")
-    words = options("gelf", gelf_address=f"tcp://127.0.0.1:{server.port}", gelf_tcp_max_reconnect="0",
-                    cache_max_size="300k", cache_max_file="2", cache_compress="false")  # fmt: skip
-    engine.docker("run", "-d", "--name", "held", *words, "busybox", "sh", "-c",
-                  "echo start; while ! test -e /go; do sleep 0.05; done; seq 1 12000 | sed 's/$/ " + "x" * 500 + "/'; echo done > /done; sleep 100")  # fmt: skip
-    until(lambda: server.got)
-    port = server.port
-    server.close()
-    engine.docker("exec", "held", "touch", "/go")
-    log = Path(engine.root / "data" / "containers" / engine.docker("inspect", "-f", "{{.Id}}", "held"))
-    until(lambda: (log / "container-cached.log.1").exists() and (log / "container-cached.log").stat().st_size > 300_000)
-    until(lambda: "pipe_write" in engine.docker("top", "held", "-eo", "pid,wchan:32"), "the writer is held back")
-    assert _size(log) < 5_000_000
-    assert engine.docker_result("exec", "held", "cat", "/done").returncode == 1
-    again = served(Lines, separator=b"\0", port=port)
-    until(lambda: engine.docker_result("exec", "held", "cat", "/done").returncode == 0)
-    until(lambda: again.got and json.loads(again.got[-1])["short_message"].startswith("12000 "))
-    got = [json.loads(m)["short_message"] for m in [*server.got, *again.got]]
-    numbers = [int(n.split()[0]) for n in got if n != "start"]
-    # What went into the dead server's connection just before it closed may come twice, never not at all.
-    assert set(numbers) >= set(range(1, 12001))
-    engine.docker("rm", "-f", "held")
-
-
-def _size(folder):
-    return sum(p.stat().st_size for p in folder.glob("container-cached.log*"))
 
 
 def test_a_killed_daemon_loses_no_line_and_delivers_those_of_removed_containers(own_engine, served):

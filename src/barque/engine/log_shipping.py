@@ -23,7 +23,11 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 _CACHE_SIZE, _CACHE_FILES = 20 << 20, 5
 _SPOOL_SIZE = 1 << 20
+_EVENT_SIZE = 100
+"""The bytes that an event is counted with where a buffer is asked for in events."""
 _CLOSE_S = 3.0
+_UNSENT_S = 60.0
+"""So long a server is waited for after its container is gone, where nobody waits for it otherwise."""
 
 
 class LogShipping:
@@ -57,7 +61,7 @@ class LogShipping:
         """Connect the driver of a container that is about to start, and begin to deliver.
 
         Raises:
-            BarqueError: the driver cannot be had; a server that is away is waited for in non-blocking mode.
+            BarqueError: the driver cannot be had, or in blocking mode its server.
         """
         settings = container.host["LogConfig"]
         if not options.is_remote(settings["Type"]):
@@ -67,13 +71,13 @@ class LogShipping:
             return
         facts = facts_of(container)
         driver = self._driver(settings["Type"], facts)
-        try:
-            await asyncio.to_thread(driver.open)
-        except (BarqueError, OSError) as error:
-            if settings["Config"].get("mode") != "non-blocking":
+        # Without blocking nobody waits for a server, not even at the start; the shipper connects.
+        if waits(settings["Config"]):
+            try:
+                await asyncio.to_thread(driver.open)
+            except (BarqueError, OSError) as error:
                 driver.close()
                 raise BarqueError(f"failed to initialize logging driver: {error}") from error
-            log.warning("container %s: its log server is away, and is waited for: %s", container.id, error)
         folder = self._engine.folder(container.id)
         with open(f"{folder}/ship.json", "w", encoding="utf-8") as file:
             json.dump({"driver": settings["Type"], "facts": facts.to_json(), "log": container.row["log_path"]}, file)
@@ -92,7 +96,7 @@ class LogShipping:
     def _start(self, name: str, path: str, facts: ContainerFacts, driver: Driver, record: str = "") -> None:
         compress = values.truth(facts.options.get("cache-compress", "true")) and not cache_disabled(facts.options)
         source = LogSource(path, lambda inode: _compress(path, inode) if compress else None, record)
-        shipper = self._shippers[name] = Shipper(name, source, driver)
+        shipper = self._shippers[name] = Shipper(name, source, driver, options.retries(facts.options))
         shipper.start()
 
     def ended(self, container: Container) -> None:
@@ -120,22 +124,23 @@ class LogShipping:
         shipper.finish()
         if not shipper.behind():
             return False
-        if container.host["LogConfig"]["Config"].get("mode") == "non-blocking":
-            shipper.stop()
-            return False
         os.makedirs(self._unsent, mode=0o700, exist_ok=True)
         target = f"{self._unsent}/{container.id}"
         os.rename(self._engine.folder(container.id), target)
         shipper.move(f"{target}/{os.path.basename(container.row['log_path'])}")
-        self._engine.spawn(self._wait_unsent(container.id, shipper))
+        self._engine.spawn(self._wait_unsent(container.id, shipper, waits(container.host["LogConfig"]["Config"])))
         return True
 
-    async def _wait_unsent(self, name: str, shipper: Shipper) -> None:
+    async def _wait_unsent(self, name: str, shipper: Shipper, for_ever: bool) -> None:
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         shipper.on_end = lambda: loop.call_soon_threadsafe(over.set)
         # It may have ended before it knew whom to tell.
         if not shipper.ended:
-            await over.wait()
+            try:
+                await asyncio.wait_for(over.wait(), None if for_ever else _UNSENT_S)
+            except TimeoutError:
+                log.warning("container %s: the rest of its log is given up: %s", name, shipper.failing)
+                shipper.stop()
         self._shippers.pop(name, None)
         await asyncio.to_thread(shutil.rmtree, f"{self._unsent}/{name}", True)
 
@@ -148,25 +153,25 @@ class LogShipping:
                 self._shippers[container.id].finish()
         for name in os.listdir(self._unsent) if os.path.isdir(self._unsent) else ():
             folder = f"{self._unsent}/{name}"
-            if self._restore(name, folder, ""):
+            if facts := self._restore(name, folder, ""):
                 self._shippers[name].finish()
-                self._engine.spawn(self._wait_unsent(name, self._shippers[name]))
+                self._engine.spawn(self._wait_unsent(name, self._shippers[name], waits(facts.options)))
             else:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _restore(self, name: str, folder: str, record: str) -> bool:
+    def _restore(self, name: str, folder: str, record: str) -> ContainerFacts | None:
         try:
             with open(f"{folder}/ship.json", encoding="utf-8") as file:
                 row = json.load(file)
             facts = ContainerFacts.from_json(row["facts"], dict(os.environ))
             driver = self._driver(row["driver"], facts)
         except FileNotFoundError:
-            return False
+            return None
         except (OSError, ValueError, TypeError, KeyError, BarqueError, NotFoundError) as error:
             log.error("container %s: its log is not delivered any more: %s", name, error)
-            return False
+            return None
         self._start(name, f"{folder}/{os.path.basename(row['log'])}", facts, driver, record)
-        return True
+        return facts
 
     async def close(self) -> None:
         """End all shippers; what is not delivered is delivered by the next daemon."""
@@ -190,6 +195,11 @@ def facts_of(container: Container) -> ContainerFacts:
 def cache_disabled(wanted: dict[str, str]) -> bool:
     """Tell whether `logs` is not to work."""
     return values.truth(wanted.get("cache-disabled", "false"))
+
+
+def waits(wanted: dict[str, str]) -> bool:
+    """Tell whether a container waits for its log server: with `mode=blocking`, but for fluentd where that is asynchronous."""
+    return wanted.get("mode") != "non-blocking" and not values.truth(wanted.get("fluentd-async") or "false")
 
 
 def log_name(driver: str, container_id: str) -> str:
@@ -222,7 +232,7 @@ def keeper_settings(container: Container) -> Json:
     else:
         size, count = _cache(wanted)
         compress = False
-        if wanted.get("mode") != "non-blocking":
+        if waits(wanted):
             made["guard"] = f"{container.row['log_path']}.sent"
     return {**made, "max_size": size, "max_file": count, "compress": compress}
 
@@ -232,17 +242,22 @@ def _size(text: str) -> int:
 
 
 def _cache(wanted: dict[str, str]) -> tuple[int, int]:
-    """Return size and number of the files of a log that is read behind: at least two, at least the buffer."""
+    """Return size and number of the files of a log that is read behind: at least two, without blocking at least the buffer."""
     if cache_disabled(wanted):
         size, count = _SPOOL_SIZE, 2
     else:
         size = _size(wanted.get("cache-max-size", str(_CACHE_SIZE)))
         count = max(2, int(wanted.get("cache-max-file") or _CACHE_FILES))
-    buffer = values.size(wanted.get("max-buffer-size", "1m"))
+    buffer = 0 if waits(wanted) else _buffer(wanted)
     # One file may be nearly empty when another is dropped; lines are longer in the file than they were.
     while size > 0 and size * (count - 1) < 2 * buffer:
         count += 1
     return size, count
+
+
+def _buffer(wanted: dict[str, str]) -> int:
+    events = values.size(wanted.get("fluentd-buffer-limit") or "0")
+    return max(values.size(wanted.get("max-buffer-size", "1m")), events * _EVENT_SIZE)
 
 
 def _compress(path: str, inode: int) -> None:

@@ -11,13 +11,14 @@ from barque.logdrivers import values
 from barque.logdrivers.attributes import compiled, tag
 from barque.logdrivers.aws_access import CredentialSource, region_of_machine, sign
 from barque.logdrivers.connection import HttpClient
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 
 _EVENT_COST = 26
 _MOST_BYTES = 1_048_576
 _MOST_EVENTS = 10_000
 _MOST_EVENT_BYTES = 262_144 - _EVENT_COST
 _DAY_MS = 86_400_000
+_GATHER_S = 5
 
 # What each part of `awslogs-datetime-format` matches.
 _TIME_PARTS = {
@@ -42,7 +43,7 @@ class Event:
         self.text, self.time_ms, self.entries = text, time_ms, entries
 
 
-class AwsLogs:
+class AwsLogs(Driver):
     """The driver `awslogs`."""
 
     def __init__(self, facts: ContainerFacts) -> None:
@@ -55,16 +56,24 @@ class AwsLogs:
         self._endpoint = options.get("awslogs-endpoint", "")
         self._credentials = CredentialSource(environment, options.get("awslogs-credentials-endpoint", ""))
         self._http: HttpClient | None = None
+        self._is_ready = False
+        self.gather_s = float(options.get("awslogs-force-flush-interval-seconds") or _GATHER_S)
+        self._most = min(_MOST_EVENTS, int(options.get("awslogs-max-buffered-events") or _MOST_EVENTS))
 
     def open(self) -> None:
         """Make the group and the stream where they are to be made and are missing."""
+        if self._is_ready:
+            return
         if not self._region:
             self._region = region_of_machine()
         self._endpoint = self._endpoint or f"https://logs.{self._region}.amazonaws.com"
         self._http = HttpClient(self._endpoint)
+        if values.truth(self._options.get("awslogs-create-stream") or "true"):
+            self._make_stream()
+        self._is_ready = True
+
+    def _make_stream(self) -> None:
         names = {"logGroupName": self._group, "logStreamName": self._log_stream}
-        if not values.truth(self._options.get("awslogs-create-stream") or "true"):
-            return
         try:
             self._make("CreateLogStream", names)
         except DriverError as error:
@@ -83,15 +92,22 @@ class AwsLogs:
 
     def send(self, entries: list[Entry]) -> None:
         """Put events, each batch within the service's limits and its 24 hours."""
-        if self._http is None:
-            self.open()
+        self.open()
         delivered = 0
-        for batch in batches(events(entries, self._pattern)):
+        for batch in batches(events(entries, self._pattern), self._most):
             try:
                 self._put(batch)
             except DriverError as error:
                 raise DriverError(str(error), delivered) from None
             delivered += sum(event.entries for event in batch)
+
+    def unfinished(self, entries: list[Entry]) -> int:
+        """Return how many of the last lines make an event that began just now: more of its lines may come."""
+        if self._pattern is None or not entries:
+            return 0
+        last = events(entries, self._pattern)[-1]
+        is_old = not 0 <= time.time_ns() // 1_000_000 - last.time_ms < self.gather_s * 1000
+        return 0 if is_old or len(last.text) > _MOST_EVENT_BYTES // 2 else last.entries
 
     def _put(self, batch: list[Event]) -> None:
         rows = [
@@ -178,14 +194,14 @@ def _cut(text: bytes, time_ms: int) -> list[Event]:
     return [*pieces, Event(text, time_ms, 1)]
 
 
-def batches(found: list[Event]) -> list[list[Event]]:
+def batches(found: list[Event], most: int = _MOST_EVENTS) -> list[list[Event]]:
     """Return the events divided as the service demands: count, bytes, at most 24 hours in one batch."""
     result: list[list[Event]] = []
     size = first_ms = 0
     for event in found:
         # Invalid bytes become three each.
         cost = len(event.text.decode("utf-8", "replace").encode()) + _EVENT_COST
-        if not result or size + cost > _MOST_BYTES or len(result[-1]) >= _MOST_EVENTS \
+        if not result or size + cost > _MOST_BYTES or len(result[-1]) >= most \
                 or abs(event.time_ms - first_ms) >= _DAY_MS:  # fmt: skip
             result.append([])
             size, first_ms = 0, event.time_ms

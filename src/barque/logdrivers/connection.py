@@ -13,6 +13,8 @@ from barque.logdrivers.values import Address
 
 CONNECT_S = 10.0
 _IO_S = 30.0
+_READ = 4096
+_SEND_BUFFER = 1 << 16
 
 
 def go_words(error: OSError) -> str:
@@ -30,6 +32,7 @@ class Stream:
         self._context = context
         self._write_s, self._read_s = write_s, read_s
         self._sock: socket.socket | None = None
+        self._early = b""
 
     def open(self) -> None:
         """Connect unless connected.
@@ -65,6 +68,8 @@ class Stream:
         else:
             sock = socket.create_connection((address.host, address.port), CONNECT_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # What lies here when a server dies is lost unless its protocol acknowledges; the kernel would keep megabytes.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_hostname=address.host)
         sock.settimeout(self._write_s or None)
@@ -89,15 +94,27 @@ class Stream:
     def _check_alive(self) -> None:
         """Notice that the other side has closed, which a write into the kernel's buffer would not."""
         assert self._sock is not None
-        if isinstance(self._sock, ssl.SSLSocket):
-            return
         # A socket with a time limit waits for something to read even with MSG_DONTWAIT.
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        if poll.poll(0) and self._sock.recv(1, socket.MSG_PEEK) == b"":
+        if poll.poll(0) and self._has_ended(self._sock):
             raise ConnectionResetError(104, "connection reset by peer")
 
-    def read(self, count: int) -> bytes:
+    def _has_ended(self, sock: socket.socket) -> bool:
+        if not isinstance(sock, ssl.SSLSocket):
+            return sock.recv(1, socket.MSG_PEEK) == b""
+        # Nothing can be looked at without taking it; and what came may concern the encryption alone.
+        sock.settimeout(0)
+        try:
+            data = sock.recv(_READ)
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            sock.settimeout(self._write_s or None)
+        self._early += data
+        return not data
+
+    def read(self) -> bytes:
         """Return some bytes.
 
         Raises:
@@ -105,9 +122,12 @@ class Stream:
         """
         self.open()
         assert self._sock is not None
+        early, self._early = self._early, b""
+        if early:
+            return early
         try:
             self._sock.settimeout(self._read_s or None)
-            data = self._sock.recv(count)
+            data = self._sock.recv(_READ)
             self._sock.settimeout(self._write_s or None)
         except OSError as error:
             self.close()
@@ -120,6 +140,7 @@ class Stream:
     def close(self) -> None:
         """Close it; a later write connects again."""
         sock, self._sock = self._sock, None
+        self._early = b""
         if sock is not None:
             try:
                 sock.close()

@@ -65,8 +65,28 @@ class DriverError(BarqueError):
         self.delivered = delivered
 
 
+class Retries(NamedTuple):
+    """How an entry is tried again that was not delivered."""
+
+    first_s: float = 0.1
+    """The pause before the first time; each next one is twice as long."""
+    longest_s: float = 5.0
+    most: int | None = None
+    """So often an entry is tried again, and then given up; None: for ever."""
+
+
+FOR_EVER = Retries()
+
+
 class Driver(Protocol):
     """Brings entries to a server. Blocking, used by one thread."""
+
+    gather_s: float = 0.0
+    """So long entries are gathered before they are sent, unless there are many."""
+
+    def unfinished(self, entries: list[Entry]) -> int:
+        """Return how many of the last entries had better wait for what follows them."""
+        return 0
 
     def open(self) -> None:
         """Connect.

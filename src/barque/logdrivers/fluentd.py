@@ -3,17 +3,16 @@
 import base64
 import os
 import ssl
+import time
 
 from barque.logdrivers import msgpack, values
 from barque.logdrivers.attributes import extra_attributes, tag
 from barque.logdrivers.connection import Stream
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 from barque.logdrivers.options import fluentd_address
 
-_READ = 4096
 
-
-class Fluentd:
+class Fluentd(Driver):
     """The driver `fluentd`."""
 
     def __init__(self, facts: ContainerFacts) -> None:
@@ -23,7 +22,9 @@ class Fluentd:
         self._extra = extra_attributes(facts)
         self._fine = values.truth(options.get("fluentd-sub-second-precision") or "false")
         self._acknowledged = values.truth(options.get("fluentd-request-ack") or "false")
-        self._later = values.truth(options.get("fluentd-async") or "false")
+        later = values.truth(options.get("fluentd-async") or "false")
+        self._renew_s = values.duration_s(options.get("fluentd-async-reconnect-interval") or "0") if later else 0.0
+        self._connected_s = time.monotonic()
         place = fluentd_address(options.get("fluentd-address", ""))
         context = ssl.create_default_context() if place.scheme == "tls" else None
         self._stream = Stream(
@@ -34,12 +35,15 @@ class Fluentd:
         self._received = b""
 
     def open(self) -> None:
-        """Connect, unless that is to happen in the background."""
-        if not self._later:
-            self._stream.open()
+        """Connect."""
+        self._stream.open()
 
     def send(self, entries: list[Entry]) -> None:
         """Send entries, and with request-ack wait until the server has them all."""
+        if self._renew_s and time.monotonic() > self._connected_s + self._renew_s:
+            # A name may lead elsewhere by now.
+            self._stream.close()
+            self._connected_s = time.monotonic()
         expected: list[str] = []
         done = 0
         try:
@@ -74,7 +78,7 @@ class Fluentd:
                 answer, end = msgpack.unpack(self._received)
                 break
             except IndexError:
-                self._received += self._stream.read(_READ)
+                self._received += self._stream.read()
             except ValueError as error:
                 self._stream.close()
                 raise DriverError(f"bad acknowledgement: {error}") from None

@@ -6,7 +6,7 @@ from typing import Any
 from barque.base.times import format_ns
 from barque.logdrivers.attributes import extra_attributes
 from barque.logdrivers.connection import HttpClient
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 from barque.logdrivers.google_access import Tokens, account_file
 
 _ENDPOINT = "https://logging.googleapis.com"
@@ -16,7 +16,7 @@ _PATH = "/v2/entries:write"
 _MOST_BYTES = 8 << 20
 
 
-class GcpLogs:
+class GcpLogs(Driver):
     """The driver `gcplogs`."""
 
     def __init__(self, facts: ContainerFacts) -> None:

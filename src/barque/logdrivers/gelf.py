@@ -9,7 +9,7 @@ import zlib
 from barque.base.times import format_ns
 from barque.logdrivers.attributes import extra_attributes, tag
 from barque.logdrivers.connection import Stream
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 from barque.logdrivers.options import gelf_address
 
 _CHUNK = 1420
@@ -18,7 +18,7 @@ _MOST_CHUNKS = 128
 _ERROR, _INFO = 3, 6
 
 
-class Gelf:
+class Gelf(Driver):
     """The driver `gelf`."""
 
     def __init__(self, facts: ContainerFacts) -> None:

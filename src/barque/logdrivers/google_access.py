@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import time
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -21,7 +22,7 @@ class Tokens:
         self._path = environment.get("GOOGLE_APPLICATION_CREDENTIALS", "")
         self._metadata = metadata
         self._token = ""
-        self._ends_s = 0.0
+        self._ends_s = -math.inf
 
     def get(self) -> str:
         """Return a token that is valid for a while.
@@ -29,11 +30,11 @@ class Tokens:
         Raises:
             DriverError: there are no credentials, or they are refused.
         """
-        if time.time() > self._ends_s - _EARLY_S:
+        if time.monotonic() > self._ends_s - _EARLY_S:
             row = self._of_account() if self._path else self._of_machine()
             try:
                 self._token = str(row["access_token"])
-                self._ends_s = time.time() + float(row.get("expires_in") or 3600)
+                self._ends_s = time.monotonic() + float(row.get("expires_in") or 3600)
             except (KeyError, TypeError, ValueError):
                 raise DriverError("unable to connect or authenticate with Google Cloud Logging: no token was given") \
                     from None  # fmt: skip

@@ -10,7 +10,7 @@ from barque.base.files import write_all
 from barque.base.times import format_ns
 from barque.logdrivers.attributes import extra_attributes, short_id, tag
 from barque.logdrivers.connection import go_words
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 
 SOCKET = "/run/systemd/journal/socket"
 _ERROR, _INFO = 3, 6
@@ -21,7 +21,7 @@ def field_name(text: str) -> str:
     return re.sub(r"[^A-Z0-9_]", "_", text.upper()).lstrip("_")
 
 
-class Journald:
+class Journald(Driver):
     """The driver `journald`."""
 
     def __init__(self, facts: ContainerFacts, path: str = SOCKET) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from barque.base.errors import InvalidInputError
 from barque.logdrivers import values
 from barque.logdrivers.attributes import compiled
+from barque.logdrivers.entry import Retries
 
 Options = dict[str, str]
 _COMMON = {"labels", "labels-regex", "env", "env-regex", "tag"}
@@ -69,6 +70,7 @@ def check(driver: str, options: Options, plugins: Callable[[str], bool] = lambda
     if driver not in _KNOWN:
         if not plugins(driver):
             raise InvalidInputError(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+        _check_cache(options)
         return
     known = _KNOWN[driver] | _EVERYWHERE | (_CACHE if is_remote(driver) else set())
     for key in options:
@@ -220,8 +222,8 @@ def _check_fluentd(options: Options) -> None:
     retries = options.get("fluentd-max-retries")
     if retries and not 0 <= values.whole(retries) <= (1 << 31) - 1:
         raise InvalidInputError("invalid fluentd-max-retries: value out of range")
-    if options.get("fluentd-retry-wait"):
-        values.duration_s(options["fluentd-retry-wait"])
+    if options.get("fluentd-retry-wait") and values.duration_s(options["fluentd-retry-wait"]) < 0:
+        raise InvalidInputError("invalid value for fluentd-retry-wait: value must be a duration that is non-negative")
     interval = options.get("fluentd-async-reconnect-interval")
     if interval and not (values.duration_s(interval) == 0 or 0.1 <= values.duration_s(interval) <= 10):
         raise InvalidInputError(
@@ -230,6 +232,13 @@ def _check_fluentd(options: Options) -> None:
     for key in ("fluentd-write-timeout", "fluentd-read-timeout"):
         if options.get(key) and values.duration_s(options[key]) < 0:
             raise InvalidInputError(f"invalid value for {key}: value must be a duration that is non-negative")
+
+
+def retries(options: Options) -> Retries:
+    """Return how an entry that was not delivered is tried again; only fluentd's options say anything of it."""
+    first, most = options.get("fluentd-retry-wait"), options.get("fluentd-max-retries")
+    made = Retries(most=int(most) if most else None)
+    return made._replace(first_s=values.duration_s(first)) if first else made
 
 
 def _check_splunk(options: Options) -> None:

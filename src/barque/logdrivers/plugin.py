@@ -5,9 +5,12 @@ Through the pipe go entries as Docker's `LogEntry` messages, each behind its len
     1 source (string)   2 time_nano (int64)   3 line (bytes)   4 partial (bool)   5 {last, id, ordinal}
 """
 
+import fcntl
 import os
 import select
 import struct
+import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable
@@ -15,13 +18,14 @@ from typing import Any
 
 from barque.base.errors import BarqueError
 from barque.base.times import format_ns
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 
 Call = Callable[[str, dict[str, Any]], dict[str, Any]]
 _WAIT_S = 30.0
+_LOOK_MS = 2
 
 
-class PluginLog:
+class PluginLog(Driver):
     """A plugin that speaks `LogDriver`.
 
     Args:
@@ -35,6 +39,7 @@ class PluginLog:
         self._call = call
         self._path = f"{folder}/{uuid.uuid4().hex}"
         self._fd = -1
+        self._read_by_us = False
 
     def open(self) -> None:
         """Make the pipe and have the plugin read it."""
@@ -43,7 +48,7 @@ class PluginLog:
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         os.mkfifo(self._path, 0o600)
         # Open for reading too, so that opening does not wait for the plugin.
-        self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd, self._read_by_us = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), True
         try:
             self._call("LogDriver.StartLogging", {"File": self._path, "Info": info(self._facts)})
         except BarqueError as error:
@@ -51,22 +56,51 @@ class PluginLog:
             raise DriverError(str(error)) from None
 
     def send(self, entries: list[Entry]) -> None:
-        """Write entries into the pipe."""
+        """Write entries into the pipe, and wait until they were read there: what a dead plugin did not read is not gone."""
         self.open()
-        for number, entry in enumerate(entries):
-            body = message(entry)
-            self._write(struct.pack(">I", len(body)) + body, number)
+        try:
+            for entry in entries:
+                body = message(entry)
+                self._write(struct.pack(">I", len(body)) + body)
+            self._wait(0, lambda: not self._unread())
+            self._leave_reading_to_the_plugin()
+        except (OSError, TimeoutError) as error:
+            self._drop()
+            words = "does not read" if isinstance(error, TimeoutError) else "has ended"
+            raise DriverError(f"the log plugin {words}") from None
 
-    def _write(self, data: bytes, delivered: int) -> None:
-        deadline = time.monotonic() + _WAIT_S
+    def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise DriverError("the log plugin does not read", delivered) from None
-                select.select([], [self._fd], [], 1)
+                self._wait(select.POLLOUT, lambda: False)
+
+    def _wait(self, event: int, enough: Callable[[], bool]) -> None:
+        """Wait for an event at the pipe, or until it is enough."""
+        poll = select.poll()
+        poll.register(self._fd, event)
+        deadline = time.monotonic() + _WAIT_S
+        while not enough():
+            happened = poll.poll(_LOOK_MS)
+            if any(what & select.POLLERR for _, what in happened):
+                raise BrokenPipeError
+            if happened:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
+    def _unread(self) -> int:
+        return int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    def _leave_reading_to_the_plugin(self) -> None:
+        """Let go of the pipe's reading end, now that the plugin has it, so that the plugin's end is noticed."""
+        if not self._read_by_us:
+            return
+        fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.close(self._fd)
+        self._fd, self._read_by_us = fd, False
 
     def close(self) -> None:
         """Tell the plugin that no more comes."""

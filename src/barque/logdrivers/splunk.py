@@ -11,7 +11,7 @@ from barque.base.errors import InvalidInputError
 from barque.logdrivers import values
 from barque.logdrivers.attributes import extra_attributes, tag
 from barque.logdrivers.connection import HttpClient
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 
 _PATH = "/services/collector/event/1.0"
 _BATCH = 1000
@@ -36,7 +36,7 @@ def collector(options: dict[str, str]) -> str:
     return url
 
 
-class Splunk:
+class Splunk(Driver):
     """The driver `splunk`."""
 
     def __init__(self, facts: ContainerFacts) -> None:

@@ -5,7 +5,7 @@ import time
 
 from barque.logdrivers.attributes import tag
 from barque.logdrivers.connection import Stream, tls_context
-from barque.logdrivers.entry import ContainerFacts, DriverError, Entry
+from barque.logdrivers.entry import ContainerFacts, Driver, DriverError, Entry
 from barque.logdrivers.options import SYSLOG_SCHEMES, syslog_facility
 from barque.logdrivers.values import Address, address
 
@@ -13,7 +13,7 @@ _ERROR, _INFO = 3, 6
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
 
 
-class Syslog:
+class Syslog(Driver):
     """The driver `syslog`."""
 
     def __init__(self, facts: ContainerFacts, local_sockets: tuple[str, ...] = _LOCAL) -> None:

@@ -1,6 +1,7 @@
 """What drivers put on the wire, without a wire."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, strategies as st
@@ -91,6 +92,21 @@ def test_batches_stay_within_the_services_limits_and_lose_nothing(sizes):
     for batch in found:
         assert sum(len(e.text) + 26 for e in batch) <= 1_048_576 and len(batch) <= 10_000
         assert all(len(e.text) <= 262_144 - 26 for e in batch)
+
+
+def test_an_event_that_began_just_now_waits_for_its_other_lines():
+    driver = awslogs.AwsLogs(facts(options={"awslogs-group": "g", "awslogs-multiline-pattern": "^at", "awslogs-force-flush-interval-seconds": "60"}))
+    now = [Entry(text, "stdout", time.time_ns()) for text in (b"at 1", b" more", b"at 2", b" more", b" more")]
+    assert (driver.gather_s, driver.unfinished(now), driver.unfinished(now[:3]), driver.unfinished([])) == (60, 3, 1, 0)
+    # After the interval, or where the clock was set back, it is sent as it is.
+    for moved_s in (-61, 3600):
+        assert driver.unfinished([entry._replace(time_ns=entry.time_ns + moved_s * 10**9) for entry in now]) == 0
+    assert driver.unfinished([Entry(b"at " + b"x" * 200_000, "stdout", time.time_ns())]) == 0
+
+
+def test_a_batch_has_no_more_events_than_are_wanted():
+    entries = [Entry(b"x", "stdout", NOON_NS)] * 5
+    assert [len(batch) for batch in awslogs.batches(awslogs.events(entries, None), 2)] == [2, 2, 1]
 
 
 def test_a_batch_spans_less_than_a_day():

@@ -4,6 +4,7 @@ import pytest
 
 from barque.base.errors import InvalidInputError
 from barque.logdrivers import attributes, options
+from barque.logdrivers.entry import FOR_EVER, Retries
 from unit.logdrivers.facts import facts
 
 
@@ -55,6 +56,11 @@ def test_options_that_can_be_pass():
                                 "max-buffer-size": "4m"})  # fmt: skip
     options.check("syslog", {"syslog-address": "tcp+tls://h:1", "syslog-facility": "23", "cache-max-size": "1m"})
     options.check("mine", {"any": "thing"}, lambda name: name == "mine")
+
+
+def test_fluentds_options_say_how_often_and_when_an_entry_is_tried_again():
+    assert options.retries({}) == FOR_EVER
+    assert options.retries({"fluentd-retry-wait": "250ms", "fluentd-max-retries": "3"}) == Retries(first_s=0.25, most=3)
 
 
 def test_attributes_are_chosen_by_name_and_by_expression():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from barque.keeper.logfile import LogFile, LogSettings
-from barque.logdrivers.entry import DriverError
+from barque.logdrivers.entry import Driver, DriverError, Retries
 from barque.logdrivers.shipper import Shipper
 from barque.logdrivers.source import LogSource
 
@@ -138,7 +138,7 @@ def test_the_keeper_keeps_what_is_not_read_and_drops_what_is(path, tmp_path):
     log.close()
 
 
-class Server:
+class Server(Driver):
     """A driver that fails as told and remembers."""
 
     def __init__(self):
@@ -151,12 +151,12 @@ class Server:
         pass
 
     def send(self, entries):
+        failing = self.fail > 0
+        self.got += [e.text for e in (entries[:1] if failing else entries)]
+        self.fail -= failing
         self.tries.release()
-        if self.fail:
-            self.fail -= 1
-            self.got += [e.text for e in entries[:1]]
+        if failing:
             raise DriverError("no", delivered=1)
-        self.got += [e.text for e in entries]
 
 
 def test_a_shipper_tries_again_and_delivers_each_entry_once(path):
@@ -186,3 +186,56 @@ def test_a_shipper_that_is_stopped_leaves_the_rest_to_the_next(path):
     again.finish()
     assert again.wait(10)
     assert got + server.got == [b"0", b"1", b"2"]
+
+
+def test_an_entry_is_given_up_after_as_many_tries_as_are_wanted(path):
+    append(path, *(line(f"{n}\n") for n in range(3)))
+    server = Refusing(b"1")
+    shipper = Shipper("c" * 64, LogSource(path), server, Retries(first_s=0.001, most=2))
+    shipper.start()
+    shipper.finish()
+    assert shipper.wait(10)
+    assert (server.got, server.refused) == ([b"0", b"2"], 3)
+
+
+class Refusing(Server):
+    """A driver that takes all but one text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.refused = text, 0
+
+    def send(self, entries):
+        for number, entry in enumerate(entries):
+            if entry.text == self.text:
+                self.refused += 1
+                raise DriverError("no", delivered=number)
+            self.got.append(entry.text)
+
+
+def test_entries_are_gathered_until_the_time_is_over_or_there_are_many_or_the_end_comes(path):
+    append(path, line("1\n"))
+    server = Server()
+    server.gather_s = 1000.0
+    shipper = Shipper("c" * 64, LogSource(path), server)
+    shipper.start()
+    append(path, line("x" * 70_000 + "\n"))
+    assert server.tries.acquire(timeout=10)
+    assert [len(text) for text in server.got] == [1, 70_000]
+    append(path, line("2\n"))
+    shipper.finish()
+    assert shipper.wait(10)
+    assert server.got[2:] == [b"2"]
+
+
+def test_what_is_unfinished_waits_for_what_follows_and_for_nothing_at_the_end(path):
+    append(path, line("1\n"), line("2\n"))
+    server = Server()
+    server.unfinished = lambda entries: min(1, len(entries))
+    shipper = Shipper("c" * 64, LogSource(path), server)
+    shipper.start()
+    assert server.tries.acquire(timeout=10)
+    assert server.got == [b"1"]
+    shipper.finish()
+    assert shipper.wait(10)
+    assert server.got == [b"1", b"2"]

@@ -28,7 +28,7 @@ async def carry_websocket(request: web.BaseRequest, attachment: Attachment) -> w
     return websocket
 
 
-async def _carry(websocket: web.WebSocketResponse, sock: socket.socket, attachment: Attachment) -> None:
+async def _carry(websocket: "web.WebSocketResponse", sock: socket.socket, attachment: Attachment) -> None:
     sock.setblocking(False)
     tasks = [
         asyncio.ensure_future(_send_output(websocket, sock, tty=attachment.tty)),
@@ -42,7 +42,7 @@ async def _carry(websocket: web.WebSocketResponse, sock: socket.socket, attachme
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _send_output(websocket: web.WebSocketResponse, sock: socket.socket, *, tty: bool) -> None:
+async def _send_output(websocket: "web.WebSocketResponse", sock: socket.socket, *, tty: bool) -> None:
     loop = asyncio.get_running_loop()
     pending = b""
     while data := await loop.sock_recv(sock, _CHUNK_BYTES):
@@ -58,7 +58,7 @@ async def _send_output(websocket: web.WebSocketResponse, sock: socket.socket, *,
             pending = pending[end:]
 
 
-async def _take_input(websocket: web.WebSocketResponse, sock: socket.socket, attachment: Attachment) -> None:
+async def _take_input(websocket: "web.WebSocketResponse", sock: socket.socket, attachment: Attachment) -> None:
     loop = asyncio.get_running_loop()
     detector = Detector(attachment.detach_keys if attachment.tty else b"")
     async for message in websocket:

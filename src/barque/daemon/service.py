@@ -240,7 +240,7 @@ async def _prepare_builds(engine: Engine) -> None:
     log.debug("the builder is ready: %s", engine.builds is not None)
 
 
-async def _serve_metrics(engine: Engine, address: str) -> web.ServerRunner:
+async def _serve_metrics(engine: Engine, address: str) -> "web.ServerRunner":
     """Serve the engine's numbers at /metrics.
 
     Raises:

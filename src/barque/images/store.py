@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import short
 from barque.base.times import format_ns
-from barque.images.changes import apply_changes
 from barque.images.held import LeasedCatalogue
 from barque.images.layers import EMPTY, EMPTY_TAR
 from barque.images.leases import Lease
@@ -204,7 +203,7 @@ class ImageStore(LeasedCatalogue):
             InvalidInputError: broken tar or instruction.
             OSError: the disk is full or read-only.
         """
-        run_config = apply_changes({}, changes)
+        run_config = _changed({}, changes)
         target = platform.parse(wanted) if wanted else platform.host()
         now = format_ns(time.time_ns())
         comment = message or "Imported from -"
@@ -255,7 +254,7 @@ class ImageStore(LeasedCatalogue):
             InvalidInputError: a broken instruction.
             OSError: the disk is full or read-only.
         """
-        run_config = apply_changes(config, changes)
+        run_config = _changed(config, changes)
         now = format_ns(time.time_ns())
         upper, lowers = self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key)
         with self.lease() as lease:
@@ -351,3 +350,10 @@ def open_store(data_root: str, snapshots: Snapshotter) -> ImageStore:
     content = ContentStore(f"{data_root}/content")
     content.drop_old_partials(_PARTIAL_KEPT_S)
     return ImageStore(data_root, content, snapshots)
+
+
+def _changed(config: Json, changes: Iterable[str]) -> Json:
+    """Return a run configuration after instructions, whose language comes with the first who needs it."""
+    from barque.images.changes import apply_changes
+
+    return apply_changes(config, changes)

@@ -1,6 +1,7 @@
 """Our command beside docker's: the same words give the same output, errors, exit codes and files."""
 
 import json
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from registries import PASSWORD, USER, RegistryUnderTest
 from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
+
+_AGE = re.compile(r"(?:Less than a second|About an? \w+|\d+ \w+) ago *")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ class Both:
             done = subprocess.run([*command, *words_of], **settings)  # type: ignore[call-overload]
             for stream in ("stdout", "stderr"):
                 text = getattr(done, stream).replace(str(folder), "CONFIG").replace("docker", "barque")
-                setattr(done, stream, "\n".join(line for line in text.splitlines() if line.strip()))
+                setattr(done, stream, "\n".join(_AGE.sub("AGE ", line) for line in text.splitlines() if line.strip()))
             answers[name] = done
         one, other = answers["docker"], answers["barque"]
         assert (one.returncode, one.stdout) == (other.returncode, other.stdout), (words, one.stderr, other.stderr)
@@ -109,8 +112,9 @@ def test_login_and_logout_print_and_keep_the_same(both: Both, secured: RegistryU
     both.run("logout", secured.host)
 
 
+@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 def test_a_credential_helper_keeps_what_login_gives_it(
-    both: Both, secured: RegistryUnderTest, tmp_path: Path, engine: EngineUnderTest
+    both: Both, secured: RegistryUnderTest, tmp_path: Path, engine: EngineUnderTest, key: str
 ) -> None:
     helpers = tmp_path / "bin"
     helpers.mkdir()
@@ -123,7 +127,8 @@ def test_a_credential_helper_keeps_what_login_gives_it(
     environment = {**engine.environment, "PATH": f"{helpers}:{engine.environment['PATH']}"}
     for folder in both.folders.values():
         folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text('{"credsStore": "test"}')
+        helped = "test" if key == "credsStore" else {secured.host: "test"}
+        (folder / "config.json").write_text(json.dumps({key: helped}))
     for name, command in (("docker", ["docker"]), ("barque", both._barque())):
         settings = {"env": {**environment, "DOCKER_CONFIG": str(both.folders[name])}, "text": True, "timeout": 60}
         words = [*command, "login", "-u", USER, "--password-stdin", secured.host]
@@ -167,13 +172,82 @@ def test_manifest_lists_are_made_kept_and_sent_the_same(both: Both, registry: Re
         both.run("manifest", *words)
 
 
-def test_images_as_a_tree_show_the_platforms(both: Both, engine: EngineUnderTest, image: str) -> None:
+def test_images_as_a_tree_are_shown_the_same(both: Both, engine: EngineUnderTest, image: str) -> None:
+    used = engine.docker("create", "busybox")
+    for _ in range(2):
+        engine.docker("commit", "-m", "moved", used, "beside/a-name-that-is-longer-than-there-is-room-for-it:1")
+    for words in ((), ("-a",), (image,), ("nosuch",), ("-f", "dangling=true"), ("-q",), ("--digests",), ("--no-trunc",),
+                  ("--format", "x")):  # fmt: skip
+        both.run("images", "--tree", *words)
     lines = engine.barque("images", "--tree", image).splitlines()
-    assert lines[0].split() == ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]
-    assert lines[1].split()[0] == image
-    assert lines[2].split()[:2] == ["└─", "linux/amd64"]
-    for flag in ("-q", "--digests"):
-        both.run("images", "--tree", flag)
+    assert lines[-1].split()[:2] == ["└─", "linux/amd64"]
+    engine.docker("rm", used)
+    engine.docker("rmi", "beside/a-name-that-is-longer-than-there-is-room-for-it:1")
+    engine.docker("image", "prune", "-f")
+
+
+def test_images_are_listed_and_shown_the_same(both: Both, engine: EngineUnderTest, image: str) -> None:
+    every = "{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}} {{.Size}} {{.CreatedAt}} {{.SharedSize}} {{.UniqueSize}}"
+    for words in (
+        ("images", image), ("images", "--digests", image), ("images", "--no-trunc", image), ("images", "-q", image),
+        ("images", "--format", every, image), ("images", "--format", "table {{.ID}}\t{{.Digest}}", image),
+        ("images", "--format", "{{.Nosuch}}", image), ("images", "--format", "{{", image), ("images", "nosuch"),
+        ("images", "-f", "reference=*/beside/b*:1"), ("images", "-f", "reference=[", "-q"), ("images", "-f", "dangling=true"),
+        ("images", "-f", "dangling=x"), ("images", "-f", "label=nosuch"), ("images", "-f", "since=nosuch"),
+        ("images", "-f", f"before={image}"), ("images", "-f", "until=1h"), ("images", "-f", "until=x"), ("images", "-f", "nosuch=1"),
+        ("images", "-f", "nosuch"), ("image", "ls", "-f", f"reference={image}"), ("image", "list", image),
+        ("history", image), ("history", "-q", image), ("history", "-q", "--no-trunc", image), ("history", "--no-trunc", image),
+        ("history", "--format", "{{.ID}} {{.CreatedAt}} {{.CreatedBy}} {{.Size}} {{.Comment}}", image),
+        ("history", "--platform", "linux/amd64", image), ("history", "--platform", "linux/arm64", image),
+        ("history", "--platform", "a/b/c/d", image), ("history", "nosuch"), ("history",), ("history", "UPPER"),
+        ("image", "inspect", image), ("image", "inspect", "-f", "{{.Os}}", image, "nosuch"),
+        ("image", "inspect", "--platform", "linux/arm64", image), ("image", "inspect", "UPPER"), ("image", "inspect"),
+        ("system", "df"), ("system", "df", "-v"), ("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}} {{.Reclaimable}}"),
+        ("system", "df", "-v", "--format", "{{range .Images}}{{.Repository}}:{{.Tag}} {{.ID}} {{.UniqueSize}} {{.Containers}}|{{end}}"),
+        ("system", "df", "-v", "--format", "{{json .Volumes}} {{range .Containers}}{{.ID}} {{.Size}}{{end}}"),
+    ):  # fmt: skip
+        both.run(*words)
+
+
+def test_images_go_into_archives_and_come_out_the_same(both: Both, engine: EngineUnderTest, image: str, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.write_text("no archive")
+    for folder in both.folders.values():
+        folder.mkdir()
+    both.run("save", "-o", "CONFIG/a.tar", image, "busybox")
+    assert len({(folder / "a.tar").read_bytes() for folder in both.folders.values()}) == 1
+    for words in (
+        ("load", "-i", "CONFIG/a.tar"), ("load", "-q", "-i", "CONFIG/a.tar"), ("load", "--platform", "linux/amd64", "-i", "CONFIG/a.tar"),
+        ("load", "--platform", "linux/arm64", "-i", "CONFIG/a.tar"), ("load", "--platform", "a/b/c/d", "-i", "CONFIG/a.tar"),
+        ("load", "-i", "CONFIG/nosuch"), ("load", "-i", str(noise)), ("load", "x"),
+        ("save", "--platform", "linux/arm64", "-o", "CONFIG/b.tar", image), ("save", "-o", "CONFIG/b.tar", "nosuch"),
+        ("save", "-o", "CONFIG", image), ("save", "-o", "/no/such/b.tar", image), ("save",), ("save", "-o", "CONFIG/b.tar", "UPPER"),
+        ("import", "CONFIG/nosuch"), ("import", str(noise)), ("import", "-c", "nosuch x", str(noise)), ("import", str(noise), "UPPER"),
+        ("import", str(noise), "x@sha256:" + "0" * 64), ("import", "--platform", "a/b/c/d", str(noise)),
+        ("export", "nosuch"), ("export", "-o", "CONFIG", "nosuch"), ("export", "-o", "/no/such/x", "nosuch"), ("export",),
+    ):  # fmt: skip
+        both.run(*words)
+    assert not (both.folders["barque"] / "b.tar").exists()
+
+
+def test_images_are_named_committed_and_removed_the_same(both: Both, engine: EngineUnderTest, image: str) -> None:
+    engine.docker("create", "--name", "user", image)
+    engine.docker("image", "prune", "-f")
+    for words in (
+        ("tag", image, "again:1"), ("tag", image, "UPPER"), ("tag", image, ""), ("tag", image, "a:b:c"), ("tag", "nosuch", "x"),
+        ("tag", image, "x@sha256:" + "0" * 64), ("tag", image), ("image", "tag", image, "f" * 64),
+        ("commit", "nosuch"), ("commit",), ("commit", "nosuch", "UPPER"), ("commit", "user", "UPPER"), ("commit", "-c", "run x", "user"),
+        ("commit", "user", "x@sha256:" + "0" * 64),
+        ("rmi", "nosuch"), ("rmi", "-f", "nosuch", "nosuch2"), ("rmi", "nosuch", "UPPER"), ("rmi",), ("rmi", "0" * 64),
+        ("rmi", "--platform", "linux/arm64", image), ("rmi", "--platform", "a/b/c/d", image), ("image", "rm", "nosuch"),
+        ("image", "prune", "-f"), ("image", "prune", "-f", "--filter", "until=x"), ("image", "prune", "-f", "--filter", "nosuch=1"),
+        ("image", "prune", "--filter", "nosuch"), ("image", "prune", "x"),
+    ):  # fmt: skip
+        both.run(*words)
+    for words in (("image", "prune"), ("image", "prune", "-a"), ("image", "prune", "--filter", "until=1h")):
+        both.run(*words, input="n\n")
+    engine.docker("rm", "user")
+    engine.docker("rmi", "again:1")
 
 
 def test_a_missing_image_is_pulled_by_run(engine: EngineUnderTest, image: str) -> None:

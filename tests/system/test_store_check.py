@@ -125,6 +125,13 @@ def test_nothing_is_wrong_after_a_kill_at_any_moment(own_engine: EngineUnderTest
         _kill_at_any_moment(own_engine, server.address)
 
 
+def start_anew(engine: EngineUnderTest) -> None:
+    """End an engine and start it: its keeper waits longer and longer for a daemon that dies again and again."""
+    engine.adopt()
+    engine.stop()
+    engine.start()
+
+
 def _kill_at_any_moment(own_engine: EngineUnderTest, address: str) -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)
@@ -171,7 +178,11 @@ def _kill_at_any_moment(own_engine: EngineUnderTest, address: str) -> None:
         if own_engine.process is not None:
             own_engine.process.wait()
             own_engine.process = None
-        until(lambda old=victim: own_engine.docker_result("version").returncode == 0 and own_engine.pid != old, "the daemon is back")
+        until(
+            lambda old=victim: own_engine.docker_result("version").returncode == 0 and own_engine.pid != old,
+            "the daemon is back",
+            120,
+        )
         found = check(own_engine)
         assert found["Problems"] == [], (seed, number, action, found)
         if action in ("rmi", "prune", "load", "pull", "push"):
@@ -179,6 +190,8 @@ def _kill_at_any_moment(own_engine: EngineUnderTest, address: str) -> None:
                 own_engine.docker(*commands[action], check=action == "pull")
             own_engine.docker("load", "-i", str(saved))
             assert own_engine.docker("run", "--rm", "busybox", "echo", "works") == "works"
+        if number % 7 == 6:
+            start_anew(own_engine)
     own_engine.adopt()
     ingest = own_engine.root / "data/content/ingest"
     assert [p for p in ingest.iterdir() if not p.name.startswith("keep-")] == []

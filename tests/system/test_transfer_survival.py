@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from registries import RegistryUnderTest
-from system.test_store_check import bring_in, check
+from system.test_store_check import bring_in, check, start_anew
 from under_test import EngineUnderTest, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -55,7 +55,7 @@ def killed(engine: EngineUnderTest, words: list[str], seconds: float) -> float:
     if engine.process is not None:
         engine.process.wait()
         engine.process = None
-    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != victim, "the daemon is back")
+    until(lambda: engine.docker_result("version").returncode == 0 and engine.pid != victim, "the daemon is back", 120)
     return ran
 
 
@@ -92,6 +92,8 @@ def test_nothing_is_wrong_after_a_kill_at_any_moment_of_a_transfer(
             own_engine.docker("rmi", target)
             own_engine.docker("pull", target)
             own_engine.docker("rmi", target)
+        if number % 6 == 5:
+            start_anew(own_engine)
     own_engine.adopt()
     assert check(own_engine)["Problems"] == []
     ingest = own_engine.root / "data/content/ingest"

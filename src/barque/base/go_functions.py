@@ -64,10 +64,11 @@ def to_json(value: Any) -> str:
     """Return compact JSON with Go's order of keys for maps."""
     import json
 
-    getter = getattr(value, "template_json", None)
-    if getter is not None:
+    rows = value if isinstance(value, list) else [value]
+    if rows and hasattr(rows[0], "template_json"):
+        shown = [row.template_json() for row in rows]
         # Rows are escaped so that they may stand in a web page, other values are not.
-        text = json.dumps(getter(), separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(shown if isinstance(value, list) else shown[0], separators=(",", ":"), ensure_ascii=False)
         return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 

@@ -4,12 +4,15 @@ import time
 from typing import Any
 
 from barque.base.durations import human_duration
-from barque.base.errors import InvalidInputError
-from barque.cli.image_list import rows_of
-from barque.cli.ps import columns as container_columns
-from barque.cli.tables import align, show
+from barque.base.go_functions import to_json
+from barque.base.go_lexer import TemplateError
+from barque.base.times import parse_ns
+from barque.cli.image_list import HEADERS as IMAGE_HEADERS, columns as image_columns, rows_of
+from barque.cli.ps import HEADERS as CONTAINER_HEADERS, columns as container_columns
+from barque.cli.tables import Row, parse_template, render, show
 from barque.cli.units import human_size
 from barque.cli.verb import Invocation
+from barque.cli.volumes import columns as volume_columns
 
 
 class Kind:
@@ -32,8 +35,6 @@ def df(call: Invocation) -> int:
     options = call.options
     usage = call.api.get("/system/df")
     if options["verbose"]:
-        if options["format"] not in ("", "json"):
-            raise InvalidInputError("the verbose and the format options conflict")
         _verbose(usage, options["format"])
         return 0
     columns = {
@@ -93,68 +94,86 @@ def _unique(image: dict[str, Any]) -> int:
     return 0 if size == -1 or shared == -1 else int(size - shared)
 
 
-def _verbose(usage: dict[str, Any], form: str) -> None:
-    if form == "json":
-        from barque.base.go_functions import to_json
+class _Whole:
+    """All objects as a template sees them: under each kind's name its rows."""
 
-        print(to_json(usage))
-        return
-    _images(usage.get("Images") or [])
-    _containers(usage.get("Containers") or [])
-    _volumes(usage.get("Volumes") or [])
-    caches = usage.get("BuildCache") or []
-    print(f"Build cache usage: {human_size(sum(c.get('Size', 0) for c in caches if not c.get('Shared')))}\n")
-    rows = [["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]
-    for cache in caches:
-        rows.append(
-            [
-                cache["ID"][:12],
-                cache.get("Type", ""),
-                human_size(cache.get("Size", 0), 3),
-                "",
-                "",
-                str(cache.get("UsageCount", 0)),
-                "true" if cache.get("Shared") else "false",
-            ]
-        )
-    print(align(rows), end="")
+    def __init__(self, kinds: dict[str, list[Row]]) -> None:
+        self._kinds = kinds
 
+    def template_field(self, name: str) -> list[Row]:
+        """Return the rows of a kind.
 
-def _images(images: list[dict[str, Any]]) -> None:
-    print("Images space usage:\n")
-    rows = [["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]]
-    for image in images:
-        for row in rows_of(image, want_digest=False)[:1]:
-            rows.append(
-                [
-                    row["repository"],
-                    row["tag"],
-                    row["Id"].partition(":")[2][:12],
-                    human_duration(time.time() - row["Created"]) + " ago",
-                    human_size(row["Size"], 3),
-                    human_size(max(row.get("SharedSize", 0), 0), 4),
-                    human_size(_unique(row), 4),
-                    str(row.get("Containers", 0)),
-                ]
+        Raises:
+            TemplateError: there is no such kind.
+        """
+        if name not in self._kinds:
+            raise TemplateError(
+                f'template: :1:2: executing "" at <.{name}>: '
+                f"can't evaluate field {name} in type *formatter.diskUsageContext"
             )
-    print(align(rows))
+        return self._kinds[name]
+
+    def template_json(self) -> dict[str, Any]:
+        """Return all as one JSON object."""
+        return {kind: [row.template_json() for row in rows] for kind, rows in self._kinds.items()}
 
 
-def _containers(containers: list[dict[str, Any]]) -> None:
-    print("Containers space usage:\n")
-    shown = container_columns(truncated=True)
-    names = ("ID", "Image", "Command", "LocalVolumes", "_size", "RunningFor", "Status", "Names")
-    rows = [["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]]
-    for container in containers:
-        size = human_size(container.get("SizeRw") or 0, 3)
-        rows.append([size if name == "_size" else str(shown[name](container)) for name in names])
-    print(align(rows))
+def _verbose(usage: dict[str, Any], form: str) -> None:
+    images = [rows_of(image, want_digest=False)[0] for image in usage.get("Images") or []]
+    # What they have of their images counts among the images.
+    containers = [{**container, "SizeRootFs": 0} for container in usage.get("Containers") or []]
+    volumes = usage.get("Volumes") or []
+    caches = sorted(usage.get("BuildCache") or [], key=lambda cache: (cache.get("LastUsedAt") or "", cache["CreatedAt"]))
+    if form not in ("", "table"):
+        whole = _Whole({
+            "Images": [Row({**image, "digest": ""}, image_columns(truncated=False)) for image in images],
+            "Containers": [Row(container, container_columns(truncated=False)) for container in containers],
+            "Volumes": [Row(volume, volume_columns()) for volume in volumes],
+            "BuildCache": [Row(cache, _cache_columns(truncated=False)) for cache in caches],
+        })  # fmt: skip
+        print(to_json(whole) if form == "json" else render(parse_template(form), whole), end="")
+        return
+    print("Images space usage:\n")
+    names = "Repository Tag ID CreatedSince Size SharedSize UniqueSize Containers"
+    show(images, image_columns(truncated=True), {**IMAGE_HEADERS, **_SIZE_HEADERS}, "", names)
+    print("\nContainers space usage:\n")
+    names = "ID Image Command LocalVolumes Size RunningFor Status Names"
+    show(containers, container_columns(truncated=True), CONTAINER_HEADERS, "", names)
+    print("\nLocal Volumes space usage:\n")
+    show(volumes, volume_columns(), {"Name": "VOLUME NAME"}, "", "Name Links Size")
+    size = sum(cache.get("Size", 0) for cache in caches if not cache.get("Shared"))
+    print(f"\nBuild cache usage: {human_size(size)}\n")
+    show(caches, _cache_columns(truncated=True), _CACHE_HEADERS, "", "ID CacheType Size CreatedSince LastUsedSince UsageCount Shared")
 
 
-def _volumes(volumes: list[dict[str, Any]]) -> None:
-    print("Local Volumes space usage:\n")
-    rows = [["VOLUME NAME", "LINKS", "SIZE"]]
-    for volume in volumes:
-        data = volume.get("UsageData") or {}
-        rows.append([volume["Name"], str(data.get("RefCount", 0)), human_size(max(data.get("Size", 0), 0))])
-    print(align(rows))
+_SIZE_HEADERS = {"SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE"}
+_CACHE_HEADERS = {
+    "ID": "CACHE ID", "CacheType": "CACHE TYPE", "CreatedSince": "CREATED", "LastUsedSince": "LAST USED", "UsageCount": "USAGE",
+}  # fmt: skip
+
+
+def _cache_columns(*, truncated: bool) -> dict[str, Any]:
+    """Return how each column reads one record of the build cache."""
+    return {
+        "ID": lambda c: (c["ID"][:12] if truncated else c["ID"]) + ("*" if c.get("InUse") else ""),
+        "Parent": lambda c: c.get("Parent") or "",
+        "CacheType": lambda c: c.get("Type") or "",
+        "Description": lambda c: c.get("Description") or "",
+        "Size": lambda c: human_size(c.get("Size", 0), 3),
+        "CreatedAt": lambda c: _moment(c.get("CreatedAt")),
+        "CreatedSince": lambda c: _since(c.get("CreatedAt")),
+        "LastUsedAt": lambda c: _moment(c.get("LastUsedAt")),
+        "LastUsedSince": lambda c: _since(c.get("LastUsedAt")),
+        "UsageCount": lambda c: str(c.get("UsageCount", 0)),
+        "InUse": lambda c: "true" if c.get("InUse") else "false",
+        "Shared": lambda c: "true" if c.get("Shared") else "false",
+    }
+
+
+def _since(text: str | None) -> str:
+    return human_duration((time.time_ns() - parse_ns(text)) / 1e9) + " ago" if text else ""
+
+
+def _moment(text: str | None) -> str:
+    """Return an API's time in UTC as Go shows it."""
+    return text.replace("T", " ").removesuffix("Z") + " +0000 UTC" if text else ""

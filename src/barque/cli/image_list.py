@@ -53,7 +53,7 @@ def _tree(call: Invocation) -> int:
     images.sort(key=lambda image: -image["Created"])
     from barque.cli.image_tree import show as show_tree
 
-    show_tree(images)
+    show_tree([image for image in images if options["all"] or image.get("RepoTags") or image.get("RepoDigests")])
     return 0
 
 
@@ -102,6 +102,6 @@ def columns(truncated: bool) -> dict[str, Any]:
         "Size": lambda i: human_size(i["Size"], 3),
         "Containers": lambda i: str(i["Containers"]) if i.get("Containers", -1) >= 0 else "N/A",
         "VirtualSize": lambda i: human_size(i.get("VirtualSize") or i["Size"]),
-        "SharedSize": lambda i: human_size(i["SharedSize"], 3) if i.get("SharedSize", -1) >= 0 else "N/A",
-        "UniqueSize": lambda i: human_size(i["Size"] - i["SharedSize"], 3) if i.get("SharedSize", -1) >= 0 else "N/A",
+        "SharedSize": lambda i: human_size(i["SharedSize"]) if i.get("SharedSize", -1) >= 0 else "N/A",
+        "UniqueSize": lambda i: human_size(i["Size"] - i["SharedSize"]) if i.get("SharedSize", -1) >= 0 else "N/A",
     }

@@ -10,6 +10,8 @@ from barque.cli.progress import show_progress
 from barque.cli.verb import Invocation
 from barque.client.api import quote
 from barque.client.http import ApiError, Response
+from barque.oci import platform as platforms
+from barque.oci.reference import parse
 
 PIECE_BYTES = 1 << 18
 
@@ -19,22 +21,22 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
-def _name_and_tag(reference: str) -> tuple[str | None, str | None]:
-    if not reference:
-        return None, None
-    last = reference.rsplit("/", 1)[-1]
-    if "@" in reference:
+def _name_and_tag(text: str) -> tuple[str, str]:
+    """Return the name and the tag that an image is to get, as the API takes them.
+
+    Raises:
+        InvalidInputError: the text is no reference, or has a digest.
+    """
+    reference = parse(text)
+    if reference.digest:
         raise InvalidInputError("refusing to create a tag with a digest reference")
-    if ":" in last:
-        name, _, tag = reference.rpartition(":")
-        return name, tag
-    return reference, None
+    return reference.familiar_name, reference.with_default_tag().tag
 
 
 def commit(call: Invocation) -> int:
     """Make an image of a container and print its id."""
     options = call.options
-    name, tag = _name_and_tag(call.words[1] if len(call.words) > 1 else "")
+    name, tag = _name_and_tag(call.words[1]) if call.words[1:] else (None, None)
     answer = call.api.post(
         "/commit",
         container=call.words[0],
@@ -51,7 +53,14 @@ def commit(call: Invocation) -> int:
 
 def tag(call: Invocation) -> int:
     """Give an image another name."""
-    name, label = _name_and_tag(call.words[1])
+    try:
+        name, label = _name_and_tag(call.words[1])
+    except InvalidInputError as error:
+        if "@" in call.words[1]:
+            raise
+        raise InvalidInputError(
+            f'Error parsing reference: "{call.words[1]}" is not a valid repository/tag: {error}'
+        ) from None
     call.api.post(f"/images/{quote(call.words[0], '/')}/tag", repo=name, tag=label)
     return 0
 
@@ -59,7 +68,7 @@ def tag(call: Invocation) -> int:
 def rm(call: Invocation) -> int:
     """Remove images."""
     options = call.options
-    platforms = [platform_json(one) for one in options["platform"]] or None
+    wanted = [platform_json(one, "") for one in options["platform"]] or None
     code = 0
     for name in call.words:
         try:
@@ -67,7 +76,7 @@ def rm(call: Invocation) -> int:
                 f"/images/{quote(name, '/')}",
                 force=options["force"],
                 noprune=options["no-prune"],
-                platforms=platforms,
+                platforms=wanted,
             )
         except ApiError as error:
             sys.stdout.flush()
@@ -80,30 +89,36 @@ def rm(call: Invocation) -> int:
     return code
 
 
-def platform_json(text: str) -> str:
+def platform_json(text: str, prefix: str = "invalid platform: ") -> str:
     """Return a platform such as linux/arm64/v8 as the API's JSON.
+
+    Args:
+        text: what the user wrote.
+        prefix: what stands before the error.
 
     Raises:
         InvalidInputError: it is no platform.
     """
     import json
 
-    parts = text.split("/")
-    if not 1 <= len(parts) <= 3 or not all(parts):
-        raise InvalidInputError(f'invalid platform: "{text}" is an invalid component of "{text}"')
+    try:
+        found = platforms.usual(platforms.parse(text))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{prefix}{error}") from None
     keys = ("os", "architecture", "variant")
-    return json.dumps(dict(zip(keys, parts, strict=False)), separators=(",", ":"))
+    return json.dumps({key: part for key, part in zip(keys, found, strict=True) if part}, separators=(",", ":"))
 
 
 def import_image(call: Invocation) -> int:
     """Make an image of a tar archive."""
     options = call.options
     source = call.words[0]
-    name, label = _name_and_tag(call.words[1] if len(call.words) > 1 else "")
+    name = call.words[1] if call.words[1:] else ""
+    if name:
+        parse(name)
     parameters: dict[str, Any] = {
         "fromSrc": "-",
-        "repo": name,
-        "tag": label,
+        "repo": name or None,
         "message": options["message"] or None,
         "changes": options["change"] or None,
         "platform": options["platform"] or None,

@@ -86,7 +86,7 @@ def _image(call: Invocation, name: str) -> Any:
     from barque.cli.images import platform_json
 
     platform = call.options.values.get("platform")
-    return call.api.get(f"/images/{quote(name, '/')}/json", platform=platform_json(platform) if platform else None)
+    return call.api.get(f"/images/{quote(name, '/')}/json", platform=platform_json(platform, "") if platform else None)
 
 
 def show(call: Invocation, fetch: Fetch) -> int:

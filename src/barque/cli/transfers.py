@@ -13,7 +13,6 @@ from barque.cli.progress import show_progress
 from barque.cli.tables import show
 from barque.cli.verb import Invocation, filters_json
 from barque.client.api import quote
-from barque.oci import platform as platforms
 from barque.oci.reference import Reference, parse
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
@@ -61,8 +60,6 @@ def pull(call: Invocation) -> int:
     reference = _reference(options, call.words[0])
     _check_trust(options)
     platform = options["platform"] or os.environ.get("DOCKER_DEFAULT_PLATFORM") or None
-    if platform:
-        platforms.parse(platform)
     response = call.api.send(
         "POST",
         "/images/create",
@@ -82,8 +79,8 @@ def pull(call: Invocation) -> int:
 def push(call: Invocation) -> int:
     """Upload an image."""
     options = call.options
-    if options["platform"]:
-        platforms.parse(options["platform"])
+    platform = platform_json(options["platform"]) if options["platform"] else None
+    if platform:
         print(_PUSHES_ONE, flush=True)
     reference = _reference(options, call.words[0])
     _check_trust(options)
@@ -92,7 +89,7 @@ def push(call: Invocation) -> int:
         f"/images/{quote(reference.familiar_name, '/')}/push",
         parameters={
             "tag": reference.tag or None,
-            "platform": platform_json(options["platform"]) if options["platform"] else None,
+            "platform": platform,
         },
         headers=auth_header(reference.domain, call.global_options),
     )

@@ -1,6 +1,7 @@
 """Platforms: `os/arch[/variant]`, this machine's, and choosing among an index's entries."""
 
 import os
+import re
 from typing import Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
@@ -18,6 +19,14 @@ _ARCHITECTURES = {
     "s390x": ("s390x", ""),
     "riscv64": ("riscv64", ""),
 }
+_OSES = frozenset(
+    ["aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd", "openbsd", "plan9", "solaris", "windows", "zos"]
+)
+# Those with other names, and those that go by their own.
+_KNOWN_ARCHITECTURES = _ARCHITECTURES.keys() | frozenset(
+    ["386", "arm", "armbe", "arm64be", "armel", "armhf", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc", "ppc64", "riscv", "s390", "sparc", "sparc64", "wasm"]
+)
+_OS_PART, _PART = "^([A-Za-z0-9_-]+)$", "^[A-Za-z0-9_.-]+$"
 
 
 class Platform(NamedTuple):
@@ -48,14 +57,22 @@ def parse(text: str) -> Platform:
     """Return the platform a user wrote: `linux/arm64/v8`, `arm64` or `linux`.
 
     Raises:
-        InvalidInputError: it has empty or too many parts.
+        InvalidInputError: it has empty, unknown or too many parts.
     """
     parts = text.lower().split("/")
-    if not 1 <= len(parts) <= 3 or not all(p.replace("_", "").isalnum() for p in parts):
-        raise InvalidInputError(f'"{text}" is an invalid platform specifier')
+    if len(parts) > 3:
+        raise InvalidInputError(f'"{text}": cannot parse platform specifier: invalid argument')
+    for number, part in enumerate(parts):
+        kind, form = ("OS component", _OS_PART) if number == 0 else ("component", _PART)
+        if re.fullmatch(form[1:-1], part) is None:
+            raise InvalidInputError(
+                f'"{part}" is an invalid {kind} of "{text}": platform specifier component must match "{form}": invalid argument'
+            )
     if len(parts) == 1:
-        if parts[0] == "linux":
-            return host()
+        if parts[0] in _OSES:
+            return host()._replace(os=parts[0])
+        if parts[0] not in _KNOWN_ARCHITECTURES:
+            raise InvalidInputError(f'"{text}": unknown operating system or architecture: invalid argument')
         parts.insert(0, "linux")
     architecture, variant = _ARCHITECTURES.get(parts[1], (parts[1], ""))
     return Platform(parts[0], architecture, parts[2] if len(parts) == 3 else variant)

@@ -34,6 +34,7 @@ EXPLAINED = {
     ("classic", "volume-then-write"): Explained(("v/file",), "the classic builder commits a container, whose volumes are not part of it; BuildKit has no volumes while it builds"),
     ("classic", "workdir-made-by-user"): Explained(("made", "made/by", "made/by/user"), "the classic builder makes WORKDIR's folders as root, BuildKit as USER"),
     ("classic", "workdir-trailing-and-spaces"): Explained(("config WorkingDir",), "the classic builder keeps a slash at the end, BuildKit cleans the path"),
+    ("classic", "real-java-layers"): Explained((), "a COPY of empty folders: the classic builder's layer holds the target folder alone, whose time it sets"),
     ("buildkit", "add-tar-chown"): Explained(_UNPACKED, "Docker's defect: --chown said nothing of what is unpacked; mended in BuildKit 0.23 (moby/buildkit#5987)"),
     ("buildkit", "workdir-trailing-and-spaces"): Explained(("config WorkingDir",), "Docker's defect: the path was not cleaned; later releases of BuildKit do so"),
     ("buildkit", "mount-bind"): Explained(("ctx",), _STUB),

@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,9 +160,39 @@ def test_a_context_is_a_repository(docker: Run, tmp_path: Path) -> None:
         url = f"git://127.0.0.1:{port}/repository"
         docker("buildx", "build", "--build-context", f"named={url}#main:sub", "-t", "contexts", f"{url}#main")
         assert docker("run", "--rm", "contexts", "cat", "/main", "/named").stdout == "of git\nof git\n"
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        (tmp_path / "Dockerfile").write_text(
+            f"FROM busybox\nADD --keep-git-dir=true {url}#main /kept/\nADD --checksum={commit[:8]} --chmod=0700 {url}#:sub /checked/\n"
+        )
+        docker("buildx", "build", "-t", "contexts", ".")
+        assert docker("run", "--rm", "contexts", "sh", "-c", "ls -A /kept; stat -c '%a %n' /checked/*").stdout.split("\n")[:-1] == [
+            ".git", "Dockerfile", "sub", "700 /checked/file"
+        ]  # fmt: skip
+        (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD --checksum=0123abc {url} /checked/\n")
+        assert f"expected checksum to match 0123abc, got {commit}" in docker("buildx", "build", ".", code=1).stdout
     finally:
         server.terminate()
         server.wait()
+
+
+def test_files_of_the_web_are_checked_unpacked_and_dated(docker: Run, web: str, tmp_path: Path) -> None:
+    (tmp_path / "inner").write_text("inner\n")
+    # Extended records come before the first entry.
+    with tarfile.open(tmp_path / "web/a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x" * 2000}) as tar:
+        tar.add(tmp_path / "inner", "inner")
+    shutil.copy(tmp_path / "web/a.tar.gz", tmp_path / "local.tar.gz")
+    os.utime(tmp_path / "web/a.tar.gz", (1_500_000_000, 1_500_000_000))
+    digest = hashlib.sha256((tmp_path / "web/a.tar.gz").read_bytes()).hexdigest()
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM busybox\nADD --checksum=sha256:{digest} --chown=33 {web}/a.tar.gz /plain/\nADD --unpack=true {web}/a.tar.gz /unpacked/\n"
+        f"ADD {web}/a.tar.gz /named\nADD local.tar.gz /local/\nADD --unpack=false local.tar.gz /packed/\n"
+    )
+    (tmp_path / ".dockerignore").unlink()
+    docker("buildx", "build", "-t", "contexts", ".")
+    said = docker("run", "--rm", "contexts", "sh", "-c", "stat -c '%a %u %Y' /plain/a.tar.gz /named; cat /unpacked/inner /local/inner; ls /packed").stdout
+    assert said == "600 33 1500000000\n600 0 1500000000\ninner\ninner\nlocal.tar.gz\n"
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD --checksum=sha256:{'0' * 64} {web}/a.tar.gz /\n")
+    assert f"digest mismatch sha256:{digest}: sha256:000" in docker("buildx", "build", ".", code=1).stdout
 
 
 def test_what_a_server_gives_to_some_alone_is_had_by_secrets(docker: Run, web: str, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from barque.storage.mounts import mounted
 from barque.storage.snapshots import Snapshotter
 from barque.storage.trees import remove_below
 
+_HEAD = 1 << 20
+"""Of a file as many bytes are looked at as the records before the first entry of an archive may take."""
+
 
 def carry_out(snapshots: Snapshotter, content: ContentStore, key: str, step: Files, inputs: list[Result]) -> None:
     """Change the active snapshot `key` as the step says.
@@ -192,8 +195,8 @@ def _is_archive(tree: Tree, path: str) -> bool:
     head = b""
     try:
         for chunk in plain(tree.read(path)):
-            head += bytes(chunk[:512])
-            if len(head) >= 512:
+            head += bytes(chunk[:_HEAD])
+            if len(head) >= _HEAD:
                 break
     except BarqueError:
         return False
@@ -204,7 +207,7 @@ def _is_archive(tree: Tree, path: str) -> bool:
     from barque.storage.archive import tar
 
     try:
-        next(tar.entries(memoryview(head[:512] + bytes(1024))), None)
+        next(tar.entries(memoryview(head)), None)
     except InvalidInputError as error:
         return "unexpected EOF" in str(error)
     return True

@@ -192,7 +192,7 @@ class StageBuilder:
             if isinstance(made, of.Add) and (is_git(path) or is_url(path)):
                 needs.append(_remote(path, made))
                 # The file's name is known only after its download: the folder it lies in is copied whole.
-                into = is_git(path) or target.endswith("/")
+                into = is_git(path) or (target.endswith("/") and not made.unpack)
                 actions.append(replace(common, source="/" if into else "/*", unpack=made.unpack is True))
                 continue
             needs.append(source)

@@ -14,6 +14,7 @@ from barque.base.errors import BarqueError, ConflictError, InvalidInputError, No
 from barque.images import load as loading, removal, save as saving, views
 from barque.images.removal import User
 from barque.images.store import ImageStore
+from barque.oci.media import OCI_INDEX, OCI_MANIFEST
 from barque.oci.reference import parse
 from barque.storage.content import ContentStore
 from barque.storage.erofs.snapshotter import ErofsSnapshotter
@@ -150,6 +151,28 @@ def test_parents_without_a_layer_of_their_own_are_pruned_at_once(store):
     rows, _ = removal.prune(store, [store.resolve(i.id) for i in made], [])
     assert [row["Deleted"] for row in rows if row.get("Deleted") in {i.id for i in made}] == [i.id for i in reversed(made)]
     assert store.images() == []
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_an_image_that_was_pulled_by_an_index_is_pruned_with_its_other_platforms(store, dry):
+    images = [imported(store, "pulled", b"one"), imported(store, "other", b"two")]
+    members = []
+    for image, architecture in zip(images, ("amd64", "arm64"), strict=True):
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": {"digest": image.id}}).encode()
+        digest = store.keep_manifest(manifest, image.id)
+        platform = {"os": "linux", "architecture": architecture}
+        members.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": len(manifest), "platform": platform})
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": members}
+    store.untag("docker.io/library/other:latest")
+    store.set_name(parse("pulled").with_default_tag(), images[0].id, store.keep_manifest(json.dumps(index).encode(), ""))
+    prune = removal.would_prune if dry else removal.prune
+    unused = [store.resolve(image.id) for image in images]
+    assert prune(store, unused, [User("c" * 64, images[1].id, running=True)]) == ([], 0)
+    rows, won = prune(store, unused, [])
+    assert {row["Untagged"] for row in rows if "Untagged" in row} == {"pulled:latest"}
+    assert {image.id for image in images} <= {row.get("Deleted") for row in rows}
+    assert won == 6
+    assert len(store.images()) == (2 if dry else 0)
 
 
 def test_an_image_in_use_is_only_untagged_by_force(store):

@@ -41,7 +41,7 @@ class IndexedCatalogue(Catalogue):
             return [self._images[i] for i in sorted(found - {own, ""}) if i in self._images]
 
     def covered(self) -> set[str]:
-        """Return the ids of images that are kept by an index only: another platform's image has the name."""
+        """Return the ids of all images in the indexes that names mean, with those that have these names."""
         with self.lock:
             members = {m for target in set(self._targets.values()) for m in self._members(target)}
             return {i for m in members if (i := self._manifests.get(m, ""))}

@@ -84,6 +84,13 @@ def _other_platforms(store: ImageStore, names: Sequence[str]) -> list[Image]:
     return list(found.values())
 
 
+def _is_wanted(store: ImageStore, image: Image, others: Sequence[Image], used: set[str]) -> bool:
+    """Return whether pruning passes an image by: it or another platform's is used, or another's names keep it."""
+    if used & {image.id, *(other.id for other in others)}:
+        return True
+    return not image.names and not image.digests and image.id in store.covered()
+
+
 def _needed(store: ImageStore, image: Image, users: Sequence[User]) -> bool:
     image = store.resolve(image.id)
     if image.names or image.digests or store.children(image.id) or any(u.image_id == image.id for u in users):
@@ -114,10 +121,11 @@ def prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User]) -> 
         before = store.layers_size()
         used = {u.image_id for u in users}
         for chosen in _children_first(store, unused):
-            if chosen.id in used or chosen.id in store.covered() or chosen not in store.images():
+            names = [*chosen.names, *chosen.digests]
+            others = _other_platforms(store, names)
+            if _is_wanted(store, chosen, others, used) or chosen not in store.images():
                 continue
-            others = _other_platforms(store, [*chosen.names, *chosen.digests])
-            for name in (*chosen.names, *chosen.digests):
+            for name in names:
                 store.untag(name)
                 rows.append({"Untagged": parse(name).familiar})
             for one in (chosen, *others):
@@ -133,12 +141,15 @@ def would_prune(store: ImageStore, unused: Sequence[Image], users: Sequence[User
     gone: set[str] = set()
     with store.changing:
         for chosen in _children_first(store, unused):
-            if chosen.id in used:
+            names = [*chosen.names, *chosen.digests]
+            others = _other_platforms(store, names)
+            if chosen.id in gone or _is_wanted(store, chosen, others, used):
                 continue
-            rows += [{"Untagged": parse(name).familiar} for name in (*chosen.names, *chosen.digests)]
-            if gone.issuperset(store.children(chosen.id)):
-                gone.add(chosen.id)
-                rows.append({"Deleted": chosen.id})
+            rows += [{"Untagged": parse(name).familiar} for name in names]
+            for one in (chosen, *(o for o in others if not o.names and not o.digests and o.id not in gone)):
+                if gone.issuperset(store.children(one.id)):
+                    gone.add(one.id)
+                    rows.append({"Deleted": one.id})
         kept = {layer for image in store.images() if image.id not in gone for layer in image.chain}
         free = {layer for image in store.images() for layer in image.chain} - kept
         return rows + [{"Deleted": layer} for layer in sorted(free)], sum(store.layer_size(layer) for layer in free)

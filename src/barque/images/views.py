@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.times import format_ns, parse_ns, until_ns
-from barque.dockerfile.patterns import wildcard
 from barque.images.model import Image, Json
 from barque.images.store import ImageStore
 from barque.oci.reference import parse
@@ -51,6 +50,8 @@ def matching(image: Image, patterns: Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: a pattern is malformed.
     """
+    from barque.dockerfile.patterns import wildcard
+
     kept = []
     expressions = [wildcard(pattern) for pattern in patterns]
     for full in (*image.names, *image.digests):

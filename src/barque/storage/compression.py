@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol, cast
 
-import zstandard
 from isal import igzip_lib, isal_zlib
 
 from barque.base.errors import InvalidInputError
@@ -81,7 +80,6 @@ _ERRORS: tuple[type[BaseException], ...] = (
     EOFError,
     OSError,
     lzma.LZMAError,
-    zstandard.ZstdError,
     cast("type[BaseException]", igzip_lib.IsalError),
     cast("type[BaseException]", isal_zlib.error),
 )
@@ -135,6 +133,8 @@ def _zlib(chunks: Iterable[bytes | memoryview], level: int) -> Iterator[bytes]:
 
 
 def _zstandard(chunks: Iterable[bytes | memoryview], level: int) -> Iterator[bytes]:
+    import zstandard
+
     packer = zstandard.ZstdCompressor(level=level).compressobj()
     for chunk in chunks:
         if out := packer.compress(chunk):
@@ -212,6 +212,8 @@ class _Readable:
 
 
 def _zstd(head: bytes, source: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    import zstandard
+
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
     readable = _Readable(head, source)
     reader = decoder.stream_reader(readable, read_size=_FEED_BYTES, read_across_frames=True)  # type: ignore[arg-type]

@@ -193,6 +193,38 @@ def test_prune_removes_and_tells_what_docker_tells(engine: EngineUnderTest) -> N
     engine.docker("rmi", "passing:1")
 
 
+def test_a_dry_run_of_each_prune_says_what_would_go_and_removes_nothing(engine: EngineUnderTest) -> None:
+    def there() -> list[str]:
+        return [engine.docker(*words) for words in (["ps", "-aq"], ["images", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"],
+                                                    ["system", "df", "--format", "{{.Type}} {{.TotalCount}}"])]  # fmt: skip
+
+    engine.docker("create", "--name", "would-go", "-v", "/anonymous", "busybox")
+    volume = engine.docker("inspect", "-f", "{{(index .Mounts 0).Name}}", "would-go")
+    engine.docker("rm", "would-go")
+    gone = engine.docker("create", "--name", "would-go", "busybox")
+    network = "would-go"
+    engine.docker("network", "create", network)
+    engine.run(["env", "DOCKER_BUILDKIT=0", "docker", "build", "-t", "dangles", "-"], input="FROM busybox\nRUN echo 1 >/f\n")
+    image = engine.docker("inspect", "-f", "{{.Id}}", "dangles")
+    engine.docker("tag", "busybox", "dangles")
+    before = there()
+    for words, expected in ((["container"], [gone]), (["volume"], [volume]), (["network"], [network]), (["image"], [image]),
+                            (["builder", "--all"], ["Deleted build cache objects:"]),
+                            (["system", "--all", "--volumes"], [gone, volume, network, image, "Deleted build cache objects:"])):  # fmt: skip
+        said = engine.barque(words[0], "prune", "--dry-run", *words[1:])
+        assert all(word in said for word in expected), (words, said)
+        assert there() == before, words
+    engine.barque("system", "prune", "-f", "--volumes")
+    assert there() != before
+    engine.docker("rmi", "dangles")
+
+
+def test_system_prune_warns_as_docker_warns(engine: EngineUnderTest) -> None:
+    for words in ([], ["-a", "--volumes"], ["--filter", "label=a"]):
+        asked = [engine.run([*program, "system", "prune", *words], input="n\n") for program in (["docker"], BARQUE)]
+        assert asked[0].stdout == asked[1].stdout, words
+
+
 def _identity(line: str) -> bool:
     return len(line.rsplit(":", maxsplit=1)[-1].strip()) == 64
 

@@ -25,7 +25,7 @@ class PruneOptions:
     """What to prune; sizes in bytes, 0: no such limit.
 
     `all`: layers that images have, too. `filters`: words of the Engine API. `matching`: one of these filters
-    must hold (see filters). `unused_ns`: only what was not used for so long.
+    must hold (see filters). `unused_ns`: only what was not used for so long. `dry_run`: only choose.
     """
 
     all: bool = False
@@ -35,6 +35,7 @@ class PruneOptions:
     min_free_space: int = 0
     matching: list[str] = field(default_factory=list)
     unused_ns: int = 0
+    dry_run: bool = False
 
 
 class Folders(Protocol):
@@ -119,6 +120,8 @@ class Pruner:
         total = sum(part.row["Size"] for part in parts)
         keep = self._kept_bytes(total, options)
         gone, won = self._choose(parts, chosen, total, keep)
+        if options.dry_run:
+            return [part.row for part in gone], won
         self._cache.remove(part.record.key for part in gone if part.record is not None)
         for part in gone:
             if part.folder is not None and part.owner is not None:

@@ -164,7 +164,8 @@ class Builder:
     async def pruned(self, **options: Any) -> tuple[list[Json], int]:
         """Remove unused parts of the cache; return their rows and the bytes won."""
         rows, size = await asyncio.to_thread(self._pruner.prune, PruneOptions(**options), self.solver.in_use())
-        self._engine.events.publish("builder", "prune", "", {"reclaimed": str(size)})
+        if not options.get("dry_run"):
+            self._engine.events.publish("builder", "prune", "", {"reclaimed": str(size)})
         return rows, size
 
     async def disk_usage(self) -> list[Json]:

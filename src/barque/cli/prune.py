@@ -116,6 +116,9 @@ def system(call: Invocation) -> int:
     answer = _prune_images(call, options["all"])
     _report("Deleted Images:", _image_lines(answer), None)
     space += answer.get("SpaceReclaimed", 0)
+    answer = call.api.post("/build/prune", all=options["all"], **_asked(call))
+    _report("Deleted build cache objects:", answer.get("CachesDeleted") or [], None)
+    space += answer.get("SpaceReclaimed", 0)
     print(f"Total reclaimed space: {human_size(space)}")
     return 0
 
@@ -130,6 +133,7 @@ def _system_warning(call: Invocation) -> str:
         if call.options["all"]
         else "  - all dangling images"
     )
+    lines.append("  - all build cache" if call.options["all"] else "  - unused build cache")
     if call.options["filter"]:
         lines += ["", "  Items to be pruned will be filtered with:"]
         lines += [f"  - {pair}" for pair in call.options["filter"]]

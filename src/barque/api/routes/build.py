@@ -125,6 +125,7 @@ async def prune(call: Call) -> web.StreamResponse:
         reserved_space=spaces.get("reserved-space") or spaces.get("keep-storage", 0),
         max_used_space=spaces.get("max-used-space", 0),
         min_free_space=spaces.get("min-free-space", 0),
+        dry_run=call.flag("dry-run"),
     )
     return answer(value)
 

@@ -73,6 +73,7 @@ f force bool Do not prompt for confirmation
 """
 BUILDER_PRUNE = """
 a all bool Remove all unused build cache, not just dangling ones
+- dry-run bool Only say what would be removed
 - filter filter Provide filter values (e.g. "until=24h")
 f force bool Do not prompt for confirmation
 - keep-storage bytes Amount of disk space to keep for cache

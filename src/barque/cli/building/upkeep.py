@@ -83,11 +83,11 @@ def builder_prune(call: Invocation) -> int:
     from barque.cli.verb import filters_json
 
     options = call.options
-    if not _confirmed(call):
+    if not options["dry-run"] and not _confirmed(call):
         return 0
     answer = call.api.post(
         "/build/prune", all=options["all"], filters=filters_json(options["filter"]),
-        **{"keep-storage": options["keep-storage"] or None},
+        **{"keep-storage": options["keep-storage"] or None, "dry-run": options["dry-run"] or None},
     )  # fmt: skip
     names = answer.get("CachesDeleted") or []
     if names:

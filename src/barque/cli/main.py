@@ -32,6 +32,7 @@ l log-level string=info Set the logging level ("debug", "info", "warn", "error",
 v version bool Print version information and quit
 """
 DETACHED_FLAGS = ("container run", "container create", "container exec", "container top")
+_COLLECTED_FROM = 50_000
 LEVELS = ("debug", "info", "warn", "error", "fatal", "panic", "trace")
 
 
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         from barque.runtime.command.main import main as runtime_main
 
         return runtime_main(words[1:])
+    # What a command imports lives to its end: nothing is to be found in it.
+    gc.set_threshold(_COLLECTED_FROM)
     try:
         code = _dispatch(words)
         sys.stdout.flush()

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -334,6 +336,28 @@ def test_counts_health_and_a_configuration_file(tmp_path):
     path.write_text(json.dumps({"page-sise": 1}))
     with pytest.raises(AssertionError, match="unknown key page-sise"), registry(tmp_path / "wrong", "--config", str(path)):
         pass
+
+
+def test_old_tags_go_with_their_content_while_the_registry_serves(tmp_path):
+    with registry(tmp_path) as running:
+        call = Client(running)
+        raws = {tag: push_image(call, "ci/app", tag, tag.encode())[0] for tag in ("pr-1", "pr-2", "latest")}
+        other, _ = push_image(call, "team/app", "pr-1", b"pr-1")
+        command = [sys.executable, "-m", "barque", "registry", "gc", "--root", str(tmp_path / "registry")]
+        rules = ["--gc-grace", "0s", "--gc-untagged", "--retain", "ci/*:pr-*=1"]
+        planned = subprocess.run([*command, *rules, "--dry-run"], capture_output=True, text=True, check=True).stdout
+        assert json.loads(call("GET", "/v2/ci/app/tags/list")[2])["tags"] == ["latest", "pr-1", "pr-2"]
+        assert subprocess.run([*command, *rules], capture_output=True, text=True, check=True).stdout == planned
+        assert planned.splitlines()[:2] == ["tag ci/app:pr-1", f"manifest ci/app@{digest(raws['pr-1'])}"]
+        assert json.loads(call("GET", "/v2/ci/app/tags/list")[2])["tags"] == ["latest", "pr-2"]
+        assert call("GET", f"/v2/ci/app/manifests/{digest(raws['pr-1'])}")[0] == 404
+        assert call("GET", f"/v2/ci/app/blobs/{digest(b'pr-1')}")[0] == 404
+        assert call("GET", "/v2/ci/app/manifests/pr-2")[2] == raws["pr-2"]
+        assert call("GET", "/v2/team/app/manifests/pr-1")[2] == other
+        assert call("GET", f"/v2/team/app/blobs/{digest(b'pr-1')}")[2] == b"pr-1"
+    for flags, why in ((["--retain", "ci/*=0"], "keeps nothing"), (["--retain", "1", "--proxy", "http://x"], "not for a cache")):
+        with pytest.raises(AssertionError, match=why), registry(tmp_path / "wrong", *flags):
+            pass
 
 
 def test_client_certificates_are_demanded(tmp_path):

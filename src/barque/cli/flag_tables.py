@@ -24,6 +24,9 @@ _REGISTRY = """
 - log-level string=info Level of the log on standard error (debug, info, warn, error)
 """
 
+_RETAIN = """- retain list Tags to keep, the newest or the young: [REPOSITORY[:TAG]=]COUNT or AGE, such as ci/*:pr-*=10 or 720h
+"""
+
 TABLES = {
     "system check": """
 - format string Print as JSON ('json') instead of text
@@ -33,7 +36,7 @@ TABLES = {
     "registry gc": f"""{_REGISTRY}- dry-run bool Only say what would go
 - gc-grace duration=1h0m0s How long content that nothing refers to stays
 - gc-untagged bool Collect manifests without a tag, too
-- upload-expiry duration=168h0m0s How long an interrupted upload stays
+{_RETAIN}- upload-expiry duration=168h0m0s How long an interrupted upload stays
 """,
     "registry serve": f"""{_REGISTRY}- addr list Address to listen on (host:port, default 127.0.0.1:5000)
 - absolute-urls bool Answer with whole URLs instead of paths
@@ -54,7 +57,7 @@ TABLES = {
 - proxy-user string User at the cached registry
 - read-only bool Refuse all changes
 - realm string=Registry Realm of Basic authentication
-- sparse-manifests bool Take manifests that refer to missing content
+{_RETAIN}- sparse-manifests bool Take manifests that refer to missing content
 - tls-cert string Certificate to serve TLS with
 - tls-client-ca string Demand client certificates signed by these
 - tls-key string Key of the certificate

@@ -40,7 +40,7 @@ def gc(options: Options) -> int:
     config = from_values(merged("registry serve", options))
     _log(config.log_level)
     report = asyncio.run(collect(config, dry_run=options["dry-run"]))
-    for title, names in (("manifest", report.manifests), ("link", report.links), ("blob", report.contents)):
+    for title, names in (("tag", report.tags), ("manifest", report.manifests), ("link", report.links), ("blob", report.contents)):
         for name in names:
             print(f"{title} {name}")
     for upload in report.uploads:

@@ -25,6 +25,7 @@ from barque.registry.config import Collecting
 from barque.registry.errors import RegistryError
 from barque.registry.manifests import Manifest
 from barque.registry.repositories import DELETING_S, Repositories
+from barque.registry.retention import superfluous
 from barque.registry.storage import name_of, repository
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _BATCH = 500
 class Report(NamedTuple):
     """What a collection removed, or would remove."""
 
+    tags: list[str]
+    """Repository and tag, divided by ":"."""
     manifests: list[str]
     """Repository and digest, divided by "@"."""
     links: list[str]
@@ -66,7 +69,7 @@ class Collector:
 
     async def run(self) -> Report:
         """Collect once and return what went."""
-        report = Report([], [], [], 0, [])
+        report = Report([], [], [], [], 0, [])
         self._parsed.clear()
         for entry in await self._records.entries("repositories"):
             await self._repository(name_of(entry.name), report)
@@ -79,6 +82,10 @@ class Collector:
 
     async def _repository(self, name: str, report: Report) -> None:
         folder = repository(name)
+        tags = await self._records.entries(f"{folder}/tags") if self._settings.retained else []
+        for tag in superfluous(name, tags, self._settings.retained):
+            if await self._drop(f"{folder}/tags/{tag}"):
+                report.tags.append(f"{name}:{tag}")
         if self._settings.untagged:
             await self._untagged(name, report)
         kept = await self._referred(folder, await self._manifests(folder))
@@ -135,7 +142,7 @@ class Collector:
         roots = {e.name for e in entries if not self._old(e.time, self._settings.grace_s)}
         for tag in await self._records.entries(f"{folder}/tags"):
             value = await self._records.get(f"{folder}/tags/{tag.name}")
-            if value is not None:
+            if value is not None and f"{folder}/tags/{tag.name}" not in self._dropped:
                 roots.add(value.decode())
         kept = await self._closure(folder, roots, {e.name for e in entries})
         for entry in entries:
@@ -267,8 +274,8 @@ async def run_forever(repositories: Repositories, settings: Collecting) -> None:
         except (OSError, RegistryError) as error:
             log.error("garbage collection: %s", error)
             continue
-        if any(report[:3]) or report.uploads:
+        if any(report):
             log.info(
-                "garbage collection: %d manifests, %d blobs (%d bytes), %d uploads",
-                len(report.manifests), len(report.contents), report.bytes, len(report.uploads),
+                "garbage collection: %d tags, %d manifests, %d blobs (%d bytes), %d uploads",
+                len(report.tags), len(report.manifests), len(report.contents), report.bytes, len(report.uploads),
             )  # fmt: skip

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from barque.base.errors import InvalidInputError
+from barque.registry.retention import Rule, parse_rule
 from barque.registry.settings import Settings
 
 
@@ -37,6 +38,8 @@ class Collecting(NamedTuple):
     grace_s: float
     upload_expiry_s: float
     untagged: bool
+    retained: tuple[Rule, ...] = ()
+    """Which tags stay; without a rule all do."""
 
 
 class Config(NamedTuple):
@@ -72,6 +75,8 @@ def from_values(values: dict[str, Any]) -> Config:
     if values["htpasswd"] and values["token-realm"]:
         raise InvalidInputError("--htpasswd and --token-realm exclude each other")
     upstream = _upstream(values)
+    if upstream is not None and values["retain"]:
+        raise InvalidInputError("--retain is not for a cache: what nobody asks for goes after --proxy-ttl")
     return Config(
         addresses=tuple(_address(a) for a in values["addr"] or ["127.0.0.1:5000"]),
         metrics_address=_address(values["metrics-addr"]) if values["metrics-addr"] else None,
@@ -97,6 +102,7 @@ def collecting_of(values: dict[str, Any]) -> Collecting:
         grace_s=values["gc-grace"] / 1e9,
         upload_expiry_s=values["upload-expiry"] / 1e9,
         untagged=values["gc-untagged"],
+        retained=tuple(parse_rule(text) for text in values["retain"]),
     )
 
 

@@ -18,6 +18,7 @@ from barque.registry.config import Collecting, ObjectStore
 from barque.registry.directory import DirectoryRecords, open_directory
 from barque.registry.errors import RegistryError
 from barque.registry.repositories import Repositories
+from barque.registry.retention import parse_rule
 
 NOW = Collecting(interval_s=0, grace_s=0, upload_expiry_s=3600, untagged=False)
 
@@ -211,6 +212,31 @@ async def test_untagged_manifests_go_when_asked_but_not_what_tags_lead_to(reposi
     assert await repositories.resolve("a", about)
     with pytest.raises(RegistryError):
         await repositories.resolve("a", lost)
+
+
+async def test_tags_go_by_rules_and_their_content_with_them(repositories):
+    made = {f"pr-{n}": await image(repositories, "ci/app", f"pr-{n}", layers=(b"%d" % n,)) for n in range(4)}
+    await image(repositories, "ci/app", "latest", layers=(b"3",))
+    settings = NOW._replace(untagged=True, retained=(parse_rule("ci/*:pr-*=2"),))
+    planned = await Collector(repositories, settings, dry_run=True).run()
+    assert await repositories.tags("ci/app") == ["latest", *made]
+    report = await Collector(repositories, settings).run()
+    assert (sorted(report.tags), sorted(report.manifests)) == (sorted(planned.tags), sorted(planned.manifests))
+    assert len(report.tags) == 2
+    left = await repositories.tags("ci/app")
+    assert len(left) == 3
+    assert "latest" in left
+    gone = {made[tag.partition(":")[2]] for tag in report.tags}
+    # The digest of the last one is tagged twice.
+    assert gone - {made["pr-3"]} <= set(report.contents)
+    assert (await Collector(repositories, settings).run()).tags == []
+
+
+async def test_a_tag_that_was_just_pushed_stays_whatever_the_rules(repositories):
+    for number in range(3):
+        await image(repositories, "a", f"t{number}")
+    settings = NOW._replace(grace_s=3600, retained=(parse_rule("1"),))
+    assert (await Collector(repositories, settings).run()).tags == []
 
 
 async def test_the_grace_protects_a_push_in_progress(tmp_path):

@@ -15,7 +15,20 @@ from barque.builder.caches.imports import Imports
 from barque.builder.differences import turn_into
 from barque.builder.file_actions import carry_out
 from barque.builder.folders import KeptFolders
-from barque.builder.graph import Diff, Exec, ExecOutput, Failed, Files, Layers, Merge, Mount, Scratch, Source, Vertex
+from barque.builder.graph import (
+    CopyFiles,
+    Diff,
+    Exec,
+    ExecOutput,
+    Failed,
+    Files,
+    Layers,
+    Merge,
+    Mount,
+    Scratch,
+    Source,
+    Vertex,
+)
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
 from barque.builder.sources import Sources
@@ -46,7 +59,10 @@ class EngineOperations:
             facts = await asyncio.to_thread(keys.output_facts, vertex, inputs, snapshots, self._digests)
             return keys.key_of(facts)
         if isinstance(vertex, Files):
-            facts = await asyncio.to_thread(keys.files_facts, vertex, inputs, snapshots, self._digests)
+            if any(isinstance(action, CopyFiles) for action in vertex.actions):
+                facts = await asyncio.to_thread(keys.files_facts, vertex, inputs, snapshots, self._digests)
+            else:
+                facts = keys.files_facts(vertex, inputs, snapshots, self._digests)
         elif isinstance(vertex, Exec):
             # What the build may not have, it does not get out of the cache either.
             execution.check_allowed(vertex, self._engine.cdi.names() if vertex.devices else (), session)

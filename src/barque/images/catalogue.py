@@ -47,7 +47,6 @@ class Catalogue:
         self._database = sqlite3.connect(f"{data_root}/images.db", check_same_thread=False, isolation_level=None)
         try:
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as error:
             self._database.close()
@@ -133,13 +132,15 @@ class Catalogue:
                 raise NotFoundError(f"No such image: {image_id}")
             target = target if target in self._manifests else ""
             ref = str(reference)
-            with self._transaction() as database:
+            before = self._names.get(ref)
+            # Where only the time changes, a machine that loses power may lose it.
+            anew = before != image_id or self._targets.get(ref, "") != target
+            with self._transaction(durable=anew) as database:
                 database.execute("INSERT OR REPLACE INTO name VALUES (?, ?)", (ref, image_id))
                 database.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (now, image_id))
                 database.execute("DELETE FROM target WHERE ref = ?", (ref,))
                 if target:
                     database.execute("INSERT INTO target VALUES (?, ?)", (ref, target))
-            before = self._names.get(ref)
             self._names[ref] = image_id
             self._targets.pop(ref, None)
             if target:
@@ -293,8 +294,8 @@ class Catalogue:
             return ""
         return str(reference) if str(reference) in self._names else ""
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database)
+    def _transaction(self, *, durable: bool = True) -> "_Transaction":
+        return _Transaction(self._database, durable=durable)
 
     def _refresh(self, *image_ids: str | None) -> None:
         for image_id in image_ids:
@@ -320,11 +321,13 @@ class Catalogue:
 
 
 class _Transaction:
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, *, durable: bool) -> None:
         self._database = database
+        self._durable = durable
 
     def __enter__(self) -> sqlite3.Connection:
         try:
+            self._database.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise BarqueError(f"image database: {error}") from None

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from google.protobuf.message import Message
-from grpclib.protocol import H2Protocol
 from h2.connection import ConnectionState
 from h2.stream import StreamState
 
 from barque.base.errors import UnavailableError
+from barque.builder.buildkit.gathering import Gathering
 
 _FRAME = struct.Struct(">HBBBL")
 _FRAME_HEAD, _MESSAGE_HEAD = 9, 5
@@ -24,7 +24,7 @@ _OPEN = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 _LARGEST_MESSAGE = 64 << 20
 
 
-class Frames(H2Protocol):
+class Frames(Gathering):
     """The end of a connection that makes the calls; the other end sends no preface."""
 
     _rest = b""

@@ -20,6 +20,7 @@ from grpclib.server import Server, Stream
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
 from barque.builder.buildkit.bulk import Frames
 from barque.builder.buildkit.details import DetailsCodec
+from barque.builder.buildkit.gathering import Gathering
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,8 @@ class GrpcServer:
 
     def protocol(self) -> asyncio.Protocol:
         """Return the protocol for one new connection."""
-        made: asyncio.Protocol = self._server._protocol_factory()
-        return made
+        made = self._server._protocol_factory()
+        return Gathering(made.handler, made.config, made.h2_config)
 
 
 class _Table:

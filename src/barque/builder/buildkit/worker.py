@@ -1,5 +1,6 @@
 """What the engine tells BuildKit's clients of itself: its one worker, its version, what it can do."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import barque
@@ -59,8 +60,9 @@ def platform_message(text: str) -> Any:
     return ops_pb2.Platform(OS=found.os, Architecture=found.architecture, Variant=found.variant)
 
 
+@cache
 def record(identity: Identity) -> Any:
-    """Return the worker's record."""
+    """Return the worker's record, which is the same message each time."""
     labels = {_SNAPSHOTTER: "overlayfs"}
     if identity.host_gateway:
         labels[_HOST_GATEWAY] = identity.host_gateway
@@ -70,8 +72,9 @@ def record(identity: Identity) -> Any:
     )  # fmt: skip
 
 
+@cache
 def caps(names: tuple[str, ...]) -> list[Any]:
-    """Return capabilities as messages."""
+    """Return capabilities as messages, which are the same each time."""
     return [caps_pb2.APICap(ID=name, Enabled=True) for name in names]
 
 

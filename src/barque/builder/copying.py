@@ -219,16 +219,16 @@ class Copier:
         self._times.append((where, self._time(node)))
 
     def _put_file(self, tree: Tree, source: str, folder: int, name: str, where: str, node: Node) -> None:
+        mode = self._mode(node)
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=folder)
+            fd = os.open(name, _CREATE, mode, dir_fd=folder)
         except FileExistsError:
             self._clear(folder, name, where)
-            fd = os.open(name, _CREATE, 0o600, dir_fd=self._folder(where.rpartition("/")[0]))
+            fd = os.open(name, _CREATE, mode, dir_fd=self._folder(where.rpartition("/")[0]))
         try:
             for chunk in tree.read(source):
                 write_all(fd, chunk)
-            os.fchown(fd, *(self._options.owner or (node.uid, node.gid)))
-            os.fchmod(fd, self._mode(node))
+            give(fd, self._options.owner or (node.uid, node.gid), mode)
             for key, value in tree.xattrs(source).items():
                 _set_xattr(fd, key, value)
             time_ns = self._time(node)
@@ -294,6 +294,16 @@ class Copier:
             parent, _, name = path.rpartition("/")
             os.utime(name, ns=(time_ns, time_ns), dir_fd=self._folder(parent), follow_symlinks=False)
         self._times.clear()
+
+
+def give(fd: int, owner: tuple[int, int], mode: int) -> None:
+    """Give a new file its owner and its mode where it was not made with them: most files are."""
+    made = os.fstat(fd)
+    if (made.st_uid, made.st_gid) != owner:
+        os.fchown(fd, *owner)
+    elif stat.S_IMODE(made.st_mode) == mode:
+        return
+    os.fchmod(fd, mode)
 
 
 def _set_xattr(fd: int, name: bytes, value: bytes) -> None:

@@ -32,6 +32,7 @@ class FolderTree:
         self.root = root
         self.path = path
         self._digests = digests
+        self._seen: tuple[str, os.stat_result] | None = None
         self._folder: tuple[str, int] | None = None
 
     def close(self) -> None:
@@ -46,6 +47,7 @@ class FolderTree:
         kind = None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
         if found is None or kind is None:
             return None
+        self._seen = (path, found)
         parent, _, name = path.rpartition("/")
         link = os.readlink(name, dir_fd=self._parent(parent)) if kind == LINK else ""
         return Node(
@@ -72,12 +74,15 @@ class FolderTree:
         try:
             while chunk := os.read(fd, _CHUNK):
                 yield chunk
+                if len(chunk) < _CHUNK:
+                    # Of a regular file less comes only at its end.
+                    return
         finally:
             os.close(fd)
 
     def xattrs(self, path: str) -> dict[bytes, bytes]:
         """Return the extended attributes that copies keep (see Tree)."""
-        found = self._stat(path)
+        found = self._last_seen(path)
         kind = None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
         if found is None or kind not in (FILE, FOLDER) or (self._digests is not None and self._digests.get(found) is not None):
             return {}
@@ -95,7 +100,7 @@ class FolderTree:
 
     def digest(self, path: str) -> str:
         """Return a file's digest (see Tree)."""
-        found = self._stat(path) if self._digests is not None else None
+        found = self._last_seen(path) if self._digests is not None else None
         known = self._digests.get(found) if self._digests is not None and found is not None else None
         if known is not None:
             return known.hex()
@@ -105,6 +110,10 @@ class FolderTree:
         if self._digests is not None and found is not None and not self.xattrs(path):
             self._digests.put(found, hasher.digest())
         return hasher.hexdigest()
+
+    def _last_seen(self, path: str) -> os.stat_result | None:
+        """Return what a file was when it was last looked at, if that was just now."""
+        return self._seen[1] if self._seen is not None and self._seen[0] == path else self._stat(path)
 
     def _stat(self, path: str) -> os.stat_result | None:
         parent, _, name = path.rpartition("/")

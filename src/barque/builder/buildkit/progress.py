@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +16,6 @@ from barque.builder.graph import Vertex
 from barque.builder.results import Result
 
 LOG_LIMIT = 2 << 20
-_GATHERED_S = 0.02
 _CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
 
 
@@ -98,7 +97,7 @@ class Report:
         self._number = 0
         self._said: list[Any] = []
         self._changed = asyncio.Event()
-        self._over = asyncio.Event()
+        self._closed = False
         self._steps: dict[Vertex, Step] = {}
         self.cached = self.total = self.completed = self.warnings = 0
         self.explainer: Explainer | None = None
@@ -120,7 +119,7 @@ class Report:
 
     def close(self) -> None:
         """Say that no more comes."""
-        self._over.set()
+        self._closed = True
         self._changed.set()
 
     async def follow(self) -> AsyncIterator[Any]:
@@ -134,18 +133,11 @@ class Report:
                 for one in fresh:
                     together.MergeFrom(one)
                 yield together
-            elif self._over.is_set():
+            elif self._closed:
                 return
             else:
                 self._changed.clear()
                 await self._changed.wait()
-                await self._gather()
-
-    async def _gather(self) -> None:
-        """Wait a moment, or for the end: each message costs both ends more than what it says."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GATHERED_S):
-                await self._over.wait()
 
     @contextmanager
     def work(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from barque.builder.buildkit.bulk import batches, send_all
 from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
 from barque.builder.buildkit.sessions import ClientSession
+from barque.builder.copying import give
 from barque.builder.file_digests import FileDigests
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 
@@ -270,8 +271,10 @@ class Receiver:
             self._inodes.append(current.st_ino)
             return None
         self._tree.changed = True
-        self._tree.remove(folder, name)
-        return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+        if current is not None:
+            self._tree.remove(folder, name)
+        # Opened again for its content, perhaps, by one who may not write to it later.
+        return os.open(name, _NEW_FILE, unix_mode(found.mode) | 0o600, dir_fd=folder)
 
     def _link(self, folder: int, name: str, found: Any) -> None:
         if found.linkname not in self._tree.seen:
@@ -317,8 +320,7 @@ class Receiver:
     def _dress(self, file: _Arriving) -> None:
         """Give a file that is here whole what was listed of it besides its content."""
         fd, listed = file.fd, file.listed
-        os.fchown(fd, listed.uid, listed.gid)
-        os.fchmod(fd, unix_mode(listed.mode))
+        give(fd, (listed.uid, listed.gid), unix_mode(listed.mode))
         attributes = {key: value for key, value in listed.xattrs.items() if key.startswith("user.")}
         for key, value in attributes.items():
             os.setxattr(fd, key, value)

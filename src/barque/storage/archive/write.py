@@ -19,6 +19,7 @@ from barque.storage.archive.tar import (
 )
 
 CHUNK = 1 << 18
+_SMALL = 1 << 16
 END = bytes(2 * BLOCK)
 OPAQUE = b"trusted.overlay.opaque"
 _LONGEST_PATH = 4096
@@ -135,17 +136,29 @@ def single(parent: int, name: bytes, shown: bytes, hidden: frozenset[int] = froz
 
 
 def _flat(walk: _Walk) -> Iterator[bytes]:
-    """Yield the bytes of a walk whose parts may be walks: without recursion, however deep folders are nested."""
-    stack = [walk]
+    """Yield the bytes of a walk whose parts may be walks: without recursion, however deep folders are nested.
+
+    Small parts come together: whoever writes them would make a system call of each.
+    """
+    stack, small, size = [walk], list[bytes](), 0
     try:
         while stack:
             part = next(stack[-1], None)
             if part is None:
                 stack.pop()
-            elif isinstance(part, bytes):
-                yield part
-            else:
+            elif not isinstance(part, bytes):
                 stack.append(part)
+            elif len(part) < _SMALL:
+                small.append(part)
+                size += len(part)
+                if size >= CHUNK:
+                    yield b"".join(small)
+                    small, size = [], 0
+            else:
+                yield from (b"".join(small), part) if small else (part,)
+                small, size = [], 0
+        if small:
+            yield b"".join(small)
     finally:
         for part in reversed(stack):
             part.close()

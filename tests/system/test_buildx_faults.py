@@ -1,5 +1,6 @@
 """Builds by buildx that are cut short, crowded or out of disk: all of it stops, nothing leaks, the next build works."""
 
+import contextlib
 import os
 import select
 import signal
@@ -105,6 +106,29 @@ def test_a_client_that_goes_away_while_it_is_sent_an_archive_stops_the_build(
     until(lambda: traces(engine) == kept, "nothing is left", 20)
     docker("buildx", "build", "-o", f"type={kind},dest=again", ".")
     assert (tmp_path / "again").stat().st_size == (tmp_path / "whole").stat().st_size
+
+
+def test_a_client_that_goes_away_while_a_layer_is_made_stops_it(docker: Run, engine: EngineUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo small > /f\n")
+    docker("buildx", "build", "-t", "small", ".")
+    kept, (sockets, _) = settled(engine), held(engine)
+    size = 3 << 30
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN truncate -s {size} /huge\n")
+    process = begun(engine, tmp_path, "-t", "cut-in-layer", ".")
+    content = engine.root / "data/content"
+
+    def is_written() -> bool:
+        with os.scandir(content / "ingest") as found, contextlib.suppress(FileNotFoundError):
+            return any(entry.stat().st_size >= 1 << 20 for entry in found)
+        return False
+
+    try:
+        until(is_written, "the layer is written", 60)
+    finally:
+        cut(process)
+    wait_closed(engine, sockets)
+    until(lambda: traces(engine) == kept, "nothing is left", 20)
+    assert not [one for one in content.rglob("*") if one.is_file() and one.stat().st_size >= size]
 
 
 def test_a_daemon_killed_during_a_command_leaves_nothing_of_it_and_builds_again(

@@ -4,6 +4,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from barque.base import calling_off
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.files import write_all
 from barque.builder.checksum import selected
@@ -227,6 +228,7 @@ class Copier:
             fd = os.open(name, _CREATE, mode, dir_fd=self._folder(where.rpartition("/")[0]))
         try:
             for chunk in tree.read(source):
+                calling_off.check()
                 write_all(fd, chunk)
             give(fd, self._options.owner or (node.uid, node.gid), mode)
             for key, value in tree.xattrs(source).items():

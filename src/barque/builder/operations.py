@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from barque.base import calling_off
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.ids import new_id
 from barque.builder import execution, keys
@@ -259,11 +261,13 @@ def _taken(mount: Mount, inputs: list[Result]) -> Result:
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread; cancelled, wait for its end before giving in: it holds a snapshot."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+    """Run blocking work in a thread; cancelled, call it off and wait for its end before giving in: it holds a snapshot."""
+    called_off = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(calling_off.until(called_off, work)))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        called_off.set()
         await asyncio.wait([task])
         if not task.cancelled():
             task.exception()

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import BinaryIO, NamedTuple
 
+from barque.base import calling_off
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder
 from barque.oci import digest as digests
@@ -129,6 +130,7 @@ class ContentStore:
 
         Raises:
             InvalidInputError: the digest differs from expected.
+            BarqueError: it was called off.
             OSError: the disk is full or read-only; nothing is left behind.
         """
         algorithm = digests.split(expected)[0] if expected else digests.SHA256
@@ -139,6 +141,7 @@ class ContentStore:
             file = WritingAhead(fd)
             try:
                 for chunk in chunks:
+                    calling_off.check()
                     hasher.update(chunk)
                     file.write(chunk)
                 found = f"{algorithm}:{hasher.finish()}"

@@ -136,6 +136,16 @@ SEQUENCES: dict[str, str] = {
         host sh -c 'docker network rm $(docker network ls -q --no-trunc --filter name=N1) | wc -c'
         network ls -q --filter name=N1
     """,
+    "names with slashes": """
+        network create N1/a
+        network inspect -f {{.Name}} N1/a
+        run -d --name C1 busybox sleep 1000
+        network connect N1/a C1
+        lookup C1 C1.N1/a
+        network disconnect N1/a C1
+        network rm N1/a
+        network rm N1/a
+    """,
     "removal while in use": """
         network create N1
         run -d --name C1 --network N1 busybox sleep 1000
@@ -220,6 +230,17 @@ SEQUENCES: dict[str, str] = {
         ping C2 C1
         network disconnect N2 C1
         lookup C2 C1
+    """,
+    "one name in two networks": """
+        network create --subnet 10.141.0.0/24 N1
+        network create --subnet 10.142.0.0/24 N2
+        run -d --name C1 --network N1 --network-alias db busybox sleep 1000
+        run -d --name C2 --network N2 --network-alias db busybox sleep 1000
+        run -d --name C3 --network N1 busybox sleep 1000
+        network connect N2 C3
+        lookup C3 db
+        lookup C3 db.N2
+        lookup C3 db.N1
     """,
     "reverse names": """
         network create --subnet 10.110.0.0/24 N1
@@ -403,6 +424,16 @@ SEQUENCES: dict[str, str] = {
         start C1
         exec C1 ip -o -4 addr show eth0
     """,
+    "addresses by hand in IPv6": """
+        network create --ipv6 --subnet fdab:1::/64 N1
+        run -d --name C1 --network N1 --ip6 fdab:1::77 busybox sleep 1000
+        exec C1 sh -c "ip -6 -o addr show eth0 scope global"
+        run --rm --network N1 --ip6 fdab:1::77 busybox true
+        run --rm --network N1 --ip6 fdab:2::77 busybox true
+        run --rm --network N1 --ip6 fdab:1::1 busybox true
+        run --rm --network N1 busybox ip -6 -o addr show eth0 scope global
+        exec C1 ip -6 route
+    """,
     "an address by hand without a subnet": """
         network create N1
         run --rm --network N1 --ip 172.30.99.99 busybox true
@@ -504,6 +535,40 @@ SEQUENCES: dict[str, str] = {
         fetch C2 http://10.131.0.1:18004/
         fetch C2 http://10.130.0.2/
         fetch C1 http://10.130.0.1:18004/
+    """,
+    "ports follow the networks": """
+        network create --subnet 10.137.0.0/24 N1
+        network create --subnet 10.138.0.0/24 N2
+        run -d --name C1 --network N1 -p 18051:80 busybox sleep 1000
+        serve C1 80 hello
+        network connect N2 C1
+        host busybox wget -qO- -T 2 http://127.0.0.1:18051/
+        network disconnect N1 C1
+        host busybox wget -qO- -T 2 http://127.0.0.1:18051/
+        port C1
+        network disconnect N2 C1
+        port C1
+        network connect N1 C1
+        port C1
+    """,
+    "ports where containers may not talk": """
+        network create -o com.docker.network.bridge.enable_icc=false --subnet 10.139.0.0/24 N1
+        run -d --name C1 --network N1 -p 18061:80 busybox sleep 1000
+        run -d --name C2 --network N1 busybox sleep 1000
+        serve C1 80 hello
+        fetch C2 http://10.139.0.2/
+        fetch C2 http://10.139.0.1:18061/
+        fetch C1 http://10.139.0.1:18061/
+        host busybox wget -qO- -T 2 http://10.139.0.2/
+    """,
+    "ports of loopback alone": """
+        network create --subnet 10.140.0.0/24 N1
+        run -d --name C1 --network N1 -p 127.0.0.1:18063:80 busybox sleep 1000
+        run -d --name C2 --network N1 busybox sleep 1000
+        serve C1 80 hello
+        host busybox wget -qO- -T 2 http://127.0.0.1:18063/
+        fetch C2 http://10.140.0.1:18063/
+        fetch C1 http://10.140.0.1:18063/
     """,
     "ports that any may be": """
         run -d --name C1 -p 80 -p 18010-18011:90-91 -P --expose 95 busybox sleep 1000

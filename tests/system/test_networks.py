@@ -326,6 +326,50 @@ def test_a_container_cannot_speak_for_another_where_that_is_forbidden(made: Engi
         assert pings(made, f"liar-{network}", f"{base}.4") is works
 
 
+# Says to all: "I am your router", or "this address is at this hardware address".
+_SAY = """
+import ipaddress, socket, struct, sys
+kind, address, mac = sys.argv[1:]
+router = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+neighbour = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + ipaddress.ip_address(address).packed
+neighbour += bytes((2, 1)) + bytes.fromhex(mac.replace(":", ""))
+with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+    sock.sendto(router if kind == "router" else neighbour, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+"""
+_LISTENS_TO_ROUTERS = '"driver-opt=com.docker.network.endpoint.sysctls=net.ipv6.conf.IFNAME.accept_ra=1"'
+
+
+def _inside(engine: EngineUnderTest, name: str, *words: str) -> str:
+    """Run a command of the host in a container's network namespace."""
+    pid = engine.docker("inspect", "-f", "{{.State.Pid}}", name)
+    return str(engine.run(["nsenter", "-t", pid, "-n", *words], check=True).stdout)
+
+
+@pytest.mark.parametrize("works", [False, True], ids=["forbidden", "allowed"])
+def test_a_container_plays_neighbour_or_router_by_ipv6_only_where_that_is_not_forbidden(made: EngineUnderTest, works: bool) -> None:
+    made.docker("network", "create", "--internal", "--ipv6", "-o", f"barque.network.anti_spoof={not works}", "town")
+    for name in ("liar", "victim", "other"):
+        made.docker("run", "-d", "--name", name, "--network", f"name=town,{_LISTENS_TO_ROUTERS}", "busybox", "sleep", "1000")
+    victim, other = (address(made, name, "town", "GlobalIPv6Address") for name in ("victim", "other"))
+    own = address(made, "liar", "town", "MacAddress")
+
+    def believed() -> bool:
+        """Tell whether the other one takes the liar for the victim, and for a router."""
+        known = json.loads(_inside(made, "other", "ip", "-j", "-6", "neigh", "show", victim))[0].get("lladdr")
+        way = _inside(made, "other", "ip", "-6", "route", "show", "default")
+        assert (known == own) == ("via fe80:" in way)
+        return known == own
+
+    assert pings(made, "other", victim) and pings(made, "liar", other)
+    assert not believed()
+    for kind in ("neighbour", "router"):
+        _inside(made, "liar", sys.executable, "-c", _SAY, kind, victim, own)
+    # What was sent before has been seen once this is answered.
+    assert pings(made, "liar", other)
+    assert believed() is works
+
+
 def test_a_container_joins_a_network_namespace_by_its_path(made: EngineUnderTest) -> None:
     with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as holder:
         try:

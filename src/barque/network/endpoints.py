@@ -102,10 +102,10 @@ def configure(space: namespace.Namespace, index: int, endpoint: Endpoint, reques
 
 
 def _ipv6_switches(endpoint: Endpoint) -> dict[str, str]:
-    """Return what IPv6 needs: no waiting for an address that nobody else can have; no router but ours."""
+    """Return what IPv6 needs: no waiting for an address that nobody else can have; no router but ours, or none."""
     conf = f"net/ipv6/conf/{endpoint.interface}"
     found = {f"{conf}/accept_dad": "0"}
-    if endpoint.gateway6:
+    if endpoint.gateway6 or endpoint.internal:
         found[f"{conf}/accept_ra"] = "0"
     return {**found, f"{conf}/disable_ipv6": "0"}
 

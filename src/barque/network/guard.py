@@ -1,8 +1,8 @@
 """A second nftables table, for networks whose containers may speak as nobody but themselves.
 
 It looks at frames where they enter a bridge: what comes out of a guarded container must bear its MAC address,
-and its IP addresses as source, as sender of ARP and as target of neighbour advertisements. All but IPv4,
-IPv6 and ARP is dropped. The table is there only while a network asks for it.
+and its IP addresses as source, as sender of ARP and as target of neighbour advertisements; it may not play a
+router. All but IPv4, IPv6 and ARP is dropped. The table is there only while a network asks for it.
 """
 
 import errno
@@ -26,7 +26,7 @@ _SETS = (
 # The name of the interface fills register 1 (16 bytes); what follows it starts at 12.
 _NAME, _AFTER = 1, 12
 _IP, _ARP, _IP6 = b"\x08\x00", b"\x08\x06", b"\x86\xdd"
-_ICMP6, _ADVERTISEMENT = 58, 136
+_ICMP6, _ROUTER, _ADVERTISEMENT, _REDIRECT = 58, 134, 136, 137
 
 
 class Guard:
@@ -125,6 +125,13 @@ def _is(kind: bytes) -> list[bytes]:
     return [nft.meta(nft.META_PROTOCOL, 1), nft.compare(1, kind)]
 
 
+def _is_icmp6(kind: int) -> list[bytes]:
+    return [
+        *_is(_IP6), nft.meta(nft.META_L4PROTO, 1), nft.compare(1, bytes((_ICMP6,))),
+        nft.payload(2, 0, 1, 1), nft.compare(1, bytes((kind,))),
+    ]  # fmt: skip
+
+
 def _unless_in(name: str, base: int, offset: int, size: int) -> list[bytes]:
     """Match where the interface with these bytes of the packet is not in a set."""
     return [
@@ -136,10 +143,6 @@ def _unless_in(name: str, base: int, offset: int, size: int) -> list[bytes]:
 
 def _rules() -> list[list[bytes]]:
     drop, accept = nft.verdict(nft.NF_DROP), nft.verdict(nft.NF_ACCEPT)
-    advertisement = [
-        nft.meta(nft.META_L4PROTO, 1), nft.compare(1, bytes((_ICMP6,))),
-        nft.payload(2, 0, 1, 1), nft.compare(1, bytes((_ADVERTISEMENT,))),
-    ]  # fmt: skip
     asking = [nft.payload(1, 14, 4, 1), nft.compare(1, bytes(4))]
     return [
         [nft.meta(nft.META_IIFNAME, _NAME), nft.lookup("guarded", _NAME, inverted=True), accept],
@@ -151,7 +154,9 @@ def _rules() -> list[list[bytes]]:
         [*_is(_IP), *_unless_in("ip4", 1, 12, 4), drop],
         [*_is(_IP), accept],
         [*_is(_IP6), *_unless_in("ip6", 1, 8, 16), drop],
-        [*_is(_IP6), *advertisement, *_unless_in("ip6", 2, 8, 16), drop],
+        [*_is_icmp6(_ADVERTISEMENT), *_unless_in("ip6", 2, 8, 16), drop],
+        [*_is_icmp6(_ROUTER), drop],
+        [*_is_icmp6(_REDIRECT), drop],
         [*_is(_IP6), accept],
         [drop],
     ]

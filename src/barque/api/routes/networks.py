@@ -14,11 +14,11 @@ def add(table: Table) -> None:
     table.add("GET", "/networks/", list_)
     table.add("POST", "/networks/create", create)
     table.add("POST", "/networks/prune", prune)
-    table.add("GET", "/networks/{ref}", inspect)
-    table.add("DELETE", "/networks/{ref}", remove)
-    table.add("POST", "/networks/{ref}/connect", connect)
-    table.add("POST", "/networks/{ref}/rename", rename)
-    table.add("POST", "/networks/{ref}/disconnect", disconnect)
+    table.add("GET", "/networks/{ref*}", inspect)
+    table.add("DELETE", "/networks/{ref*}", remove)
+    table.add("POST", "/networks/{ref*}/connect", connect)
+    table.add("POST", "/networks/{ref*}/rename", rename)
+    table.add("POST", "/networks/{ref*}/disconnect", disconnect)
 
 
 async def list_(call: Call) -> web.StreamResponse:

@@ -178,7 +178,7 @@ def test_ports_and_ways_out_follow_the_addresses_of_the_machine() -> None:
             told = ask({where.neighbour: inward, box: outward})
             return [*told[where.neighbour], *told[box]]
 
-        assert seen() == [THERE, THERE6, "", "", THERE, HERE, HERE6]
+        until(lambda: seen() == [THERE, THERE6, "", "", THERE, HERE, HERE6], "all is at the machine's addresses")
         for line in (f"addr add {new}/24 dev lan0", f"addr add {new6}/64 dev lan0 nodad", f"addr del {HERE}/24 dev lan0",
                      f"addr del {HERE6}/64 dev lan0", f"addr replace {new}/24 dev lan0"):  # fmt: skip
             where.run(f"ip {line}")

@@ -189,7 +189,7 @@ def test_a_container_on_a_device_of_the_host_may_begin_anew_at_once(made: Engine
         for _ in range(2):
             # The hardware address follows from the address, and a device does not take one twice.
             made.docker("restart", "-t", "0", "box", "near")
-            assert pings(made, "box", "10.207.0.9") and pings(made, "near", address(made, "box", "lan"))
+            until(lambda: pings(made, "box", "10.207.0.9") and pings(made, "near", address(made, "box", "lan")), "they talk")
             made.kill_daemon()
         made.docker("rm", "-f", "box", "near")
         made.docker("network", "rm", "lan", "front")
@@ -218,9 +218,9 @@ def test_link_local_addresses_are_reached_by_neighbours(made: EngineUnderTest) -
     made.docker("run", "-d", "--name", "one", "--network", "local", "--link-local-ip", "169.254.7.7", "busybox", "sleep", "1000")
     made.docker("run", "-d", "--name", "two", "busybox", "sleep", "1000")
     made.docker("network", "connect", "--link-local-ip", "169.254.7.8", "local", "two")
-    assert pings(made, "one", "169.254.7.8") and pings(made, "two", "169.254.7.7")
+    until(lambda: pings(made, "one", "169.254.7.8") and pings(made, "two", "169.254.7.7"), "they talk")
     made.docker("restart", "-t", "0", "one")
-    assert pings(made, "two", "169.254.7.7")
+    until(lambda: pings(made, "two", "169.254.7.7"), "they talk after a restart")
     assert "169.254.7.7" in made.docker("inspect", "-f", "{{json .NetworkSettings.Networks.local.IPAMConfig.LinkLocalIPs}}", "one")
 
 
@@ -361,12 +361,12 @@ def test_a_container_plays_neighbour_or_router_by_ipv6_only_where_that_is_not_fo
         assert (known == own) == ("via fe80:" in way)
         return known == own
 
-    assert pings(made, "other", victim) and pings(made, "liar", other)
+    until(lambda: pings(made, "other", victim) and pings(made, "liar", other), "they talk")
     assert not believed()
     for kind in ("neighbour", "router"):
         _inside(made, "liar", sys.executable, "-c", _SAY, kind, victim, own)
     # What was sent before has been seen once this is answered.
-    assert pings(made, "liar", other)
+    until(lambda: pings(made, "liar", other), "they talk still")
     assert believed() is works
 
 

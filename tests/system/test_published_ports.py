@@ -79,7 +79,8 @@ def test_ports_that_are_changed_are_shown_and_stay_over_every_restart(own_engine
         servers.append(Server(f"/proc/{shown['State']['Pid']}/ns/net"))
         asked = [18260, 18261, 18262, 18263]
         for host in ("127.0.0.1", "::1", shown["NetworkSettings"]["Networks"]["bridge"]["Gateway"]):
-            assert answers(*(("tcp", host, port) for port in asked)) == [port in ports for port in asked], host
+            questions: list[Question] = [("tcp", host, port) for port in asked]
+            until(lambda questions=questions: answers(*questions) == [port in ports for port in asked], f"{ports} at {host}")
 
     try:
         check(18260, 18261)

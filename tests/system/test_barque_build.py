@@ -50,12 +50,13 @@ CMD ["cat", "/w/a.txt"]
 
 
 def shape(text: str) -> list[str]:
-    """Return the lines of a plain display, less numbers of steps, times and sizes, which chance decides."""
+    """Return the lines of a plain display, less numbers of steps, times, sizes and digests, which chance decides."""
     lines = set()
     for line in text.splitlines():
         bare = re.sub(r"^#\d+ ", "# ", line)
         bare = re.sub(r"(transferring \w+:).*", r"\1", bare)
-        bare = re.sub(r"^# \d+\.\d+ ", "# N ", re.sub(r" \d+\.\ds\b", "", bare))
+        bare = re.sub(r"^(# )?\d+\.\d+ ", "# N ", re.sub(r" \d+\.\ds\b", "", bare))
+        bare = re.sub(r"sha256:\w+", "sha256:", bare)
         if bare and not bare.endswith(" ..."):
             lines.add(bare.strip())
     return sorted(lines)
@@ -69,12 +70,38 @@ def test_stages_are_built_and_told_in_the_form_of_buildx(barque: Run, folder: Pa
     assert engine.docker("run", "--rm", "told", "stat", "-c", "%u:%g %a", "/side").strip() == "33:33 640"
     second = barque("buildx", "build", "-t", "told", "--build-arg", "WORD=other", ".").stderr
     assert second.count(" CACHED\n") >= 6
+    assert shape(second) == shape(of_buildx(folder, engine, "--progress=plain", "-t", "told", "--build-arg", "WORD=other"))
+
+
+def of_buildx(folder: Path, engine: EngineUnderTest, *words: str) -> str:
+    """Return what buildx says of a build."""
     config = plugin_config(folder.parent / "docker")
-    theirs = subprocess.run(
-        ["docker", "buildx", "build", "--progress=plain", "-t", "told", "--build-arg", "WORD=other", "."], cwd=folder,
-        env={**engine.environment, "DOCKER_CONFIG": str(config)}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert shape(second) == shape(theirs.stderr)
+    return subprocess.run(
+        ["docker", "buildx", "build", *words, "."], cwd=folder, env={**engine.environment, "DOCKER_CONFIG": str(config)},
+        capture_output=True, text=True, timeout=60,
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["FROM busybox AS Base\nENV a b\nRUN echo one; echo two >&2; exit 3\n", "FROM busybox\nRUNN x\n", "FROM busybox\nCOPY none /\n",
+     "FROM busybox AS Base\nENV a b\nFROM scratch\nCOPY --from=base /bin/sh /\n"],
+)  # fmt: skip
+def test_failures_and_warnings_are_told_as_by_buildx(text: str, barque: Run, folder: Path, engine: EngineUnderTest) -> None:
+    write(folder, {"Dockerfile": text})
+    code = 0 if "COPY --from" in text else 1
+    ours = barque("build", "--no-cache", ".", code=code).stderr
+    theirs = re.sub(r"\x1b\[\d*m", "", of_buildx(folder, engine, "--no-cache", "--progress=plain"))
+    assert shape(ours.replace("(use barque --debug", "(use --debug")) == shape(theirs)
+    rows = [json.loads(line) for line in barque("build", "--no-cache", "--progress=rawjson", ".", code=code).stderr.splitlines() if line.startswith("{")]
+    raw, at, decoder = of_buildx(folder, engine, "--no-cache", "--progress=rawjson"), 0, json.JSONDecoder()
+    others = []
+    while (at := raw.find("{", at)) >= 0 and raw[max(at - 1, 0)] in "\n{":
+        row, at = decoder.raw_decode(raw, at)
+        others.append(row)
+    for kind, fields in (("vertexes", ("name", "cached", "error")), ("statuses", ("id",)), ("logs", ("stream", "data")), ("warnings", ("short", "url"))):
+        said = [{tuple(re.sub(r"sha256:\w+", "", str(one.get(field))) for field in fields) for row in found for one in row.get(kind, [])} for found in (rows, others)]
+        assert said[0] == said[1], kind
 
 
 def test_a_changed_file_is_all_that_is_sent_again(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
@@ -235,7 +262,7 @@ def test_progress_is_also_json_and_nothing(barque: Run, folder: Path) -> None:
 
 
 def test_a_terminal_shows_a_table_that_is_redrawn(barque: Run, folder: Path, engine: EngineUnderTest) -> None:
-    write(folder, {"Dockerfile": "FROM busybox\nRUN echo drawn; sleep 1\n"})
+    write(folder, {"Dockerfile": "FROM busybox\nENV a b\nRUN echo drawn; sleep 1\n"})
     master, slave = os.openpty()
     environment = {**engine.environment, "PYTHONPATH": str(SOURCE), "TERM": "xterm", "NO_COLOR": "1"}
     child = subprocess.Popen(
@@ -258,9 +285,11 @@ def test_a_terminal_shows_a_table_that_is_redrawn(barque: Run, folder: Path, eng
     os.close(master)
     text = seen.decode()
     assert " => => # drawn" in text
+    assert " => WARN: LegacyKeyValueFormat: " in text
     assert re.search(r"\x1b\[\d+A", text)
     assert re.search(r"\[\+\] Building \d\.\ds \((\d+)/\1\) FINISHED +docker:default", text)
-    assert text.endswith("\x1b[?25h")
+    # The cursor is shown again, and the warnings come below.
+    assert text.rpartition("\x1b[?25h")[2].splitlines()[1] == " 1 warning found (use barque --debug to expand):"
 
 
 def test_an_interrupt_ends_the_build_and_its_steps(folder: Path, engine: EngineUnderTest) -> None:

@@ -79,7 +79,7 @@ class Gateway:
             inputs = {name: translator.vertex(one) for name, one in request.FrontendInputs.items()}
             build.frontend = build.frontend or request.Frontend
             build.options = build.options or dict(request.FrontendOpt)
-            outcome = await self._frontends.solve(build, request.Frontend, dict(request.FrontendOpt), inputs)
+            outcome = await self._solved(build, request, inputs)
         elif getattr(request.Definition, "def"):
             outcome = Outcome({"": translator.vertex(request.Definition)})
         else:
@@ -87,6 +87,15 @@ class Gateway:
         if request.Evaluate:
             await self._evaluate(build, outcome.vertices.values())
         await stream.send_message(gateway_pb2.SolveResponse(result=self._result(outcome)))
+
+    async def _solved(self, build: Build, request: Any, inputs: dict[str, Vertex]) -> Outcome:
+        try:
+            return await self._frontends.solve(build, request.Frontend, dict(request.FrontendOpt), inputs)
+        except InvalidInputError as error:
+            # Clients put the name of an error's code before its text, and BuildKit gives what is wrong with a Dockerfile none.
+            failed = BarqueError(str(error))
+            failed.details = error.details
+            raise failed from None
 
     def _result(self, outcome: Outcome) -> Any:
         made = gateway_pb2.Result(metadata=outcome.metadata)

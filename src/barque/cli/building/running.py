@@ -118,7 +118,7 @@ class Runner:
             return 1
         if request.call:
             return answers.show(request, response, self.call.options)
-        self._finish(request, ref, response, display)
+        self._finish(request, ref, response)
         return 0
 
     async def alone(self, request: BuildRequest, display: Shown) -> tuple[str, dict[str, str]]:
@@ -132,11 +132,13 @@ class Runner:
                 self.close(display)
 
     def close(self, display: Shown) -> None:
-        """Show the end of the progress, and what was explained where the display itself does not."""
+        """Show the end of the progress, what was explained where the display itself does not, and warnings."""
         display.close()
         if self.explains and isinstance(display, Screen | Quiet) and self.call.options["explain"] != "json":
             for line in explained_lines(display.trace):
                 print(line, file=sys.stderr)
+        if display.trace.warnings and not self._quiet:
+            answers.show_warnings(display.trace.warnings, debug=self.call.global_options["debug"])
 
     def prepare(self, request: BuildRequest) -> None:
         """Add to a request what the call's flags ask of all builds."""
@@ -150,11 +152,8 @@ class Runner:
             print(line, file=sys.stderr)
         print(f"ERROR: {error}", file=sys.stderr)
 
-    def _finish(self, request: BuildRequest, ref: str, response: dict[str, str], display: Shown) -> None:
+    def _finish(self, request: BuildRequest, ref: str, response: dict[str, str]) -> None:
         options = self.call.options
-        warnings = display.trace.warnings
-        if warnings and not self._quiet:
-            answers.show_warnings(warnings, debug=self.call.global_options["debug"])
         identity = response.get("containerimage.config.digest") or response.get("containerimage.digest", "")
         if options["iidfile"]:
             write_atomic(options["iidfile"], identity.encode(), mode=0o644)

@@ -98,6 +98,7 @@ class Screen:
             ended = status.completed or (status.seen if step.completed else now)
             seconds = max(0.0, (ended - status.started) / 1e9) if status.started else 0.0
             rows.append(_spread(text, f"{seconds:.1f}s", width))
+        rows += [_spread(f" => WARN: {warning.short.decode('utf-8', 'replace')}", "0.0s", width) for warning in step.warnings]
         if step.running and not over:
             rows += [_spread(f" => => # {line.partition(' ')[2]}", "", width) for line in step.output[-_LOG_LINES:]]
         return rows

@@ -1,4 +1,4 @@
-"""Sequences of docker commands on volumes, limits, health, restarts, logs and events.
+"""Sequences of docker commands on containers, volumes, limits, health, restarts, logs and events.
 
 A line is a docker command; `until TEXT = command` repeats one until it prints TEXT; `fails` in front of a command
 says nothing to the engines, only to the reader. {dir} is a folder of the engine's own, {began} and {now} are times.
@@ -15,6 +15,7 @@ LIMIT_FILES = {
     "-m 64m --memory-reservation 32m": "memory/memory.soft_limit_in_bytes",
     "-m 64m --oom-kill-disable": "memory/memory.oom_control",
     "--memory-swappiness 10": "memory/memory.swappiness",
+    "--memory-swappiness 0": "memory/memory.swappiness",
     "--cpus 0.5": "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
     "--cpu-shares 512": "cpu/cpu.shares",
     "--cpu-period 50000 --cpu-quota 25000": "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
@@ -52,7 +53,7 @@ REFUSED_LIMITS = {
     f"refused {flags}": [f"create --name refused {flags} busybox", "rm -f refused"]
     for flags in (
         "-m 1m", "-m 64m --memory-swap 32m", "--memory-swap 64m", "--memory-reservation 1m",
-        "-m 32m --memory-reservation 64m", "--memory-swappiness 101", "--cpus 1000", "--cpuset-cpus 99",
+        "-m 32m --memory-reservation 64m", "--memory-swappiness 101", "--cpus 1000", "--cpuset-cpus 99", "--cpuset-mems 99",
         "--cpuset-cpus a", "--cpu-period 1", "--cpu-quota 1", "--blkio-weight 5", "--oom-score-adj 2000",
         "--ulimit nofile=20:10", "--device /dev/nosuch", "--cpus 1 --cpu-period 5000", "--restart on-failure:-1",
         "--restart always:3", "--restart sometimes", "--rm --restart always", "--log-driver nosuch",
@@ -267,6 +268,58 @@ LOGS = {
     "a dead log server": ["run --log-driver syslog --log-opt syslog-address=tcp://127.0.0.1:1 --name l busybox true", "rm l"],
     "odd bytes": ["run --name l busybox printf 'a\\000b\\377c\\033[1m<&>\\n\\n'", "logs l", "rm l"],
 }  # fmt: skip
+_NAMES = "--format '{{.Names}}'"
+_OPTIONS = "{{json .HostConfig.SecurityOpt}}"
+CONTAINERS = {
+    "ports as filters": [
+        "create --name pp --expose 77 -p 18555:78/udp busybox sleep 100", f"ps -a -f expose=77 {_NAMES}", f"ps -a -f publish=18555/udp {_NAMES}",
+        "start pp", f"ps -f expose=77 {_NAMES}", f"ps -f expose=70-78/udp {_NAMES}", f"ps -f expose=78 {_NAMES}", f"ps -f publish=77 {_NAMES}",
+        f"ps -f publish=78/udp {_NAMES}", f"ps -f publish=18555/udp {_NAMES}", f"ps -f publish=18550-18560/udp {_NAMES}",
+        f"ps -f publish=1 -f expose=77 {_NAMES}", "port pp", "port pp 78/udp", "port pp 78", "rm -f pp", f"ps -f publish=18555 {_NAMES}",
+    ],
+    "patterns as filters": [
+        "create --name one busybox", "create --name two busybox", f"ps -a -f 'name=^/?t.o$' {_NAMES}", f"ps -a -f 'name=^(one|two)$' {_NAMES}",
+        f"ps -a -f 'name=(' {_NAMES}", f"ps -a -f 'name=^[^t]' -f 'name=(' {_NAMES}", f"ps -a -f 'name=(?i)ONE' {_NAMES}", "rm one two",
+        "volume create vone", "volume ls -q -f 'name=^v.*e$'", "volume ls -q -f 'name=^one'", "volume rm vone",
+        "network ls -q -f 'name=^bridg'", "network ls -f 'name=t$' --format '{{.Name}}'", "network ls -f id=zz -q",
+    ],
+    "times as filters": [
+        "container prune -f --filter until=x", "system prune -f --filter until=1x", "network prune -f --filter until=yesterday",
+        "image prune -f --filter until=xyz", "container prune -f --filter until=2010-01-01", "network prune -f --filter until=876000h",
+    ],
+    "names": [
+        "create --name one busybox", "create --name two busybox", "create --name one busybox", "rename one two", "rename one 'a b'", "rename one x",
+        "rename one one", "rename one ''", "rename nobody one", "rename one three", f"ps -a {_NAMES}", "create --name x busybox", "create --name 'a/b' busybox",
+        "rm three two",
+    ],
+    "links": [
+        "run -d --name one busybox sleep 100", "create --name two --link one:uno busybox", "rm -l nobody", "rm -l two", "rm -l two/uno",
+        "rm -l two/uno", "inspect -f '{{json .HostConfig.Links}}' two", "rm -f one two",
+    ],
+    "a volume without a slash": [
+        "create --name one busybox", "commit -c 'VOLUME data' one rel:1", "run --rm rel:1 sh -c 'grep -c \" /data \" /proc/mounts'",
+        "rmi rel:1", "rm one",
+    ],
+    "namespaces of the host": [
+        line for flags in ("--privileged", "--pid host", "--ipc host", "--privileged --security-opt seccomp=unconfined",
+                           "--ipc host --security-opt label=disable", "--uts host", "--network host")
+        for line in (f"create --name one {flags} busybox", f"inspect -f '{_OPTIONS}' one", "rm one")
+    ],
+    "exec": [
+        "run -d --name one -e A=b -w /tmp -u 33:33 busybox sleep 100", "exec one sh -c 'echo $A; pwd; id'", "exec -e A=c -w / -u root one sh -c 'echo $A; pwd; id'",
+        "exec one sh -c 'exit 42'", "exec one sh -c 'kill -9 $$'", "exec -u nobody one id", "exec -u nosuch one id", "exec -u 5:nosuch one id",
+        "exec one sh -c 'echo out; echo err >&2'", "exec -d one true", "exec -i one cat", "exec -t one tty", "exec --env-file /nosuch one true",
+        "exec nobody true", "rm -f one",
+    ],
+    "cp of a container that does not run": [
+        "run --name one --add-host far:192.0.2.7 busybox sh -c 'echo more >>/etc/hosts; echo 1 >/f; ln -s /f /l; ln -s /nosuch /b; mkdir -p /d/e; echo 2 >/d/e/g'",
+        "cp one:/etc/hosts {dir}/hosts", "run --rm -v {dir}:/m busybox grep -c 'far\\|more' /m/hosts", "cp one:/l {dir}/link", "cp -L one:/l {dir}/file",
+        "run --rm -v {dir}:/m busybox sh -c 'cat /m/file; readlink /m/link'", "cp one:/d/. {dir}/into", "cp one:/d/. {dir}","cp one:/d {dir}", "cp one:/d {dir}/hello",
+        "run --rm -v {dir}:/m busybox sh -c 'cat /m/into/e/g /m/e/g /m/d/e/g; ls /m'", "cp one:/nosuch -", "cp one:/f /nosuch/x", "cp -L one:/b {dir}",
+        "cp {dir}/hello one:/nosuch/x", "cp {dir}/hello one:/d", "cp {dir}/hello one:/d/new", "cp {dir}/d one:/d/", "start -a one", "cp one:/d/hello {dir}/again",
+        "cp one:/x one:/y", "cp one {dir}", "cp {dir}/nosuch one:/", "rm one",
+    ],
+}  # fmt: skip
 _EVENTS = "events --since {began} --until {now} --format '{{{{.Type}}}} {{{{.Action}}}} {{{{json .Actor.Attributes}}}}'"
 EVENTS = {
     "a container's life": ["run --name e -l k=v busybox true", "rm e", _EVENTS],
@@ -308,7 +361,7 @@ _LETTERS = {"limits": "oui", "health": "hp", "restarts": "r", "logs": "l", "even
 SEQUENCES = {
     f"{group}: {name}": _longer(lines, _LETTERS.get(group, ""))
     for group, found in {
-        "volumes": VOLUMES, "limits": LIMITS, "health": HEALTH, "restarts": RESTARTS, "logs": LOGS, "events": EVENTS,
+        "containers": CONTAINERS, "volumes": VOLUMES, "limits": LIMITS, "health": HEALTH, "restarts": RESTARTS, "logs": LOGS, "events": EVENTS,
         "commits": COMMITS, "image names": NAMES, "image lists": LISTS, "removal of images": REMOVAL, "archives": ARCHIVES,
     }.items()
     for name, lines in found.items()

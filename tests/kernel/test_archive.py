@@ -216,11 +216,13 @@ def test_copying_out_names_entries_after_the_last_part(root):
         return tarfile.open(fileobj=io.BytesIO(b"".join(archive.pack(root, path)))).getnames()
 
     assert names("/a") == ["a", "a/f", "a/l"]
-    assert names("/a/.") == ["a", "a/f", "a/l"]
+    assert names("/a/") == ["a", "a/f", "a/l"]
+    assert names("/a/.") == [".", "./f", "./l"]
     assert names("/a/f") == ["f"]
+    assert {"", "/a", "/a/f"} <= set(names("/"))
     assert archive.path_stat(root, "/a/l")["linkTarget"] == "/a/f"
     assert archive.path_stat(root, "/a")["mode"] == (1 << 31) | stat.S_IMODE(os.stat("a", dir_fd=root).st_mode)
-    assert archive.path_stat(root, "/")["name"] == "/"
+    assert [archive.path_stat(root, path)["name"] for path in ("/", "/a/", "/a/.", ".")] == ["/", "a", ".", "."]
 
 
 def test_a_link_put_in_the_place_of_what_was_just_made_is_not_followed(root, tmp_path, monkeypatch):

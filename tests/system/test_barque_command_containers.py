@@ -105,6 +105,7 @@ def test_files_travel_both_ways(engine, web, tmp_path):
     assert (tmp_path / "out" / "file").read_text() == "content"
     assert os.readlink(tmp_path / "out" / "link") == "file"
     engine.barque("cp", "web:/tmp/in/.", str(tmp_path / "in"))
+    assert sorted(os.listdir(tmp_path / "in")) == ["file", "link"]
     engine.barque("cp", str(tmp_path / "in" / "file"), "web:/tmp/renamed")
     assert engine.barque("exec", "web", "cat", "/tmp/renamed") == "content"
 

@@ -185,6 +185,18 @@ def test_an_image_can_be_mounted_read_only_whole_and_in_part_and_counts_as_used(
     engine.docker("rmi", "mounted:1")
 
 
+def test_a_volume_of_an_image_needs_no_slash_but_a_place_for_a_folder(engine):
+    engine.docker("create", "--name", "bare", "busybox")
+    engine.docker("commit", "-c", "VOLUME data", "bare", "holds:1")
+    engine.docker("create", "--name", "slash", "holds:1")
+    assert engine.docker("inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Destination}}{{end}}", "slash") == "volume /data"
+    engine.docker("rm", "-v", "slash", "bare")
+    engine.docker("rmi", "holds:1")
+    before = engine.docker("volume", "ls", "-q")
+    assert "cannot mount volume over existing file" in error_of(engine, "create", "-v", "/etc/passwd", "busybox")
+    assert engine.docker("volume", "ls", "-q") == before
+
+
 def test_cp_of_a_container_that_does_not_run_shows_what_it_would_see(engine, tmp_path):
     engine.docker("run", "--name", "lower", "busybox", "sh", "-c", "mkdir /both; echo 1 > /both/one; echo x > /both/gone")
     engine.docker("commit", "lower", "layered:1")

@@ -109,7 +109,7 @@ def _out(call: Invocation, source: Place, target: str) -> int:
             target,
             name=rebase or found["name"],
             folder=bool(found["mode"] & GO_FOLDER),
-            contents=source.path.endswith("/."),
+            contents=found["name"] in (".", "/"),
             owners=call.options["archive"],
         )
     response.close()

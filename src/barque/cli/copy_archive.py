@@ -120,13 +120,13 @@ def extract(pieces: Counter, target: str, *, name: str, folder: bool, contents: 
     source = io.BufferedReader(_Source(iter(pieces)), PIECE_BYTES)
     with tarfile.open(fileobj=source, mode="r|") as archive:
         for member in archive:
-            _, _, inside = member.name.strip("/").removeprefix("./").partition("/")
+            _, _, inside = member.name.rstrip("/").partition("/")
             if inside in ("", "."):
                 member.name = base
             else:
                 member.name = f"{base}/{inside}"
             if member.islnk():
-                _, _, link = member.linkname.strip("/").partition("/")
+                _, _, link = member.linkname.partition("/")
                 member.linkname = f"{base}/{link}" if link else base
             _place(archive, member, root, owners)
 

@@ -1,5 +1,6 @@
 """Paths against patterns: .dockerignore, and the wildcards of COPY and ADD."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -116,15 +117,19 @@ def check_wildcards(pattern: str) -> None:
 def wildcard(pattern: str) -> re.Pattern[str]:
     """Return the expression of a pattern of filepath.Match, to be matched whole.
 
+    What is between two stars is taken where it comes first, and no other way is tried: else a pattern of many stars takes for ever.
+
     Raises:
         DockerfileError: the pattern is malformed.
     """
     out: list[str] = []
+    stars: list[int] = []
     at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
+            stars.append(len(out))
             out.append("[^/]*")
         elif char == "?":
             out.append("[^/]")
@@ -138,6 +143,9 @@ def wildcard(pattern: str) -> re.Pattern[str]:
             out.append(text)
         else:
             out.append(re.escape(char))
+    for begin, end in itertools.pairwise(stars):
+        out[begin] = "(?>[^/]*?"
+        out[end - 1] += ")"
     return re.compile("".join(out) + r"\Z", re.DOTALL)
 
 

@@ -285,8 +285,8 @@ def parse_security_option(option: str) -> tuple[str, str]:
     return key, value
 
 
-def check_resources(host: Json, *, update: bool = False) -> list[str]:
-    """Check limits; also of an update request. Returns warnings.
+def check_resources(host: Json) -> list[str]:
+    """Check limits, those that an update leaves too. Returns warnings.
 
     Raises:
         InvalidInputError: a limit that cannot be.
@@ -297,7 +297,7 @@ def check_resources(host: Json, *, update: bool = False) -> list[str]:
         raise InvalidInputError("Minimum memory limit allowed is 6MB")
     if memory > 0 and 0 < swap < memory:
         raise InvalidInputError("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if memory == 0 and swap > 0 and not update:
+    if memory == 0 and swap > 0:
         raise InvalidInputError("You should always set the Memory limit when using Memoryswap limit, see usage")
     swappiness = host.get("MemorySwappiness")
     if swappiness is not None and not -1 <= swappiness <= 100:
@@ -338,10 +338,23 @@ def _check_cpu(host: Json, count: int) -> None:
         raise InvalidInputError("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if (host.get("CpuShares") or 0) < 0:
         raise InvalidInputError("invalid CPU shares: must be positive")
-    for key, word in (("CpusetCpus", "cpus"), ("CpusetMems", "memory nodes")):
+    sets = (("CpusetCpus", "cpus", "CPUs", f"0-{count - 1}"), ("CpusetMems", "mems", "memory nodes", _memory_nodes()))
+    for key, word, things, available in sets:
         text = host.get(key) or ""
         if text and not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*", text):
             raise InvalidInputError(f"Invalid value {text} for cpuset {word}: invalid format: {text}")
-        numbers = [int(n) for n in re.findall(r"\d+", text)]
-        if key == "CpusetCpus" and numbers and max(numbers) >= count:
-            raise InvalidInputError(f"Requested CPUs are not available - requested {text}, available: 0-{count - 1}")
+        if text and _greatest(text) > _greatest(available):
+            raise InvalidInputError(f"Requested {things} are not available - requested {text}, available: {available}")
+
+
+def _memory_nodes() -> str:
+    try:
+        with open("/sys/devices/system/node/online", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        # A kernel without NUMA has one.
+        return "0"
+
+
+def _greatest(numbers: str) -> int:
+    return max(map(int, re.findall(r"[0-9]+", numbers)))

@@ -97,6 +97,8 @@ def _copy_up(engine: "Engine", container_id: str, places: list[tuple[str, str]])
         for destination, path in places:
             try:
                 source = open_in_root(root, destination, os.O_RDONLY | os.O_DIRECTORY)
+            except NotADirectoryError:
+                raise InvalidInputError(f"cannot mount volume over existing file, file exists {destination}") from None
             except OSError:
                 continue
             target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -117,13 +117,20 @@ class Containers:
         container = engine.find(ref)
         if not name:
             raise InvalidInputError("Neither old nor new names may be empty")
-        new = check_name(name)
+        refused = "Error when allocating new name: "
+        try:
+            new = check_name("/" + name.removeprefix("/"))
+        except InvalidInputError as error:
+            raise InvalidInputError(refused + str(error)) from None
         if new == container.name:
             raise InvalidInputError("Renaming a container with the same name as its current name")
         async with container.lock:
             if container.removed.is_set():
                 raise NotFoundError(f"No such container: {ref}")
-            engine.reserve_name(new, container.id)
+            try:
+                engine.reserve_name(new, container.id)
+            except ConflictError as error:
+                raise ConflictError(refused + str(error)) from None
             old = container.name
             engine.by_name.pop(old, None)
             container.row["name"] = new

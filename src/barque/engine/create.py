@@ -214,18 +214,21 @@ def fill_host(engine: "Engine", host: Json) -> None:
         "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
         "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
         "CpusetCpus": "", "CpusetMems": "", "Devices": [], "DeviceCgroupRules": None, "DeviceRequests": None,
-        "MemoryReservation": 0, "MemorySwap": 0, "MemorySwappiness": None, "OomKillDisable": None,
+        "MemoryReservation": 0, "MemorySwap": 0, "OomKillDisable": None,
         "PidsLimit": None, "Ulimits": [], "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     }  # fmt: skip
     for key, value in defaults.items():
         if host.get(key) in (None, "", 0):
             host[key] = value
-    if host["MemorySwappiness"] == -1:
-        host["MemorySwappiness"] = None
+    swappiness = host.get("MemorySwappiness")
+    host["MemorySwappiness"] = None if swappiness == -1 else swappiness
     host["OomKillDisable"] = None if engine.cgroups_v2 else bool(host["OomKillDisable"])
     if host["NetworkMode"] == "default":
         host["NetworkMode"] = "bridge"
+    labelled = any(option.startswith("label") for option in host["SecurityOpt"] or ())
+    if not labelled and (host["Privileged"] or "host" in (host["IpcMode"], host["PidMode"])):
+        host["SecurityOpt"] = [*(host["SecurityOpt"] or ()), "label=disable"]
     if host["Privileged"] and not engine.cgroups_v2:
         host["CgroupnsMode"] = host["CgroupnsMode"] or "host"
     if host.get("Init") is None and options.init:

@@ -20,6 +20,6 @@ def parse_keys(text: str) -> bytes:
             continue
         last = key.removeprefix("ctrl-")
         if len(last) != 1 or last == key or not ("a" <= last <= "z" or last in "@[\\]^_"):
-            raise InvalidInputError(f"Unknown character: '{key}'")
+            raise InvalidInputError(f"Invalid detach keys ({text}) provided")
         found.append(ord(last.upper()) & 0x1F)
     return bytes(found)

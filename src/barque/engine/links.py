@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.engine.container import Container
 from barque.network.linking import LinkTarget
 
@@ -58,14 +58,17 @@ def remove(engine: "Engine", ref: str) -> None:
     """Remove the link that a name `parent/alias` means.
 
     Raises:
-        InvalidInputError: it means none.
+        NotFoundError: it means none.
+        ConflictError: it is a container's own name.
     """
     parent_name, slash, alias = ref.removeprefix("/").partition("/")
     parent_id = engine.by_name.get(parent_name) if slash else None
     parent = engine.containers_by_id.get(parent_id or "")
     kept = [item for item in (parent.row.get("links") or ()) if item[1] != alias] if parent is not None else []
     if parent is None or len(kept) == len(parent.row.get("links") or ()):
-        raise InvalidInputError(f"Could not get parent {ref}" if not slash else f"no such link: {ref}")
+        if not slash and engine.find(ref):
+            raise ConflictError("Conflict, cannot remove the default link name of the container")
+        raise NotFoundError(f"No such container: {ref}")
     parent.row["links"] = kept
     engine.changed(parent)
     engine.save(parent)

@@ -2,12 +2,12 @@
 
 import os
 import posixpath
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from barque.base.errors import InvalidInputError, NotFoundError
 from barque.engine import id_maps
+from barque.engine.volume_options import check_name
 
 Json = dict[str, Any]
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -16,7 +16,6 @@ _MODE_KINDS: dict[str, str] = {
     "consistent": "consistency", "cached": "consistency", "delegated": "consistency", "idmap": "idmap",
     **dict.fromkeys(_PROPAGATIONS, "propagation"),
 }  # fmt: skip
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _TMPFS_OPTIONS = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
 _TMPFS_WORDS = {
     "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "atime", "noatime",
@@ -68,11 +67,8 @@ def parse_bind(spec: str, volume_driver: str = "") -> Json:
 
 
 def _check_bind_words(wrong: str, kind: str, source: str, words: list[str]) -> None:
-    if kind == "volume" and not _VOLUME_NAME.fullmatch(source):
-        raise InvalidInputError(
-            f'create {source}: "{source}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-        )
+    if kind == "volume":
+        check_name(source)
     if kind == "volume" and any(word in _PROPAGATIONS for word in words):
         raise InvalidInputError(
             f'{wrong}: invalid mount config for type "volume": field BindOptions must not be specified'
@@ -158,11 +154,8 @@ def _bind(point: Json, mount: Json, options: Json, wrong: str) -> None:
 
 def _volume(point: Json, mount: Json, options: Json, wrong: str) -> None:
     name, subpath = point["Name"], options.get("Subpath") or ""
-    if name and not _VOLUME_NAME.fullmatch(name):
-        raise InvalidInputError(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-        )
+    if name:
+        check_name(name)
     if subpath and not name:
         raise InvalidInputError(wrong + "must not set Subpath when using anonymous volumes")
     if not local_path(subpath):
@@ -268,7 +261,8 @@ def collect(config: Json, host: Json, points_of: Callable[[str], Iterable[Json]]
         wanted[point["Destination"]] = point
     found |= wanted
     for target in config.get("Volumes") or {}:
-        clean = _destination(f"invalid volume specification: '{target}'", "volume", target)
+        # Images may name them without a leading slash.
+        clean = _destination(f"invalid volume specification: '{target}'", "volume", f"/{target}")
         if clean not in found and clean not in tmpfs:
             found[clean] = {**_point("volume", "", clean, ""), "driver": driver}
     return [found[key] for key in sorted(found)]

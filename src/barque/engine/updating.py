@@ -62,7 +62,7 @@ def _merged(container: Container, given: Json, changes: Json) -> tuple[Json, lis
         raise InvalidInputError(f"Cannot update container {container.id}: Memory limit should be smaller than "
                                 "already set memoryswap limit, "
                                 "update the memoryswap at the same time")  # fmt: skip
-    warnings = check_resources({**merged, "KernelMemory": changes.get("KernelMemory")}, update=True)
+    warnings = check_resources({**merged, "KernelMemory": changes.get("KernelMemory")})
     policy = changes.get("RestartPolicy") or {}
     if not isinstance(policy, dict):
         raise InvalidInputError("invalid JSON: RestartPolicy must be an object")

@@ -168,6 +168,8 @@ def select(engine: "Engine", filters: Filters, *, everything: bool, limit: int) 
             raise InvalidInputError(f"invalid filter 'exited={value}'")
     for value in filters.get("is-task", []):
         truth("is-task", value)
+    for value in (*filters.get("publish", []), *filters.get("expose", [])):
+        _ports_of(value)
     before = [engine.find(ref).row["created_ns"] for ref in filters.get("before", [])]
     since = [engine.find(ref).row["created_ns"] for ref in filters.get("since", [])]
     images = _ancestors(engine, filters["ancestor"]) if filters.get("ancestor") else None
@@ -224,8 +226,7 @@ def _passes(engine: "Engine", container: Container, filters: Filters) -> bool:
                    and container.state["exit_code"] == int(value))
         and any_of("volume", lambda value: any(value in (m["Name"], m["Destination"], m["Source"]) for m in mounts))
         and any_of("network", lambda value: _in_network(engine, container, value))
-        and any_of("publish", lambda value: _port_matches(_published(container), value))
-        and any_of("expose", lambda value: _port_matches(_exposed(container), value))
+        and (not ("publish" in filters or "expose" in filters) or _has_port(container, filters))
         and any_of("is-task", lambda value: not truth("is-task", value))
         and any_of("isolation", lambda value: value in ("", "default"))
     )  # fmt: skip
@@ -238,18 +239,14 @@ def _in_network(engine: "Engine", container: Container, wanted: str) -> bool:
     )
 
 
-def _published(container: Container) -> set[tuple[int, str]]:
-    ports = {(p.container_port, p.protocol) for p in container.sandbox.ports} if container.sandbox else set()
-    for key in container.host.get("PortBindings") or {}:
-        ports |= _ports_of(key)
-    return ports
-
-
-def _exposed(container: Container) -> set[tuple[int, str]]:
-    found = set()
-    for key in container.config.get("ExposedPorts") or {}:
-        found |= _ports_of(key)
-    return found
+def _has_port(container: Container, filters: Filters) -> bool:
+    """Tell whether a port of the host that leads into a container, or one inside that is told of, is asked for."""
+    public = {port for value in filters.get("publish", ()) for port in _ports_of(value)}
+    private = {port for value in filters.get("expose", ()) for port in _ports_of(value)}
+    listed = describe.port_list(container.sandbox, container.config.get("ExposedPorts") or ()) if container.is_running else ()
+    return any(
+        (item.get("PublicPort"), item["Type"]) in public or (item["PrivatePort"], item["Type"]) in private for item in listed
+    )
 
 
 def _ports_of(text: str) -> set[tuple[int, str]]:
@@ -259,10 +256,6 @@ def _ports_of(text: str) -> set[tuple[int, str]]:
     if match is None or not first <= last <= 65535:
         raise InvalidInputError(f"invalid filter: {text} is no port")
     return {(port, match[3] or "tcp") for port in range(first, last + 1)}
-
-
-def _port_matches(ports: set[tuple[int, str]], wanted: str) -> bool:
-    return bool(ports & _ports_of(wanted))
 
 
 def prunable(engine: "Engine", filters: Filters) -> list[Container]:

@@ -71,6 +71,12 @@ async def test_fields_that_clients_send_without_a_value_are_let_be(scene, field)
     assert scene.container.host["CpuShares"] == 2
 
 
+async def test_a_limit_of_swap_alone_is_refused(scene):
+    with pytest.raises(InvalidInputError, match="You should always set the Memory limit when using Memoryswap limit"):
+        await updating.update(scene.engine, scene.container, {"MemorySwap": 64 << 20})
+    assert scene.group.seen == []
+
+
 async def test_no_limit_of_processes_can_be_asked_for(scene):
     await updating.update(scene.engine, scene.container, {"PidsLimit": 7})
     assert scene.group.seen[-1]["pids"] == {"limit": 7}

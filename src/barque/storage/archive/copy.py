@@ -50,7 +50,7 @@ def path_stat(root: int, path: str, hidden: frozenset[int] = frozenset()) -> dic
     finally:
         os.close(parent)
     return {
-        "name": posixpath.basename(posixpath.normpath(posixpath.join("/", path))) or "/",
+        "name": _shown_name(path),
         "size": found.st_size,
         "mode": go_mode(found.st_mode),
         "mtime": format_ns(found.st_mtime_ns),
@@ -61,8 +61,8 @@ def path_stat(root: int, path: str, hidden: frozenset[int] = frozenset()) -> dic
 def pack(root: int, path: str, hidden: frozenset[int] = frozenset()) -> Iterator[bytes]:
     """Yield the tar of a path, its entries named after the path's last part, as Docker does.
 
-    A path that ends in `/.` or `/` is followed and packed under that same last part. What lies on the file systems
-    `hidden` (numbers of devices) is left out.
+    A path that ends in `/.` or `/` is followed, and with `/.` its entries are named `.`, as clients take it for the
+    folder's content; those of the root have no first part. What lies on the file systems `hidden` (numbers of devices) is left out.
 
     Raises:
         NotFoundError: there is no such file.
@@ -70,15 +70,14 @@ def pack(root: int, path: str, hidden: frozenset[int] = frozenset()) -> Iterator
     parent, name, followed = _locate(root, path, hidden)
     try:
         if followed:
-            shown = os.fsencode(posixpath.basename(posixpath.normpath(posixpath.join("/", path))))
-            yield from _pack_folder(parent, shown, hidden)
+            # Opened through itself: the folder's own entry first, then what is in it.
+            yield from single(parent, b".", os.fsencode(_shown_name(path).removeprefix("/")), hidden)
         else:
-            shown = name
             try:
                 os.stat(name, dir_fd=parent, follow_symlinks=False)
             except FileNotFoundError:
                 raise _missing(path) from None
-            yield from single(parent, name, shown, hidden)
+            yield from single(parent, name, name, hidden)
         yield END
     finally:
         os.close(parent)
@@ -128,13 +127,11 @@ def export(root: int, *, one_file_system: bool = True) -> Iterator[bytes]:
     yield END
 
 
-def _pack_folder(fd: int, shown: bytes, hidden: frozenset[int]) -> Iterator[bytes]:
-    inner = shown or b""
-    if inner:
-        # Opened through itself: the folder's own entry first, then what is in it.
-        yield from single(fd, b".", inner, hidden)
-    else:
-        yield from single(fd, b".", b".", hidden)
+def _shown_name(path: str) -> str:
+    """Return the last part of a path, `.` where it ends in one, `/` of the root."""
+    if posixpath.basename(path.rstrip("/")) == ".":
+        return "."
+    return posixpath.basename(posixpath.normpath(posixpath.join("/", path))) or "/"
 
 
 def _locate(root: int, path: str, hidden: frozenset[int]) -> tuple[int, bytes, bool]:

@@ -1,7 +1,7 @@
 """Sequences of docker commands on containers, volumes, limits, health, restarts, logs and events.
 
-A line is a docker command; `until TEXT = command` repeats one until it prints TEXT; `fails` in front of a command
-says nothing to the engines, only to the reader. {dir} is a folder of the engine's own, {began} and {now} are times.
+A line is a docker command; `until TEXT = command` repeats one until it prints TEXT; what `quiet command` says is not
+compared, and events before it are not told. {dir} is a folder of the engine's own, {began} and {now} are times.
 """
 
 import re
@@ -25,6 +25,8 @@ LIMIT_FILES = {
     "--pids-limit -1": "pids/pids.max",
     "--device-cgroup-rule 'c 42:* rmw'": "devices/devices.list",
     "--device /dev/null:/dev/mine:r": "devices/devices.list",
+    "--device-read-bps /dev/loop0:1mb --device-write-bps /dev/loop0:2mb": "blkio/blkio.throttle.read_bps_device blkio/blkio.throttle.write_bps_device",
+    "--device-read-iops /dev/loop0:10 --device-write-iops /dev/loop0:20": "blkio/blkio.throttle.read_iops_device blkio/blkio.throttle.write_iops_device",
 }
 RUN_LIMITS = {
     f"limits {flags}": [f"run --rm {flags} busybox sh -c 'cd /sys/fs/cgroup; head -n 40 {files}'"]
@@ -44,6 +46,8 @@ UPDATES = {
         "--cpus 1.5": "cpu/cpu.cfs_quota_us",
         "--cpu-shares 2048": "cpu/cpu.shares",
         "--cpuset-cpus 0": "cpuset/cpuset.cpus",
+        "--cpuset-mems 0": "cpuset/cpuset.mems",
+        "--cpu-period 50000 --cpu-quota 20000": "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
         "--pids-limit 7": "pids/pids.max",
         "-m 256m": "memory/memory.limit_in_bytes",
         "-m 1m": "memory/memory.limit_in_bytes",
@@ -54,7 +58,8 @@ REFUSED_LIMITS = {
     for flags in (
         "-m 1m", "-m 64m --memory-swap 32m", "--memory-swap 64m", "--memory-reservation 1m",
         "-m 32m --memory-reservation 64m", "--memory-swappiness 101", "--cpus 1000", "--cpuset-cpus 99", "--cpuset-mems 99",
-        "--cpuset-cpus a", "--cpu-period 1", "--cpu-quota 1", "--blkio-weight 5", "--oom-score-adj 2000",
+        "--cpuset-cpus a", "--cpu-rt-period 1000 --cpu-rt-runtime 2000", "--cpu-period 1", "--cpu-quota 1", "--blkio-weight 5",
+        "--oom-score-adj 2000",
         "--ulimit nofile=20:10", "--device /dev/nosuch", "--cpus 1 --cpu-period 5000", "--restart on-failure:-1",
         "--restart always:3", "--restart sometimes", "--rm --restart always", "--log-driver nosuch",
         "--log-opt nosuch=1", "--log-driver syslog --log-opt syslog-facility=pub",
@@ -64,6 +69,15 @@ REFUSED_LIMITS = {
 LIMITS = {
     **RUN_LIMITS, **UPDATES, **REFUSED_LIMITS,
     "limits ulimit": ["run --rm --ulimit nofile=100:200 --ulimit core=0 busybox sh -c 'ulimit -n; ulimit -Hn; ulimit -c'"],
+    "limits sysctls": [
+        "run --rm --sysctl net.core.somaxconn=77 --sysctl kernel.msgmax=4096 busybox cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax",
+        "create --sysctl kernel.panic=1 busybox", "create --sysctl net.core.somaxconn busybox",
+    ],
+    "limits storage": ["create --storage-opt colour=red busybox"],
+    "limits devices": [
+        "create --name dv --device /dev/null:/dev/mine:zz busybox", "create --name dv --device-read-bps /dev/nosuch:1mb busybox", "start dv", "rm dv",
+        "create --name dv --device-read-bps red busybox", "create --name dv --device-cgroup-rule 'x 1:2 r' busybox", "rm dv",
+    ],
     "limits shm": ["run --rm --shm-size 8m busybox sh -c 'df -k /dev/shm | tail -n 1'"],
     "limits oom score": ["run --rm --oom-score-adj 500 busybox cat /proc/self/oom_score_adj"],
     "out of memory": [
@@ -97,6 +111,17 @@ VOLUMES = {
     "a volume that cannot be mounted": [
         "volume create -o type=ext4 -o device=/dev/nosuch bad", "create --name bb -v bad:/m:nocopy busybox", "start bb",
         "rm bb", "volume rm bad",
+    ],
+    "volumes of servers": [
+        "volume create -o type=nfs -o device=:/export -o o=addr=127.0.0.1,rw,soft nf", "create --name sv -v nf:/m:nocopy busybox", "start sv", "rm sv",
+        "volume create -o type=nfs -o device=:/export -o o=addr=no.such.host.invalid nh", "create --name sv -v nh:/m:nocopy busybox", "rm sv",
+        "volume create -o type=cifs -o device=//127.0.0.1/share -o o=username=u,password=secret ci",
+        "create --name sv -v ci:/m:nocopy busybox", "start sv", "rm sv", "volume rm nf nh ci",
+    ],
+    "volumes of other types": [
+        "volume create -o type=none -o device={dir} -o o=bind bi", "run --rm -v bi:/m busybox cat /m/hello", "volume rm bi",
+        "volume create -o type=none -o device=/no/such -o o=bind bn", "create --name ot -v bn:/m:nocopy busybox", "start ot", "rm ot",
+        "volume create -o type=nosuchfs -o device=any bx", "create --name ot -v bx:/m:nocopy busybox", "start ot", "rm ot", "volume rm bn bx",
     ],
     "copy up": [
         "run --rm -v cu:/etc busybox ls /etc", "run --rm -v cu:/x busybox stat -c '%u %a %n' /x /x/passwd",

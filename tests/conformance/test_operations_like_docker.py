@@ -34,6 +34,7 @@ _WORDS = [
     ("from daemon: failed to create shim task", "from daemon: failed to create task for container: failed to create shim task"),
     ("container process: exec:", "container process: error during container init: exec:"),
     (": unknown(?=\n|$)", ""),
+    ("password=secret", "password=********"),
     (r'unable to remove repository reference "used:1" \(must force\)', "unable to delete used:1 (must be forced)"),
     (r"[Ee]rror processing tar file\(exit status 1\): ", ""),
     ("no such image: nosuch\n", "no such image: nosuch:latest\n"),

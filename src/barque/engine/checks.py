@@ -338,6 +338,8 @@ def _check_cpu(host: Json, count: int) -> None:
         raise InvalidInputError("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if (host.get("CpuShares") or 0) < 0:
         raise InvalidInputError("invalid CPU shares: must be positive")
+    if 0 < (host.get("CpuRealtimePeriod") or 0) < (host.get("CpuRealtimeRuntime") or 0):
+        raise InvalidInputError("cpu real-time runtime cannot be higher than cpu real-time period")
     sets = (("CpusetCpus", "cpus", "CPUs", f"0-{count - 1}"), ("CpusetMems", "mems", "memory nodes", _memory_nodes()))
     for key, word, things, available in sets:
         text = host.get(key) or ""

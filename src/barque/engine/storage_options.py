@@ -21,7 +21,7 @@ def size_of(host: Json) -> int:
     options = host.get("StorageOpt") or {}
     for key in options:
         if key != "size":
-            raise InvalidInputError(f"--storage-opt: unknown option {key}: only size is known")
+            raise InvalidInputError(f"unknown option {key}")
     return parse_size(options["size"]) if options else 0
 
 

@@ -134,7 +134,8 @@ def mount_local(wanted: LocalMount, path: str) -> None:
         for flags in options.propagation:
             km.mount(None, path, None, flags)
     except OSError as error:
-        words = f", data: {wanted.shown()}" if wanted.words else ""
+        words = f", flags: {options.flags:#x}" if options.flags else ""
+        words += f", data: {volume_options.without_password(options.data)}" if options.data else ""
         reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
         raise BarqueError(f"failed to mount local volume: mount {wanted.device}:{path}{words}: {reason}") from None
 

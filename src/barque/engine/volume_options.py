@@ -22,9 +22,10 @@ class LocalMount:
     def __init__(self, kind: str, device: str, words: list[str]) -> None:
         self.kind, self.device, self.words = kind, device, words
 
-    def shown(self) -> str:
-        """Return the words without a password, for messages."""
-        return ",".join("password=********" if word.startswith("password=") else word for word in self.words)
+
+def without_password(data: str) -> str:
+    """Return a file system's own mount options without a password, for messages."""
+    return ",".join("password=********" if word.startswith("password=") else word for word in data.split(","))
 
 
 def check_name(name: str) -> None:

@@ -121,8 +121,9 @@ def normal(text, name, line, *, ours):
         return re.sub(r"\d+ +(?=sleep)", "", text)
     if name.startswith("events") and "exit 0" in text:
         rows = [_event(row) for row in text.splitlines()]
-        # How often the kernel tells of one lack of memory is chance.
-        return "\n".join(row for at, row in enumerate(rows) if not (row.startswith("container oom") and row in rows[:at]))
+        # How often the kernel tells of one lack of memory, and when Docker passes it on, is chance.
+        wants = {row for row in rows if row.startswith("container oom")}
+        return "\n".join([*sorted(wants), *(row for row in rows if row not in wants)])
     for old, new in () if ours else _WORDS:
         text = re.sub(old, new.replace("\\", r"\\"), text)
     if "devices.list" in line:

@@ -216,7 +216,7 @@ def test_folders_and_archives_of_platforms(docker: Run, tmp_path: Path) -> None:
     both = ["--platform", "linux/amd64,linux/arm64"]
     docker("buildx", "build", *both, "-o", "split", ".")
     assert (tmp_path / "split/linux_arm64/which").read_text() == "arm64"
-    docker("buildx", "build", "--platform", "linux/arm64", "-o", "type=local,dest=single,platform-split=true", ".")
+    docker("buildx", "build", "--platform", "linux/arm64", "-o", "type=local,dest=single,platform-split=true,mode=copy", ".")
     assert (tmp_path / "single/linux_arm64/which").read_text() == "arm64"
     (tmp_path / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /$TARGETARCH\n")
     docker("buildx", "build", *both, "-o", "type=local,dest=joined,platform-split=false", ".")

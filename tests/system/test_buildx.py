@@ -161,9 +161,11 @@ def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker:
     ("flags", "message"),
     [
         (["--attest", "type=sbom,generator=busybox,other=1"], "the parameter other is not supported"),
-        (["--cache-to", "type=nonsense"], "exporting the cache (type=nonsense) is not supported"),
+        *((["--cache-to", f"type={kind}"], f"exporting the cache (type={kind.partition(',')[0]}) is not supported; use inline, registry, local or gha")
+          for kind in ("nonsense", "azblob,account_url=u")),
         (["--cache-to", "type=registry,ref=127.0.0.1:1/x,nonsense=1"], "option nonsense is not supported"),
         (["--cache-from", "type=nonsense"], "importing the cache (type=nonsense) is not supported"),
+        (["-o", "type=local,dest=o,mode=delete"], "exporter local: option mode is not supported"),
         (["-o", "type=image,compression=zstd"], "compression= needs push=true"),
         (["-o", "type=image,annotation-nonsense.a=b"], "unrecognized annotation type nonsense"),
         (["-o", "type=image,compression=estargz"], "unsupported layer compression type estargz"),

@@ -75,8 +75,9 @@ async def _said(build: Build, trees: dict[str, Tree], *, joined_up: bool = False
 
 def _check(attributes: dict[str, str], kind: str) -> None:
     """Refuse what would otherwise be passed over."""
-    for key in attributes:
-        if key not in ("dest", "platform-split"):
+    for key, value in attributes.items():
+        # What is there is left there, as clients call it, by copying.
+        if key not in ("dest", "platform-split") and (key, value) != ("mode", "copy"):
             raise UnsupportedError(f"exporter {kind}: option {key} is not supported; leave it out")
 
 

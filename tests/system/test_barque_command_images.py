@@ -1,6 +1,9 @@
 """Our command beside docker's: the same words give the same output, errors, exit codes and files."""
 
+import contextlib
 import json
+import os
+import pty
 import re
 import stat
 import subprocess
@@ -87,6 +90,32 @@ def test_pull_and_push_print_the_same(both: Both, image: str) -> None:
         ("pull", "Upper"), ("push", "a b"), ("pull", "scratch"),
     ):  # fmt: skip
         both.run(*words)
+
+
+def test_transfers_are_shown_on_a_terminal_the_same(both: Both, engine: EngineUnderTest, image: str) -> None:
+    """Every byte, cursor movements and all."""
+    for words, shown in ((("pull", image), "Already exists"), (("push", image), "Layer already exists"), (("pull", f"{image}0"), "not found")):
+        said = []
+        for command in (["docker"], both._barque()):
+            if words == ("pull", image):
+                engine.docker("rmi", image)
+            said.append(_on_a_terminal([*command, *words], engine.environment))
+        assert said[0] == said[1]
+        assert shown in said[1][1]
+
+
+def _on_a_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command on a terminal; return its exit code and all that it wrote."""
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        written = b""
+        # The last writer's end is told as an error.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                written += piece
+    os.close(ours)
+    return process.returncode, written.decode()
 
 
 def test_content_trust_is_refused_in_words(both: Both, engine: EngineUnderTest, image: str) -> None:
@@ -228,6 +257,22 @@ def test_images_go_into_archives_and_come_out_the_same(both: Both, engine: Engin
     ):  # fmt: skip
         both.run(*words)
     assert not (both.folders["barque"] / "b.tar").exists()
+
+
+def test_archives_are_neither_written_to_nor_read_from_a_terminal(both: Both, engine: EngineUnderTest, image: str) -> None:
+    ours, terminal = pty.openpty()
+    try:
+        for words in (["save", image], ["export", "nosuch"], ["load"]):
+            said = []
+            for command in (["docker"], both._barque()):
+                done = subprocess.run([*command, *words], env=engine.environment, stdin=terminal, stdout=terminal,
+                                      stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
+                said.append((done.returncode, done.stderr))
+            assert said[0] == said[1]
+            assert said[1][0] == 1
+    finally:
+        os.close(ours)
+        os.close(terminal)
 
 
 def test_images_are_named_committed_and_removed_the_same(both: Both, engine: EngineUnderTest, image: str) -> None:

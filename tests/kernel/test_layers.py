@@ -84,7 +84,8 @@ def shown(root):
                 own = os.open(name, os.O_RDONLY, dir_fd=fd)
                 xattrs = tuple(sorted((x, os.getxattr(own, x)) for x in os.listxattr(own)))
                 os.close(own)
-            same = facts.st_ino if kind == stat.S_IFREG else whole
+            # Layers are file systems of their own, which may have equal inodes.
+            same = (facts.st_dev, facts.st_ino) if kind == stat.S_IFREG else whole
             inodes[same] = min(whole, inodes.get(same, whole))
             found[whole] = (
                 oct(facts.st_mode), facts.st_uid, facts.st_gid, facts.st_mtime_ns, facts.st_rdev, more, xattrs, same,

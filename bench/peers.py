@@ -124,7 +124,8 @@ def barque_peers(root: Path, *flags: str) -> list[Peer]:
     """Start Barque; return it as driven by its own command and, where it is installed, by the docker command."""
     # As an installation does: where PYTHONDONTWRITEBYTECODE is set each start would compile all sources anew.
     compileall.compile_dir(str(Path(barque.__file__).parent), quiet=2)
-    engine = EngineUnderTest(root, *flags)
+    # Docker keeps all of a log unless it is told otherwise.
+    engine = EngineUnderTest(root, "--log-opt", "max-size=-1", *flags)
     engine.start()
     own = Peer("barque", [sys.executable, "-m", "barque"], engine.environment, root)
     script = Path(sys.executable).with_name("barque")

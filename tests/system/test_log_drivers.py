@@ -192,6 +192,19 @@ def test_options_of_json_files_choose_attributes_and_rotate(engine):
     assert engine.docker("logs", "files").splitlines()[-1] == "3000"
 
 
+def test_a_log_of_which_nothing_is_asked_is_rotated(engine):
+    script = f"yes {'x' * 1000} | head -c 110000000"
+    engine.docker("run", "--rm", "--log-opt", "max-size=-1", "busybox", "true")
+    engine.docker("run", "-d", "--name", "large", "busybox", "sh", "-c", script)
+    assert engine.docker("wait", "large") == "0"
+    path = Path(engine.docker("inspect", "-f", "{{.LogPath}}", "large"))
+    newest, older = (part.stat().st_size for part in sorted(path.parent.glob("*-json.log*")))
+    assert 99 << 20 < older < 102 << 20 and newest + older > 110_000_000
+    assert engine.docker("inspect", "-f", "{{json .HostConfig.LogConfig.Config}}", "large") == "{}"
+    assert engine.docker("logs", "--tail", "2", "large").splitlines()[0] == "x" * 1000
+    engine.docker("rm", "large")
+
+
 def test_a_log_can_be_cleared_while_its_container_runs_and_after(engine):
     engine.docker("run", "-d", "--name", "clean", "busybox", "sh", "-c", "echo before; while ! test -e /go; do sleep 0.05; done; echo after; sleep 100")
     until(lambda: engine.docker("logs", "clean") == "before")

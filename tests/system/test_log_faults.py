@@ -102,15 +102,15 @@ def is_held_back(engine, name):
 def test_in_blocking_mode_a_container_waits_for_a_slow_and_for_a_dead_server_and_nothing_is_lost(engine, outlet):
     script = f"{said(1, 1)}; {WAIT.format('slow')}{said(2, LINES)}; {WAIT.format('dead')}{said(LINES + 1, 2 * LINES)}; echo > /done; sleep 100"
     held = engine.docker("run", "-d", *outlet.words(**CACHE), "busybox", "sh", "-c", script)
-    until(lambda: outlet.numbers() == [1], "the first line came")
+    until(lambda: outlet.numbers() == [1], "the first line came", 60)
     outlet.server.flowing.clear()
     engine.docker("exec", held, "touch", "/slow")
-    until(lambda: is_held_back(engine, held), "a slow server holds the container back")
+    until(lambda: is_held_back(engine, held), "a slow server holds the container back", 60)
     outlet.server.flowing.set()
     until(lambda: outlet.numbers()[-1] == LINES, "all came that a slow server held back", 60)
     outlet.server.close()
     engine.docker("exec", held, "touch", "/dead")
-    until(lambda: is_held_back(engine, held), "a dead server holds the container back")
+    until(lambda: is_held_back(engine, held), "a dead server holds the container back", 60)
     assert engine.docker_result("exec", held, "test", "-e", "/done").returncode == 1
     outlet.serve()
     until(lambda: outlet.numbers()[-1] == 2 * LINES, "all came that a dead server held back", 60)
@@ -124,7 +124,7 @@ def test_without_blocking_nobody_waits_and_no_more_is_lost_than_the_buffer_does_
     buffer = 200 << 10
     words = outlet.words(mode="non-blocking", max_buffer_size=buffer, **CACHE)
     name = engine.docker("run", "-d", *words, "busybox", "sh", "-c", f"{said(1, 1)}; {WAIT.format('go')}{said(2, LINES)}")
-    until(lambda: outlet.numbers() == [1], "the first line came")
+    until(lambda: outlet.numbers() == [1], "the first line came", 60)
     if fault == "dead":
         outlet.server.close()
     else:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
+_DEFAULT_SIZE, _DEFAULT_FILES = 100 << 20, 5
+"""Of the driver json-file where no size is asked for: a talkative container does not fill the disk."""
 _CACHE_SIZE, _CACHE_FILES = 20 << 20, 5
 _SPOOL_SIZE = 1 << 20
 _EVENT_SIZE = 100
@@ -224,7 +226,9 @@ def keeper_settings(container: Container) -> Json:
         shown["tag"] = attributes.tag(facts, "")
     made: Json = {"driver": "json-file", "path": container.row["log_path"], "attrs": shown}
     if driver == "json-file":
-        size, count, compress = _size(wanted.get("max-size", "-1")), int(wanted.get("max-file") or 1), False
+        text = wanted.get("max-size")
+        size = _size(text) if text else _DEFAULT_SIZE
+        count = int(wanted.get("max-file") or (1 if text else _DEFAULT_FILES))
         compress = values.truth(wanted.get("compress") or "false")
     elif driver == "local":
         size, count = _size(wanted.get("max-size", "20m")), int(wanted.get("max-file") or 5)

@@ -56,7 +56,10 @@ class Both:
             done = subprocess.run([*command, *words_of], **settings)  # type: ignore[call-overload]
             for stream in ("stdout", "stderr"):
                 text = getattr(done, stream).replace(str(folder), "CONFIG").replace("docker", "barque")
-                setattr(done, stream, "\n".join(_AGE.sub("AGE ", line) for line in text.splitlines() if line.strip()))
+                if _AGE.search(text):
+                    # An age goes on between the two, and its column with it.
+                    text = re.sub(" {2,}", "  ", _AGE.sub("AGE  ", text))
+                setattr(done, stream, "\n".join(line for line in text.splitlines() if line.strip()))
             answers[name] = done
         one, other = answers["docker"], answers["barque"]
         assert (one.returncode, one.stdout) == (other.returncode, other.stdout), (words, one.stderr, other.stderr)

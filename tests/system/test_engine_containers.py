@@ -1,6 +1,7 @@
 """What the engine does with containers, seen through the docker command."""
 
 import json
+import sys
 import time
 
 import pytest
@@ -72,6 +73,20 @@ def test_limits_of_a_running_container_can_be_changed(engine):
         state(engine, "grow", "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}") == "134217728 unless-stopped"
     )
     assert "128MiB" in engine.docker("stats", "--no-stream", "grow")
+
+
+def test_variables_and_labels_can_be_changed_without_another_container(engine):
+    wait = "echo $A-$B-$C; sleep 100"
+    engine.docker("run", "-d", "--name", "renewed", "-e", "A=1", "-e", "B=2", "-l", "x=1", "-l", "y=2", "busybox", "sh", "-c", wait)
+    engine.barque("update", "--env", "A=new=1", "-e", "C=3", "--env-rm", "B", "--label", "x=new", "-l", "z=3", "--label-rm", "y", "renewed")
+    assert state(engine, "renewed", "{{json .Config.Labels}}") == '{"x":"new","z":"3"}'
+    assert "renewed" in engine.docker("ps", "--filter", "label=z=3", "--format", "{{.Names}}")
+    until(lambda: engine.docker("logs", "renewed") == "1-2-")
+    engine.docker("restart", "-t", "0", "renewed")
+    until(lambda: engine.docker("logs", "renewed").splitlines()[1:] == ["new=1--3"])
+    refused = engine.run([sys.executable, "-m", "barque", "update", "--env", "novalue", "renewed"])
+    assert refused.returncode == 1 and "invalid environment variable: 'novalue'" in refused.stderr
+    engine.docker("rm", "-f", "renewed")
 
 
 def test_diff_shows_what_the_container_did_and_not_what_the_engine_mounted(engine):

@@ -81,7 +81,10 @@ CREATE: Schema = {
     "HostConfig": HOST,
     "NetworkingConfig": {"EndpointsConfig": {"*": ENDPOINT}},
 }
-UPDATE: Schema = {**_RESOURCES, "RestartPolicy": _RESTART, "PublishAdd": _PORTS, "PublishRemove": _PORTS}
+UPDATE: Schema = {
+    **_RESOURCES, "RestartPolicy": _RESTART, "PublishAdd": _PORTS, "PublishRemove": _PORTS, "Env": ["str"],
+    "EnvRemove": ["str"], "Labels": {"*": "str"}, "LabelsRemove": ["str"],
+}  # fmt: skip
 EXEC: Schema = {
     "User": "str", "Privileged": "bool", "Tty": "bool", "ConsoleSize": "size", "AttachStdin": "bool",
     "AttachStderr": "bool", "AttachStdout": "bool", "DetachKeys": "str", "Env": ["str"], "WorkingDir": "str",

@@ -152,6 +152,7 @@ def _natural(line: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else 0), line
 
 
+_CHANGED_WORDS = {"env": "Env", "env-rm": "EnvRemove", "label-rm": "LabelsRemove"}
 UPDATE_KEYS = {
     "blkio-weight": "BlkioWeight",
     "cpu-period": "CpuPeriod",
@@ -171,7 +172,7 @@ UPDATE_KEYS = {
 
 
 def update(call: Invocation) -> int:
-    """Change limits and the restart policy of containers."""
+    """Change limits, the restart policy, ports, variables and labels of containers."""
     from barque.cli.run_spec import restart_policy
 
     options = call.options
@@ -185,6 +186,9 @@ def update(call: Invocation) -> int:
 
         body["PublishAdd"] = port_maps(options["publish-add"], [])[1]
         body["PublishRemove"] = port_maps(options["publish-rm"], [])[1]
+    body |= {key: options[flag] for flag, key in _CHANGED_WORDS.items() if options.given(flag)}
+    if options.given("label"):
+        body["Labels"] = {pair.partition("=")[0]: pair.partition("=")[2] for pair in options["label"]}
     warnings: list[str] = []
 
     def act(name: str) -> str:

@@ -162,7 +162,11 @@ c cpu-shares int CPU shares (relative weight)
 - cpus decimal Number of CPUs
 - cpuset-cpus string CPUs in which to allow execution (0-3, 0,1)
 - cpuset-mems string MEMs in which to allow execution (0-3, 0,1)
+e env list Set an environment variable (NAME=value) for the next start
+- env-rm list Take an environment variable away for the next start
 - kernel-memory! bytes Kernel memory limit
+l label list Set a label (key=value)
+- label-rm list Take a label away
 m memory bytes Memory limit
 - memory-reservation bytes Memory soft limit
 - memory-swap bytes Limit of memory and swap together: -1 for unlimited swap

@@ -1,4 +1,4 @@
-"""Changing the limits and the restart policy of a container that is there."""
+"""Changing what a container that is there may use, how it restarts, its ports, variables and labels."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ _FIXED = (
 
 
 async def update(engine: "Engine", container: Container, changes: Json) -> Json:
-    """Change limits, the restart policy and published ports; return {"Warnings"}.
+    """Change limits, the restart policy, published ports, variables and labels; return {"Warnings"}.
+
+    Labels change at once, variables (Env, EnvRemove) with the next start.
 
     Raises:
         InvalidInputError: a value that cannot be.
@@ -39,6 +41,7 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
             raise ConflictError(f"Cannot update container {container.id}: Container is marked for removal and "
                                 "cannot be \"update\".")  # fmt: skip
         merged, warnings = _merged(container, given, changes)
+        description = described(container.config, changes)
         if container.is_running and given:
             try:
                 cgroup = open_manager(engine.cgroup_path(container))
@@ -49,6 +52,7 @@ async def update(engine: "Engine", container: Container, changes: Json) -> Json:
         if changes.get("PublishAdd"):
             warnings += endpoints.closed_ports(engine, container.row["networking"])
         container.row["host"] = merged
+        container.row["config"] = {**container.config, **description}
         engine.changed(container)
         engine.save(container)
         await engine.database.flush()
@@ -71,6 +75,26 @@ def _merged(container: Container, given: Json, changes: Json) -> tuple[Json, lis
         merged["RestartPolicy"] = {"Name": policy["Name"],
                                    "MaximumRetryCount": policy.get("MaximumRetryCount") or 0}  # fmt: skip
     return merged, warnings
+
+
+def described(config: Json, changes: Json) -> Json:
+    """Return the variables and labels of a container's config after changes, nothing where none is changed. Pure.
+
+    Raises:
+        InvalidInputError: a variable without a name or a value.
+    """
+    found: Json = {}
+    added, gone = changes.get("Env") or [], changes.get("EnvRemove") or []
+    for text in added:
+        if text.find("=") < 1 or "\0" in text:
+            raise InvalidInputError(f"invalid environment variable: {text!r}: NAME=value is expected")
+    if added or gone:
+        names = {text.partition("=")[0] for text in [*added, *gone]}
+        found["Env"] = [text for text in config.get("Env") or [] if text.partition("=")[0] not in names] + added
+    labels, gone = changes.get("Labels") or {}, changes.get("LabelsRemove") or []
+    if labels or gone:
+        found["Labels"] = {key: value for key, value in (config.get("Labels") or {}).items() if key not in gone} | labels
+    return found
 
 
 def _limits(merged: Json, given: Json) -> Json:

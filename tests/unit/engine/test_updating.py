@@ -27,11 +27,15 @@ class FakeContainer:
 
     def __init__(self):
         self.lock = asyncio.Lock()
-        self.row = {"host": KNOWN}
+        self.row = {"host": KNOWN, "config": {}}
 
     @property
     def host(self):
         return self.row["host"]
+
+    @property
+    def config(self):
+        return self.row["config"]
 
 
 @pytest.fixture
@@ -88,3 +92,13 @@ async def test_no_limit_of_processes_can_be_asked_for(scene):
 async def test_a_limit_of_kernel_memory_is_said_to_be_ignored(scene):
     answer = await updating.update(scene.engine, scene.container, {"KernelMemory": 1 << 20})
     assert "kernel memory limit" in answer["Warnings"][0]
+
+
+def test_variables_and_labels_are_replaced_added_and_taken_away():
+    config = {"Env": ["A=1", "B=2"], "Labels": {"x": "1", "y": "2"}}
+    assert updating.described(config, {"CpuShares": 1}) == {}
+    assert updating.described(config, {"Env": ["A=new", "C="], "EnvRemove": ["B"]}) == {"Env": ["A=new", "C="]}
+    assert updating.described(config, {"Labels": {"z": ""}, "LabelsRemove": ["x"]}) == {"Labels": {"y": "2", "z": ""}}
+    for wrong in ("", "A", "=1", "A=\0"):
+        with pytest.raises(InvalidInputError):
+            updating.described(config, {"Env": [wrong]})

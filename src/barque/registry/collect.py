@@ -24,7 +24,7 @@ from barque.registry import manifests
 from barque.registry.config import Collecting
 from barque.registry.errors import RegistryError
 from barque.registry.manifests import Manifest
-from barque.registry.repositories import DELETING_S, Repositories
+from barque.registry.repositories import DELETING_S, Repositories, tag_notice
 from barque.registry.retention import superfluous
 from barque.registry.storage import name_of, repository
 
@@ -84,7 +84,7 @@ class Collector:
         folder = repository(name)
         tags = await self._records.entries(f"{folder}/tags") if self._settings.retained else []
         for tag in superfluous(name, tags, self._settings.retained):
-            if await self._drop(f"{folder}/tags/{tag}"):
+            if await self._expire(name, tag):
                 report.tags.append(f"{name}:{tag}")
         if self._settings.untagged:
             await self._untagged(name, report)
@@ -100,6 +100,17 @@ class Collector:
             await self._records.put(f"{folder}/blobs/{digest}", b"")
         report.links.extend(f"{name}@{digest}" for digest in gone if digest not in back)
         await self._tidy(folder)
+
+    async def _expire(self, name: str, tag: str) -> bool:
+        """Remove a tag that is still old after a notice; who pushes it looks for notices afterwards."""
+        key, notice = f"{repository(name)}/tags/{tag}", f"deleting/{tag_notice(name, tag)}/{self._identifier}"
+        if self._dry_run:
+            return await self._drop(key)
+        await self._records.put(notice, b"")
+        try:
+            return await self._drop(key)
+        finally:
+            await self._records.delete(notice)
 
     async def _drop(self, key: str) -> bool:
         """Remove an old record; tell whether it was one still."""

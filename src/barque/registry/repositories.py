@@ -100,12 +100,19 @@ class Repositories:
 
     async def content_stays(self, digest: str) -> bool:
         """Tell whether content that a record refers to is here and not about to be deleted."""
-        while await self._being_deleted(digest):  # noqa: ASYNC110  the collector may be another process
-            await asyncio.sleep(_POLL_S)
+        await self._waited_for_deletion(digest)
         return await self._blobs.size(digest) is not None
 
-    async def _being_deleted(self, digest: str) -> bool:
-        notices = await self._records.entries(f"deleting/{digest}")
+    async def _waited_for_deletion(self, subject: str) -> bool:
+        """Wait until no collector is about to delete something; tell whether one was."""
+        waited = False
+        while await self._being_deleted(subject):
+            waited = True
+            await asyncio.sleep(_POLL_S)
+        return waited
+
+    async def _being_deleted(self, subject: str) -> bool:
+        notices = await self._records.entries(f"deleting/{subject}")
         return any(time.time() - notice.time < DELETING_S for notice in notices)
 
     async def mount(self, name: str, digest: str, origin: str) -> bool:
@@ -198,11 +205,18 @@ class Repositories:
             await self._records.put(f"{folder}/referrers/{manifest.subject}/{found}", descriptor)
         await self.make(name)
         for tag in tags:
-            await self._records.put(f"{folder}/tags/{tag}", found.encode())
+            await self._put_tag(name, tag, found)
         if await self._records.time(f"{folder}/manifests/{found}") is None:
             # A collector took it for untagged just before it got its tag.
             await self._records.put(f"{folder}/manifests/{found}", facts)
         return found
+
+    async def _put_tag(self, name: str, tag: str, digest: str) -> None:
+        key = f"{repository(name)}/tags/{tag}"
+        await self._records.put(key, digest.encode())
+        if await self._waited_for_deletion(tag_notice(name, tag)) and await self._records.get(key) is None:
+            # A collector found it old just before.
+            await self._records.put(key, digest.encode())
 
     async def _check_references(self, name: str, manifest: Manifest) -> None:
         missing = [d for d in manifest.blobs if not await self._has_blob(name, d)]
@@ -254,6 +268,11 @@ class Repositories:
             if raw is not None:
                 found.append(json.loads(raw))
         return found
+
+
+def tag_notice(name: str, tag: str) -> str:
+    """Return under which digest a collector tells that it is about to delete a tag."""
+    return digests.of(f"{name}:{tag}".encode())
 
 
 def _digest_of(raw: bytes, wanted: str) -> str:

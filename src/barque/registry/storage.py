@@ -7,7 +7,8 @@ Everything a registry knows is here, so that servers which share a storage share
     repositories/<name>/manifests/<digest>               it has this manifest: {"mediaType": ..., "size": ...}
     repositories/<name>/tags/<tag>                       a digest
     repositories/<name>/referrers/<subject>/<digest>     a descriptor
-    deleting/<digest>/<collector>                        this collector is about to delete this blob
+    deleting/<digest>/<collector>                        this collector is about to delete this blob, or the tag
+                                                         whose repository and name have this digest
 
 These keys are records; in `<name>`, "/" is written "!", which sorts before all that names may hold.
 The content of manifests lies among the blobs. `Records`, `Blobs` and `Uploads` are the contracts; their

@@ -239,6 +239,28 @@ async def test_a_tag_that_was_just_pushed_stays_whatever_the_rules(repositories)
     assert (await Collector(repositories, settings).run()).tags == []
 
 
+async def test_a_tag_that_is_pushed_while_it_is_removed_stays(repositories, monkeypatch):
+    await image(repositories, "a", "old", layers=(b"1",))
+    await image(repositories, "a", "new", layers=(b"2",))
+    records, real, pushes = repositories.storage.records, repositories.storage.records.delete, []
+
+    async def delete(key):
+        if key.endswith("/tags/old") and not pushes:
+            # The collector has looked for the last time; the push is through before it removes the tag.
+            pushes.append(asyncio.create_task(image(repositories, "a", "old", layers=(b"3",))))
+            while await records.get(key) == before:
+                await asyncio.sleep(0.01)
+        return await real(key)
+
+    before = await records.get("repositories/a/tags/old")
+    monkeypatch.setattr(records, "delete", delete)
+    rules = (parse_rule(":old=1ms"),)
+    await asyncio.sleep(0.01)
+    await Collector(repositories, NOW._replace(retained=rules)).run()
+    digest = await pushes[0]
+    assert (await repositories.resolve("a", "old")).digest == digest
+
+
 async def test_the_grace_protects_a_push_in_progress(tmp_path):
     repositories = Repositories(open_directory(str(tmp_path)))
     await blob(repositories, "a", b"just pushed")

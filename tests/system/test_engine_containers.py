@@ -98,7 +98,7 @@ def test_a_paused_container_can_be_neither_started_nor_entered_but_removed_by_fo
     engine.docker("run", "-d", "--name", "ice", "busybox", "sleep", "100")
     engine.docker("pause", "ice")
     assert "cannot start a paused container, try unpause instead" in engine.docker_result("start", "ice").stderr
-    assert "is paused, unpause the container before exec" in engine.docker_result("exec", "ice", "true").stderr
+    assert "Container ice is paused, unpause the container before exec" in engine.docker_result("exec", "ice", "true").stderr
     assert "paused and must be unpaused first" in engine.docker_result("rm", "ice").stderr
     engine.docker("rm", "-f", "ice")
 

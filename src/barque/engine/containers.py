@@ -284,7 +284,7 @@ class Containers:
 
     async def exec_create(self, ref: str, config: Json) -> Json:
         """Prepare a process in a container."""
-        return await self._engine.execs.create(self._engine.find(ref), config)
+        return await self._engine.execs.create(self._engine.find(ref), config, ref)
 
     async def exec_start(
         self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None

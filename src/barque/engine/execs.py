@@ -60,8 +60,8 @@ class Execs:
         self._engine = engine
         self._execs: dict[str, Exec] = {}
 
-    async def create(self, container: Container, config: Json) -> Json:
-        """Prepare a process; return {"Id"}.
+    async def create(self, container: Container, config: Json, called: str) -> Json:
+        """Prepare a process in a container that a client calls so; return {"Id"}.
 
         Raises:
             ConflictError: the container does not run.
@@ -78,7 +78,7 @@ class Execs:
         workdir = config.get("WorkingDir") or ""
         if not isinstance(workdir, str) or not isinstance(config.get("User") or "", str):
             raise InvalidInputError("invalid JSON: WorkingDir and User must be strings")
-        self._check_running(container)
+        self._check_running(container, called)
         made = Exec(container, {**config, "Cmd": command}, parse_keys(config.get("DetachKeys") or ""))
         if len(self._execs) > _MOST:
             self._forget_old()
@@ -87,9 +87,9 @@ class Execs:
         self._publish(made, f"exec_create: {made.command}")
         return {"Id": made.id}
 
-    def _check_running(self, container: Container) -> None:
+    def _check_running(self, container: Container, called: str) -> None:
         if container.status == "paused":
-            raise ConflictError(f"container {container.id} is paused, unpause the container before exec")
+            raise ConflictError(f"Container {called} is paused, unpause the container before exec")
         if container.status == "restarting":
             raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
         if not container.is_running:
@@ -146,7 +146,7 @@ class Execs:
         if made.started:
             raise ConflictError(f"Error: Exec command {exec_id} has already run"
                                 if not made.running else f"Error: Exec command {exec_id} is already running")  # fmt: skip
-        self._check_running(made.container)
+        self._check_running(made.container, made.container.id)
         made.started = made.running = True
         keeper = self._engine.keeper
         config = made.config

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.files import write_atomic
 from barque.engine.container import Container
 from barque.keeper import logfile
 from barque.logdrivers import attributes, drivers, options, values
@@ -81,8 +82,9 @@ class LogShipping:
                 driver.close()
                 raise BarqueError(f"failed to initialize logging driver: {error}") from error
         folder = self._engine.folder(container.id)
-        with open(f"{folder}/ship.json", "w", encoding="utf-8") as file:
-            json.dump({"driver": settings["Type"], "facts": facts.to_json(), "log": container.row["log_path"]}, file)
+        known = {"driver": settings["Type"], "facts": facts.to_json(), "log": container.row["log_path"]}
+        # Tokens of log servers are among the facts.
+        write_atomic(f"{folder}/ship.json", json.dumps(known).encode(), mode=0o600, durable=False)
         record = f"{self._engine.bundle(container.id)}/spool.state"
         self._start(container.id, container.row["log_path"], facts, driver, record)
 

@@ -52,7 +52,7 @@ def _no_container(monkeypatch):
 async def test_a_client_that_goes_before_there_is_a_process_leaves_nothing_running(began):
     keeper = FakeKeeper()
     execs = execs_over(keeper)
-    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True, "Tty": True}))["Id"]
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True, "Tty": True}, "it"))["Id"]
     start = asyncio.ensure_future(execs.start(identity, detach=False, console_size=None))
     if began:
         keeper.allowed.set()
@@ -85,7 +85,7 @@ class RefusingKeeper(FakeKeeper):
 async def test_streams_are_given_while_the_process_starts_and_say_why_it_did_not():
     keeper = RefusingKeeper()
     execs = execs_over(keeper)
-    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}))["Id"]
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}, "it"))["Id"]
     streams = await execs.start(identity, detach=False, console_size=None)
     assert execs.is_running(identity)
     keeper.answers.set()
@@ -100,7 +100,7 @@ async def test_streams_are_given_while_the_process_starts_and_say_why_it_did_not
 async def test_a_start_that_fails_is_noted_though_nobody_listens():
     keeper = RefusingKeeper()
     execs = execs_over(keeper)
-    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}))["Id"]
+    identity = (await execs.create(CONTAINER, {"Cmd": ["x"], "AttachStdout": True}, "it"))["Id"]
     streams = await execs.start(identity, detach=False, console_size=None)
     streams.sock.close()
     keeper.answers.set()

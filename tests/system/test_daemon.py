@@ -55,13 +55,14 @@ def test_a_read_only_data_root_is_told(tmp_path: Path) -> None:
     assert "Read-only file system" in result.stderr
 
 
-def test_a_user_without_rights_is_told(tmp_path: Path) -> None:
+def test_a_user_without_rights_is_told() -> None:
     needs_root()
+    nowhere = Path("/nonexistent")
     try:
-        _daemon(tmp_path, "--help", user=65534)
+        _daemon(nowhere, "--help", user=65534)
     except PermissionError:
         pytest.skip("another user cannot read this interpreter")
-    assert "needs to be started with root privileges" in _daemon(tmp_path, user=65534).stderr
+    assert "needs to be started with root privileges" in _daemon(nowhere, user=65534).stderr
 
 
 def test_a_hang_up_reads_the_configuration_again(own_engine: EngineUnderTest) -> None:

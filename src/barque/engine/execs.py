@@ -235,7 +235,7 @@ class Execs:
         self, container: Container, command: list[str], *, most: int, timeout_s: float
     ) -> tuple[int | None, bytes]:
         """Run a command to its end; return its exit code (None: it took too long) and what it printed first."""
-        made = self.find((await self.create(container, _probe(command)))["Id"])
+        made = self.find((await self.create(container, _probe(command), container.id))["Id"])
         output = bytearray()
         try:
             async with asyncio.timeout(timeout_s):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from under_test import EngineUnderTest, _remove
+from under_test import EngineUnderTest, served
 
 HERE, THERE = "198.51.100.1", "198.51.100.2"
 HERE6, THERE6 = "fd99::1", "fd99::2"
@@ -78,14 +78,4 @@ class EngineThere(EngineUnderTest):
 @contextmanager
 def engine_on(where: Machine, *flags: str) -> Iterator[EngineThere]:
     """Give an engine on a machine, with a busybox image."""
-    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
-    engine = EngineThere(root, where, *flags)
-    try:
-        engine.start()
-        engine.load_busybox()
-        yield engine
-        for name in engine.docker("ps", "-aq").split():
-            engine.docker("rm", "-f", name)
-    finally:
-        engine.stop()
-        _remove(root)
+    yield from served(EngineThere(Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp")), where, *flags))

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -286,11 +287,17 @@ def _remove(root: Path) -> None:
     assert not left, f"mounts left in the host's namespace: {left}"
 
 
+AnyEngine = TypeVar("AnyEngine", bound=EngineUnderTest)
+
+
 def running_engine(*flags: str, variables: Mapping[str, str] | None = None) -> Iterator[EngineUnderTest]:
     """Give a running engine with a busybox image; `variables` are in its daemon's and its commands' environment."""
     needs_root()
-    root = Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp"))
-    under_test = EngineUnderTest(root, *flags, variables=variables)
+    yield from served(EngineUnderTest(Path(tempfile.mkdtemp(prefix="bq", dir="/var/tmp")), *flags, variables=variables))
+
+
+def served(under_test: AnyEngine) -> Iterator[AnyEngine]:
+    """Start an engine and give it with a busybox image; at the end it goes, with its root."""
     try:
         under_test.start()
         under_test.load_busybox()
@@ -299,4 +306,4 @@ def running_engine(*flags: str, variables: Mapping[str, str] | None = None) -> I
             under_test.docker("rm", "-f", line)
     finally:
         under_test.stop()
-        _remove(root)
+        _remove(under_test.root)

@@ -121,6 +121,7 @@ def overlay_peer(folder: str) -> None:
     print(json.dumps([place.ip, place.ip6, served.process.pid, ranges]), flush=True)
     for _ in sys.stdin:
         sh(f"ip link del br-{network.id[:12]}")
+        # Nobody tells when the kernel's message has come: `notice` itself is how one asks.
         while not machine.manager.notice():
             time.sleep(0.01)
         print(machine.manager.mend(), flush=True)

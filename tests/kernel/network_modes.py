@@ -190,7 +190,7 @@ def routers(folder: str) -> None:
         deadline = time.monotonic() + 20
         while not heard():
             assert time.monotonic() < deadline, sh("ip -6 route; ip -6 addr")
-            # A machine does not speak before it is sure of its own address.
+            # A machine does not speak before it is sure of its own address, of which nothing here tells: it is asked to again.
             subprocess.run(["nsenter", f"--net={far}", sys.executable, "-c", ROUTER], capture_output=True)
             time.sleep(0.05)
 

@@ -160,7 +160,10 @@ def test_the_same_holds_when_the_daemon_is_killed_during_each_change(town: Town)
 
 
 def _killed_ending_and_starting(engine: EngineUnderTest, ending_s: float, starting_s: float) -> None:
-    """End the daemon and kill it after a moment; start it and kill it after a moment; wait for one that stays."""
+    """End the daemon and kill it after a moment; start it and kill it after a moment; wait for one that stays.
+
+    The moments are what is tested: a condition to wait for would choose always the same.
+    """
     pid = engine.pid
     os.kill(pid, signal.SIGTERM)
     time.sleep(ending_s)

@@ -117,6 +117,7 @@ def coexist(folder: str) -> None:
     before = sh("nft list table ip filter")
     machine = Machine(folder)
     machine.open()
+    machine.manager.warn_of_others()
     assert any("the chain FORWARD of the table ip filter drops forwarded packets" in text for text in records), records
     web, near = machine.run("web", {"80/tcp": published(8080)}), machine.run("near")
     served = Container(web)

@@ -117,14 +117,15 @@ def test_without_respect_what_it_forwards_counts_and_not_what_it_lets_in(passed_
         away = [("tcp", THERE, 80), ("udp", THERE, 53)]
         if isinstance(guard, Ufw):
             # It drops what is forwarded, and no rule of another table can outvote that: the daemon says so.
-            assert "the chain FORWARD of the table ip filter drops forwarded packets" in scene.engine.log.read_text()
+            said = "the chain FORWARD of the table ip filter drops forwarded packets"
+            until(lambda: said in scene.engine.log.read_text(), "the log says which chain drops")
             assert scene.seen(_TCP) == [""] and ask({netns: away})[netns] == ["", ""]
             guard.ufw("route allow out on barque0")
             until(lambda: scene.seen(_TCP) == [THERE], "published ports are forwarded out of this machine's bridge")
             assert ask({netns: away})[netns] == ["", ""]
             guard.ufw("route allow in on barque0")
         elif isinstance(guard, Firewalld):
-            assert _WAYS[Firewalld] in scene.engine.log.read_text()
+            until(lambda: _WAYS[Firewalld] in scene.engine.log.read_text(), "the log says what allows it")
             assert scene.seen(_TCP, _UDP) == [THERE, THERE], "it lets through what is led elsewhere, allowed or not"
             assert ask({netns: away})[netns] == ["", ""]
             guard.command("--zone=trusted --add-interface=barque0")

@@ -1,7 +1,7 @@
 """Which function answers which path: a table of methods and patterns, with or without a version in front."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from aiohttp import web
@@ -12,15 +12,40 @@ from barque.base.errors import InvalidInputError
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 _VERSION = re.compile(r"/v(\d{1,6}(?:\.\d{1,6}){0,3})(?=/)")
-_NAME = re.compile(r"\{(\w+)(\*?)\}")
 
 
 class Route(NamedTuple):
-    """A path and what answers it; a followed route ends when its client goes."""
+    """A path by its parts, and what answers it; a followed route ends when its client goes.
 
-    pattern: re.Pattern[str]
+    `names` are those of the parts that a request chooses, by their places; `several` is the place of one that may be
+    several parts, -1 where there is none.
+    """
+
+    parts: tuple[str, ...]
+    names: Mapping[int, str]
+    several: int
     handler: Handler
     follows: bool
+
+    def match(self, given: list[str]) -> dict[str, str] | None:
+        """Return the named parts of a path, None where the route is not meant."""
+        if self.several >= 0:
+            behind = len(given) - len(self.parts) + self.several + 1
+            if behind <= self.several:
+                return None
+            middle = "/".join(given[self.several : behind])
+            given = [*given[: self.several], "" if "\n" in middle else middle, *given[behind:]]
+        if len(given) != len(self.parts):
+            return None
+        found = {}
+        for at, (part, word) in enumerate(zip(self.parts, given, strict=True)):
+            if at in self.names:
+                if not word:
+                    return None
+                found[self.names[at]] = word
+            elif part != word:
+                return None
+        return found
 
 
 class Table:
@@ -31,16 +56,20 @@ class Table:
 
     def add(self, method: str, path: str, handler: Handler, *, follows: bool = False) -> None:
         """Add a route; `{name}` is one part of a path, `{name*}` one or several."""
-        text = _NAME.sub(lambda m: f"(?P<{m[1]}>{'.+' if m[2] else '[^/]+'})", path)
-        key = (method, path.split("/")[1])
-        self._routes.setdefault(key, []).append(Route(re.compile(text), handler, follows))
+        # No regular expressions: to compile one for each route takes longer than to read all containers.
+        parts = tuple(path.split("/"))
+        named = {at: part[1:-1] for at, part in enumerate(parts) if part[:1] == "{"}
+        several = next((at for at, name in named.items() if name[-1] == "*"), -1)
+        names = {at: name.removesuffix("*") for at, name in named.items()}
+        self._routes.setdefault((method, parts[1]), []).append(Route(parts, names, several, handler, follows))
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the first route that fits, with the named parts of the path."""
-        for route in self._routes.get((method, path.split("/", 2)[1]), ()):
-            match = route.pattern.fullmatch(path)
-            if match is not None:
-                return route, match.groupdict()
+        given = path.split("/")
+        for route in self._routes.get((method, given[1]), ()):
+            found = route.match(given)
+            if found is not None:
+                return route, found
         return None
 
 

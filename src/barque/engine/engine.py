@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
+_PREPARE_AFTER_S = 0.2
 _OWN_RUNTIMES = ("", "barque", "io.containerd.runc.v2")
 
 
@@ -149,9 +150,9 @@ class Engine:
         self.event_hooks.apply(config.event_hooks)
         found = await reconcile.reconcile(self, dozed=slept is not None)
         self.logs.restore()
-        if slept is None:
-            self.spawn(reconcile.sweep_groups(self))
-        else:
+        if self.keeper.holding is not None:
+            await self.keeper.holding
+        if slept is not None:
             self.events.restore(slept.events)
             for container_id, shown in slept.healths.items():
                 if container_id in self.containers_by_id:
@@ -167,12 +168,23 @@ class Engine:
         network_watch.watch(self)
         if slept is None:
             reconcile.bring_back(self, [*self.containers_by_id.values()])
-        self.seccomp.program([*self._default_capabilities()], "")
+        if self.seccomp.is_given:
+            # One that cannot be keeps the daemon from starting.
+            self._compile_filter()
+        self.spawn(self._prepare(awakened=slept is not None))
 
-    def _default_capabilities(self) -> list[str]:
+    def _compile_filter(self) -> None:
         from barque.engine import spec
 
-        return spec.capabilities({})
+        self.seccomp.program(spec.capabilities({}), "")
+
+    async def _prepare(self, *, awakened: bool) -> None:
+        """Do what no answer needs; the requests that come first are answered first."""
+        await asyncio.sleep(_PREPARE_AFTER_S)
+        self._compile_filter()
+        if not awakened:
+            self.network.warn_of_others()
+            await reconcile.sweep_groups(self)
 
     def _load_id(self) -> None:
         row = self.database.load("engine").get("id")

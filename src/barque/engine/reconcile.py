@@ -49,6 +49,7 @@ async def reconcile(engine: "Engine", *, dozed: bool) -> Found:
         dozed: the engine only slept: what ended meanwhile is left to be told, so that it has all that an end has.
     """
     tasks = {row["id"]: row for row in await engine.keeper.list() if row["exec_id"] is None}
+    began = {task_id: uptime.from_ticks(task["start_time"]) for task_id, task in tasks.items() if task["start_time"]}
     for row in engine.database.load("container").values():
         engine.add(Container(row))
     unheard: dict[str, Json] = {}
@@ -57,8 +58,7 @@ async def reconcile(engine: "Engine", *, dozed: bool) -> Found:
         task = tasks.pop(container.id, None)
         if dozed and container.is_running and (task is None or "exit" in task):
             unheard[container.id] = (task or {}).get("exit") or _exit_file(engine.bundle(container.id)) or _unknown_exit()
-            if task is not None:
-                container.began_ns = uptime.from_ticks(task["start_time"])
+            container.began_ns = began.get(container.id, container.began_ns)
         elif _settle(engine, container, task):
             ended.add(container.id)
     ended |= unheard.keys()
@@ -74,7 +74,7 @@ async def reconcile(engine: "Engine", *, dozed: bool) -> Found:
         etc_files.adopt(engine, engine.containers_by_id[container_id])
     for container in living:
         container.started.set()
-        container.began_ns = uptime.began_ns(container.pid)
+        container.began_ns = began.get(container.id) or uptime.began_ns(container.pid)
         health.start(engine, container)
         engine.time_limits.begin(container)
     await engine.volumes.restore_users(

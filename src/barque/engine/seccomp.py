@@ -26,6 +26,11 @@ class SeccompPrograms:
         self._default: Json | None = None
         self._path = "" if daemon_profile in ("", "builtin", "unconfined") else daemon_profile
 
+    @property
+    def is_given(self) -> bool:
+        """Tell whether the daemon was given a profile of its own."""
+        return bool(self._path)
+
     def program(self, capabilities: Sequence[str], text: str) -> bytes | None:
         """Return the filter for a profile's text ("": the default), None where there is none.
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError, UnavailableError
@@ -88,6 +88,8 @@ class Link:
         self._replacing = False
         self._held: dict[tuple[str, str | None], dict[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.holding: asyncio.Task[None] | None = None
+        """Takes copies of the descriptors of what runs, where the keeper was there before; to be waited for."""
         self.pid = 0
 
     # Dozing.
@@ -202,23 +204,37 @@ class Link:
                     [fds[name] for name in names],
                 )
             await self._exchange({"op": "recover"}, ())
-        await self._hold_running()
-        if not hello["recovered"]:
+            await self._hold_running()
             self._watch_orphans()
+        else:
+            self.holding = self._beside(self._hold_running())
         self._ready.set()
 
     async def _hold_running(self) -> None:
         """Take copies of the descriptors of all that runs, and let go those of all that does not."""
         listing = await self._exchange({"op": "list"}, ())
         running = {(row["id"], row["exec_id"]) for row in listing["tasks"] if "exit" not in row}
-        for key in running - self._held.keys():
-            try:
-                await self._exchange({"op": "hold", "of": key[0], "exec_id": key[1]}, (), key)
-            except KeeperError:
-                continue
         for key in self._held.keys() - running:
             self._reap(key)
             self._release(key)
+        # All are asked for at once: the keeper gives one while the next is asked for.
+        await asyncio.gather(*map(self._take_copies, running - self._held.keys()))
+
+    async def _take_copies(self, key: _Key) -> None:
+        with contextlib.suppress(KeeperError):
+            await self._exchange({"op": "hold", "of": key[0], "exec_id": key[1]}, (), key)
+
+    def _beside(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something that the keeper's death may break off."""
+
+        async def run() -> None:
+            with contextlib.suppress(BarqueError):
+                await coroutine
+
+        task = self._loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _spawn(self, path: str) -> None:
         """Start the keeper with a socket that already listens, so that connecting never waits."""
@@ -375,10 +391,7 @@ class Link:
         code, status = result.si_code, result.si_status
         raw = status << 8 if code == os.CLD_EXITED else status
         request = {"op": "exited", "of": key[0], "exec_id": key[1], "status": raw}
-        task = self._loop.create_task(self._tell(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._beside(self._tell(request))
 
     async def _tell(self, request: dict[str, Any]) -> None:
-        with contextlib.suppress(BarqueError):
-            await self._call(request)
+        await self._call(request)

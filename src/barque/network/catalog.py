@@ -84,7 +84,7 @@ class Catalog:
         """Remove our bridges that no network knows: one was being made or removed when the daemon was killed."""
         known = {live.bridge.ifindex for live in self._all_bridges()}
         group = bridges.group_of(self._alias)
-        for link in route.links(self._connection):
+        for link in route.links(self._connection, "bridge"):
             ours = link.alias == self._alias or (not link.alias and link.group == group)
             if link.kind == "bridge" and ours and link.ifindex not in known and not link.name.startswith("dm-"):
                 self._connection.attempt([route.remove_link(link.ifindex)], errno.ENODEV)
@@ -312,7 +312,9 @@ class Catalog:
         address = bridges.choose_address(self._connection, name, options, stored.get("address", ""), others)
         address6 = self._address6(stored)
         bridge = bridges.set_up(self._connection, name, (address, address6), mtu=options.mtu, alias=self._alias)
-        self._store.put("engine", "bridge", {**stored, "name": name, "address": address})
+        known = {**stored, "name": name, "address": address}
+        if known != stored:
+            self._store.put("engine", "bridge", known)
         made = network._replace(
             options=_default_options(bridge, options), ipv6=bool(address6), subnets=tuple(_subnets(bridge, options))
         )

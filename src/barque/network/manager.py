@@ -103,8 +103,6 @@ class NetworkManager:
             self._firewall = Firewall(self._table_name(), self.options.accept_mark)
             self._publisher.firewall = self._firewall
             self._rebuild_firewall()
-            for text in self.closed_by_others(self.catalog.standing(), ports=False):
-                log.warning("%s", text)
         self.catalog.open_ways()
         return {key: use.sandbox() for key, use in self._uses.items()}
 
@@ -300,6 +298,11 @@ class NetworkManager:
             self._guard.rebuild()
             mended.append("the table against forged addresses")
         return mended
+
+    def warn_of_others(self) -> None:
+        """Tell the log which firewalls of this machine drop what ours lets through."""
+        for text in self.closed_by_others(self.catalog.standing(), ports=False):
+            log.warning("%s", text)
 
     def closed_by_others(self, networks: Iterable[Network], *, ports: bool) -> list[str]:
         """Return a warning for each firewall of this machine that drops what it forwards for these networks' bridges.

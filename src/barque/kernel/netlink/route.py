@@ -27,6 +27,7 @@ _AF_BRIDGE = 7
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_AF_SPEC = 1, 3, 4, 5, 10, 26
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 18, 20, 23, 27, 28
+_IFLA_EXT_MASK, _WITHOUT_STATISTICS, _INFO_KIND = 29, 1 << 3, 1
 _IPV4_ARP_NOTIFY = 22
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 
@@ -236,9 +237,15 @@ def silence_port(index: int) -> Request:
     return Request(_SETLINK, 0, _info(index, family=_AF_BRIDGE) + port)
 
 
-def links(connection: Connection) -> list[Link]:
-    """Return all interfaces of the connection's namespace."""
-    return [_link(payload) for payload in connection.dump(_GETLINK, _info())]
+def links(connection: Connection, kind: str = "") -> list[Link]:
+    """Return all interfaces of the connection's namespace, or those of a kind."""
+    # Most of what an interface has to tell are its counters.
+    body = _info() + codec.u32(_IFLA_EXT_MASK, _WITHOUT_STATISTICS)
+    if kind:
+        # Kernels before 4.6 do not choose.
+        body += codec.nested(_IFLA_LINKINFO, codec.text(_INFO_KIND, kind))
+    found = map(_link, connection.dump(_GETLINK, body))
+    return [one for one in found if not kind or one.kind == kind]
 
 
 def link(connection: Connection, name: str) -> Link | None:

@@ -4,7 +4,9 @@ import json
 import os
 import select
 import signal
+import socket
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,21 @@ def _start_writers(engine: EngineUnderTest, count: int) -> dict[str, int]:
     for name, code in names.items():
         engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", _WRITER.format(code=code))
     return names
+
+
+def _ask_list(engine: EngineUnderTest) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(20)
+    client.connect(str(engine.socket))
+    client.sendall(b"GET /containers/json HTTP/1.0\r\n\r\n")
+    return client
+
+
+def _told(client: socket.socket) -> list[dict[str, object]]:
+    with client, client.makefile("rb") as answer:
+        rows = json.loads(answer.read().partition(b"\r\n\r\n")[2])
+    # It tells the time.
+    return [{key: value for key, value in row.items() if key != "Status"} for row in rows]
 
 
 def _keeper_pid(engine: EngineUnderTest) -> int:
@@ -77,6 +94,38 @@ def test_containers_run_on_without_the_daemon_under_live_restore_and_the_keeper_
         engine.stop()
         wait_gone(keeper)
         engine.start()
+
+
+@pytest.fixture
+def live_restoring() -> Iterator[EngineUnderTest]:
+    yield from running_engine("--live-restore")
+
+
+def test_who_asks_while_the_engine_takes_over_waits_and_is_then_told_all(live_restoring: EngineUnderTest) -> None:
+    engine = live_restoring
+    names = {engine.docker("run", "-d", "--name", f"on{number}", "busybox", "sleep", "1000") for number in range(12)}
+    before = _told(_ask_list(engine))
+    keeper = _keeper_pid(engine)
+    engine.stop()
+    engine.log.write_bytes(b"")
+    # It is asked what runs, and does not answer for now.
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        engine.launch()
+        assert engine.process is not None
+        mapped = Path(f"/proc/{engine.process.pid}/maps")
+        until(lambda: "state.db" in mapped.read_text(), "rows are read")
+        client = _ask_list(engine)
+        assert not select.select([client], [], [], 0.5)[0], "an answer before the engine knows what runs"
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    told = _told(client)
+    assert {row["Id"] for row in told} == names and told == before
+    os.kill(keeper, signal.SIGKILL)
+    # The copies of what it held were taken over, too: nothing of what runs is lost with it.
+    until(lambda: _keeper_pid(engine) != keeper, "another keeper")
+    assert engine.docker("exec", "on11", "echo", "here") == "here"
+    assert "lost while the keeper was away" not in engine.log.read_text()
 
 
 def test_killing_both_leaves_containers_running_and_says_what_was_lost(own_engine: EngineUnderTest) -> None:

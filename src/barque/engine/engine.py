@@ -37,6 +37,7 @@ from barque.images.model import Image
 from barque.images.store import open_store
 from barque.keeper.client import Keeper
 from barque.keeper.link import Doze
+from barque.kernel import ext4
 from barque.network import files
 from barque.network.dns.client import NameService
 from barque.network.manager import NetworkManager
@@ -125,6 +126,7 @@ class Engine:
             os.makedirs(f"{root}/containers", mode=0o710, exist_ok=True)
             # No other user may walk in: below lie containers' variables, and files of theirs, set-user-id programs too.
             os.chmod(root, 0o710)
+        ext4.spread(f"{config.data_root}/containers")
         self.database = Database(f"{config.data_root}/state.db")
         self._load_id()
         self.secret_rows = self.database.load("secret")

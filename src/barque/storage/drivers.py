@@ -4,6 +4,7 @@ import logging
 import os
 
 from barque.base.errors import UnsupportedError
+from barque.kernel import ext4
 from barque.storage.erofs import mounts
 from barque.storage.erofs.snapshotter import ErofsSnapshotter
 from barque.storage.snapshots import DirectorySnapshotter
@@ -25,6 +26,7 @@ def open_snapshots(root: str, driver: str = "") -> DirectorySnapshotter:
         OSError: the folder cannot be made or read.
     """
     os.makedirs(root, mode=0o711, exist_ok=True)
+    ext4.spread(root)
     try:
         mounts.probe(root)
     except UnsupportedError as error:

@@ -28,6 +28,24 @@ async def send_chunks(
         await _close(chunks)
 
 
+async def send_ready(call: Call, chunks: AsyncIterator[bytes], content_type: str) -> web.StreamResponse:
+    """Send chunks of which none is waited for; a single one is an answer of known length, sent at once with its head."""
+    try:
+        first, second = await anext(chunks, b""), await anext(chunks, b"")
+        if not second:
+            return web.Response(body=first, content_type=content_type)
+        response = _response(content_type, None)
+        await response.prepare(call.request)
+        await response.write(first)
+        await response.write(second)
+        async for chunk in chunks:
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+    finally:
+        await _close(chunks)
+
+
 async def follow_chunks(call: Call, chunks: AsyncIterator[bytes], content_type: str) -> web.StreamResponse:
     """Send the head at once, then chunks as they come."""
     try:

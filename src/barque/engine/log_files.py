@@ -1,6 +1,7 @@
 """The files of a log: which there are, and where in them reading begins, found without reading what lies before."""
 
 import gzip
+import io
 import json
 import os
 from bisect import bisect_left
@@ -108,6 +109,28 @@ def chosen(path: str, tail: int, since_ns: int) -> list[tuple[bool, BinaryIO]]:
         raise
     found.reverse()
     return found
+
+
+def at_hand(path: str, tail: int) -> list[tuple[bool, BinaryIO]]:
+    """Do as `chosen` where that takes no time: the lines are in the kernel's memory; empty where they are not."""
+    file = _first((path,)) if tail > 0 else None
+    if file is None:
+        return []
+    size = os.fstat(file.fileno()).st_size
+    begin = max(0, size - _BLOCK)
+    block = bytearray(size - begin)
+    try:
+        # It gives what is in memory, and does not wait for the disk.
+        is_whole = bool(block) and os.preadv(file.fileno(), [block], begin, os.RWF_NOWAIT) == len(block)
+    except OSError:
+        is_whole = False
+    offset, found = tail_start(io.BytesIO(block), len(block), tail) if is_whole else (0, 0)
+    # The first line of a block may be the end of one that begins before it.
+    if found < tail or not offset:
+        file.close()
+        return []
+    file.seek(begin + offset)
+    return [(True, file)]
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -115,7 +115,9 @@ async def read(
     """
     formatter = Formatter(options, tty=tty)
     watched = changes() if options.follow else None
-    chosen = await asyncio.to_thread(log_files.chosen, path, options.tail, options.since_ns)
+    chosen = log_files.at_hand(path, options.tail)
+    if not chosen:
+        chosen = await asyncio.to_thread(log_files.chosen, path, options.tail, options.since_ns)
     current: BinaryIO | None = None
     try:
         while chosen:

@@ -4,13 +4,15 @@ import asyncio
 import gzip
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from barque.base import times
-from barque.engine import logs
+from barque.engine import log_files, logs
 from barque.engine.types import LogOptions
 
 ALL = LogOptions(stdout=True, stderr=True)
@@ -53,6 +55,30 @@ def test_the_tail_is_exact_for_lines_of_any_length(lengths: list[int], tail: int
         texts = [f"{index}" + "x" * length + "\n" for index, length in enumerate(lengths)]
         path.write_bytes(b"".join(map(_line, texts)))
         assert asyncio.run(_read(path, ALL._replace(tail=tail))).decode() == "".join(texts[-tail:])
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_the_tail_takes_a_thread_only_where_the_disk_must_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    path = tmp_path / "log"
+    texts = [f"{number}\n" for number in range(5000)]
+    path.write_bytes(b"".join(map(_line, texts)))
+    in_threads = []
+    real = log_files.chosen
+
+    def chosen(*wanted: Any) -> Any:
+        in_threads.append(threading.current_thread() is not threading.main_thread())
+        return real(*wanted)
+
+    def on_disk(*wanted: object) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(log_files, "chosen", chosen)
+    if not in_memory:
+        monkeypatch.setattr(os, "preadv", on_disk)
+    assert (await _read(path, ALL._replace(tail=10))).decode() == "".join(texts[-10:])
+    assert in_threads == ([] if in_memory else [True])
 
 
 async def test_time_limits_and_time_stamps(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from barque.api import times
 from barque.api.call import Call, encode, nothing
 from barque.api.hijack import MULTIPLEXED, RAW, UPGRADE_HEADER, Session, head
 from barque.api.router import Table
-from barque.api.streams import follow_chunks, send_messages
+from barque.api.streams import follow_chunks, send_messages, send_ready
 from barque.api.websocket import carry_websocket
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.engine.detach import parse_keys
@@ -91,7 +91,8 @@ async def logs(call: Call) -> web.StreamResponse:
     )
     stream = await call.backend.containers.logs(call.params["ref"], options)
     multiplexed = not stream.tty and call.version >= (1, 42)
-    return await follow_chunks(call, stream.chunks, MULTIPLEXED if multiplexed else RAW)
+    send = follow_chunks if options.follow else send_ready
+    return await send(call, stream.chunks, MULTIPLEXED if multiplexed else RAW)
 
 
 async def clear_logs(call: Call) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import os
 
+from barque.base import calling_off
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.files import write_all
 from barque.builder.copying import Copier, CopyOptions
@@ -88,6 +89,7 @@ class _Worker:
             maker.close()
         with self._content.temporary() as file:
             for chunk in plain(tree.read(path)):
+                calling_off.check()
                 write_all(file.fileno(), chunk)
             fd = open_in_root(self._root, start, os.O_RDONLY | os.O_DIRECTORY)
             try:

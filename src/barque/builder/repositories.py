@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from barque.base.errors import InvalidInputError
+from barque.engine import process_groups
 
 GIT_HOST = "github.com/"
 """Its repositories are named without a scheme, too."""
@@ -146,14 +147,14 @@ async def _git(*arguments: str, more: Mapping[str, str] | None = None) -> str:
         "GIT_PROTOCOL_FROM_USER": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh", **(more or {}),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
-        "git", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
+        "git", "-c", "maintenance.auto=false", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         out, err = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
+    finally:
+        # What git started to speak with the server waits for that and not for git.
+        await process_groups.end(process)
     if process.returncode:
         text = err.decode(errors="replace").strip()
         raise InvalidInputError(f"failed to run git {arguments[-1]}: {text}")

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -90,9 +91,10 @@ class Sources:
             asked = session.options.get("auth_header") if session is not None else None
             header = await asked(reference.domain) if asked is not None else credentials_for(reference.domain, auth)
             tag = reference.digest or reference.tag
-            async for message in self._engine.registries.pull(reference.name, tag, platform=platform, auth=header):
-                if tell is not None:
-                    await tell(message)
+            async with aclosing(self._engine.registries.pull(reference.name, tag, platform=platform, auth=header)) as messages:
+                async for message in messages:
+                    if tell is not None:
+                        await tell(message)
         except BarqueError:
             if pull != "always":
                 raise

@@ -230,6 +230,11 @@ class Transport:
                 self._close(connection)
             self.calls.check()
             raise of_exception(method, url, error, _address(parts)) from None
+        except BaseException:
+            # The body could not be had, or all was called off: what has begun cannot go on.
+            if connection is not None:
+                self._close(connection)
+            raise
 
     def _exchange(
         self, connection: http.client.HTTPConnection, key: Key, method: str, url: str,

@@ -1,6 +1,8 @@
 """One layer to a registry: found there, mounted from a neighbour, or sent: as it was pulled, else compressed on the way."""
 
+import os
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from barque.base.errors import BarqueError, NotFoundError
 from barque.base.ids import short
@@ -148,12 +150,17 @@ class LayerUpload:
     def _send(self, kept: PackedLayer | None, *, streamed: bool) -> tuple[str, int]:
         if kept and not self._is_kept(kept):
             raise _DamagedError
+        # It is closed here: an error keeps what reads it.
+        with self._store.content.open(kept.digest if kept else self._diff_id) as file:
+            return self._send_file(file, kept, streamed=streamed)
+
+    def _send_file(self, file: BinaryIO, kept: PackedLayer | None, *, streamed: bool) -> tuple[str, int]:
         upload = self._repository.start_upload()
         hasher = Hasher()
         sizes: list[int] = []
 
         def hashed() -> Iterator[bytes]:
-            for data in self._blob(kept.digest) if kept else self._form.packed(self._blob(self._diff_id)):
+            for data in self._blob(file) if kept else self._form.packed(self._blob(file)):
                 hasher.update(data)
                 sizes.append(len(data))
                 yield bytes(data)
@@ -180,14 +187,13 @@ class LayerUpload:
         except NotFoundError:
             return False
 
-    def _blob(self, digest: str) -> Iterator[bytes]:
-        total, done = self._store.content.size(digest), 0
-        with self._store.content.open(digest) as file:
-            while data := file.read(CHUNK):
-                self._calls.check()
-                done += len(data)
-                self._progress.bar(self._shown, "Pushing", done, total)
-                yield data
+    def _blob(self, file: BinaryIO) -> Iterator[bytes]:
+        total, done = os.fstat(file.fileno()).st_size, 0
+        while data := file.read(CHUNK):
+            self._calls.check()
+            done += len(data)
+            self._progress.bar(self._shown, "Pushing", done, total)
+            yield data
 
 
 def _send_chunks(upload: Upload, chunks: Iterator[bytes]) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Mapping, Sequence
 
 from barque.base.files import write_all
+from barque.engine import process_groups
 
 
 async def run(words: Sequence[str], env: Mapping[str, str], data: bytes, *, program: str, longest_s: float) -> None:
@@ -37,10 +37,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], data: bytes, *, prog
     try:
         await asyncio.wait_for(child.wait(), longest_s)
     except BaseException:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        await process_groups.end(child)
         raise
     if child.returncode:
         raise OSError(f"exit status {child.returncode}")

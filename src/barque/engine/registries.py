@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class Registries:
         self._settings = settings
         self._turns = Turns()
 
-    def pull(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncIterator[Json]:
+    def pull(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncGenerator[Json, None]:
         """Pull an image; without a tag or a digest all tags of the repository."""
         reference = parse(image.removesuffix(":"))
         if tag:
@@ -57,7 +57,7 @@ class Registries:
 
         return messages_of(work)
 
-    def push(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncIterator[Json]:
+    def push(self, image: str, tag: str, *, platform: str, auth: str) -> AsyncGenerator[Json, None]:
         """Push an image; without a tag all tags of the repository."""
         reference = parse(image)
         if tag:
@@ -74,7 +74,7 @@ class Registries:
 
     def import_url(
         self, source: str, *, repo: str, tag: str, message: str, changes: list[str], platform: str
-    ) -> AsyncIterator[Json]:
+    ) -> AsyncGenerator[Json, None]:
         """Make an image from the tar of a root file system that a web server has."""
         url, reference = fetch.whole_url(source), import_name(repo, tag)
 
@@ -177,7 +177,7 @@ async def _called(work: Callable[[Calls], T]) -> T:
         raise
 
 
-async def messages_of(work: Callable[[Emit, Calls], None]) -> AsyncIterator[Json]:
+async def messages_of(work: Callable[[Emit, Calls], None]) -> AsyncGenerator[Json, None]:
     """Yield what work emits in a thread of its own; closing the iterator calls the work off.
 
     Raises:

@@ -153,6 +153,8 @@ class ContentStore:
             finally:
                 hasher.stop()
                 os.close(fd)
+                # What it reads from must not stay open for as long as somebody keeps the error.
+                getattr(chunks, "close", lambda: None)()
             self._appear(name, found, durable=durable)
         except BaseException:
             # It is gone already where only the folder could not be synced.

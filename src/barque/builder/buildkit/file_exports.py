@@ -1,8 +1,8 @@
 """The exporters that bring a build's files to its client, as a folder or as an archive, without an image around them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
 
 from barque.base.errors import UnsupportedError
 from barque.builder.buildkit import attestations
@@ -96,7 +96,7 @@ def _merged(files: list[dict[str, bytes]]) -> dict[str, bytes]:
     return {name: data for one in files for name, data in one.items()}
 
 
-async def _tar_of(trees: list[tuple[str, Tree, dict[str, bytes]]]) -> AsyncIterator[bytes]:
+async def _tar_of(trees: list[tuple[str, Tree, dict[str, bytes]]]) -> AsyncGenerator[bytes, None]:
     for prefix, tree, files in trees:
         start = f"{prefix}/".encode() if prefix else b""
         # Nothing at all has no folder on disk.
@@ -104,8 +104,9 @@ async def _tar_of(trees: list[tuple[str, Tree, dict[str, bytes]]]) -> AsyncItera
             yield header(start, kind=FOLDER, mode=0o755)
         if isinstance(tree, FolderTree):
             root = tree.root
-            async for chunk in stream_of(lambda root=root, start=start: members(root, prefix=start)):  # type: ignore[misc]
-                yield chunk
+            async with aclosing(stream_of(lambda root=root, start=start: members(root, prefix=start))) as chunks:  # type: ignore[misc]
+                async for chunk in chunks:
+                    yield chunk
         for name, data in files.items():
             yield file(start + name.encode(), data, mode=0o600)
     yield END

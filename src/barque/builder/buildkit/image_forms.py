@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import InvalidInputError
@@ -156,7 +156,7 @@ async def pushed(
 
 def archive(
     content: ContentStore, images: Sequence[Image], options: ImageOptions, *, docker: bool, told: Callable[[Formed], None]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Return an archive of images, as an OCI layout.
 
     Args:

@@ -1,6 +1,7 @@
 """Our files go over to a client: the sending half of the file synchronisation, and streams of bytes."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -162,13 +163,13 @@ async def _send_file(stream: Any, number: int, files: list[tuple[Tree, str]]) ->
 
 
 async def send_stream(
-    session: ClientSession, chunks: AsyncIterator[bytes], exporter: int, response: dict[str, str]
+    session: ClientSession, chunks: AsyncGenerator[bytes, None], exporter: int, response: dict[str, str]
 ) -> None:
     """Write bytes into the file that the client chose.
 
     Args:
         session: the client.
-        chunks: the bytes.
+        chunks: the bytes; it is closed at the end, whatever that is.
         exporter: the number of the export in the client's request.
         response: what the client is told of the export.
 
@@ -180,7 +181,10 @@ async def send_stream(
     message = filesync_pb2.BytesMessage
     metadata = {_EXPORTER_ID: str(exporter), **{f"exporter-md-{key}": value for key, value in response.items()}}
     try:
-        async with session.client.stream(FILE_SEND, metadata=metadata, request=message, answer=message) as stream:
+        async with (
+            aclosing(chunks),
+            session.client.stream(FILE_SEND, metadata=metadata, request=message, answer=message) as stream,
+        ):
             async for chunk in chunks:
                 for start in range(0, len(chunk), _STREAM_CHUNK):
                     await stream.send_message(message(data=chunk[start : start + _STREAM_CHUNK]))

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from barque.base import calling_off
 from barque.base.errors import InvalidInputError
 from barque.base.files import set_mode, write_all
 from barque.kernel.openat2 import open_in_root
@@ -18,6 +19,7 @@ from barque.storage.archive.write import OPAQUE
 from barque.storage.trees import remove_below
 
 _FOLDERS_KEPT = 64
+_PIECE = 32 << 20
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -46,11 +48,13 @@ def unpack(
 
     Raises:
         InvalidInputError: the archive is broken or would leave the root.
+        BarqueError: it was called off.
         OSError: the kernel refused something (ENOSPC, EROFS, ...).
     """
     work = _Unpacker(root, layer=layer, lowers=lowers, start=start, keep_kind=keep_kind, owner=owner)
     try:
         for entry in tar.entries(buffer):
+            calling_off.check()
             work.add(buffer, entry)
         work.finish()
     finally:
@@ -356,7 +360,9 @@ class _Unpacker:
 def _write(fd: int, buffer: memoryview, entry: tar.Entry) -> None:
     at = entry.data
     if entry.holes is None:
-        write_all(fd, buffer[at : at + entry.size])
+        for start in range(at, at + entry.size, _PIECE):
+            calling_off.check()
+            write_all(fd, buffer[start : min(start + _PIECE, at + entry.size)])
         return
     try:
         os.ftruncate(fd, entry.size)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fake_registry import FakeRegistry, Handler, serving
 from plugins import Run, docker_in
 from under_test import EngineUnderTest, needs_root, running, traces, until
 
@@ -242,6 +243,35 @@ def test_a_full_disk_ends_the_context_the_copy_and_the_export_and_nothing_else(
     until(lambda: traces(engine) == kept, "nothing is left", 20)
     docker("buildx", "build", "--label", "l=1", "-t", "labelled", "c")
     assert docker("run", "--rm", "labelled", "ls", "/big").stdout == "Dockerfile\nbig\n"
+
+
+@pytest.mark.parametrize(("leave", "message"), [(10 << 20, "failed to keep {}: no space left on device"), (0, "no space left on device: {} has more than ")])
+def test_a_file_of_the_web_that_never_ends_is_given_up_before_the_disk_is_full(
+    on_small_disk: EngineUnderTest, tmp_path: Path, leave: int, message: str
+) -> None:
+    ended = threading.Event()
+
+    def endless(handler: Handler, data: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(1 << 20))
+        ended.set()
+        handler.close_connection = True
+
+    docker = docker_in(on_small_disk, tmp_path)
+    kept = settled(on_small_disk)
+    filler = _fill(on_small_disk, leave) if leave else None
+    with serving(FakeRegistry()) as server:
+        server.behaviours["/endless"] = endless
+        url = f"http://{server.host}/endless"
+        (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD {url} /e\n")
+        assert message.format(url) in docker("buildx", "build", ".", code=1).stderr
+        assert ended.wait(10)
+    if filler is not None:
+        filler.unlink()
+    until(lambda: traces(on_small_disk) == kept and not os.listdir(on_small_disk.root / "data/builder/sources"), "nothing is left", 20)
 
 
 class Counted:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import posixpath
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +17,11 @@ GIT_HOST = "github.com/"
 """Its repositories are named without a scheme, too."""
 _FLAGS = ("keep-git-dir", "submodules", "fetch-by-commit")
 _KEYS = ("ref", "tag", "branch", "subdir", "checksum", "commit", "mtime", *_FLAGS)
+_SSH = (
+    "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o LogLevel=ERROR -o GlobalKnownHostsFile=/dev/null "
+    "-o StrictHostKeyChecking={strict} -o UserKnownHostsFile={known}"
+)
+"""As BuildKit calls it; the keys are those of the client's agent, never those of the machine's own users."""
 _TRUTHS = {word: truth for truth, words in ((True, ("1", "t", "true")), (False, ("0", "f", "false"))) for word in words}
 
 
@@ -86,7 +92,24 @@ def _truth(name: str, text: str) -> bool:
     return not text or _TRUTHS[text.lower()]
 
 
-async def clone(repository: Repository, folder: str, *, keep_git: bool, authorization: str = "") -> str:
+class Agent(NamedTuple):
+    """How servers are spoken to by SSH: the path of an agent's socket, and of a file with the keys of known servers, if any."""
+
+    socket: str
+    known_hosts: str = ""
+
+
+def needs_ssh(remote: str) -> bool:
+    """Tell whether a repository is had by SSH: `ssh://` in front, or a host and a colon as scp has them."""
+    scheme, slashes, _ = remote.partition("://")
+    if slashes:
+        return scheme in ("ssh", "git+ssh", "ssh+git")
+    return not remote.startswith(GIT_HOST) and ":" in remote.partition("/")[0]
+
+
+async def clone(
+    repository: Repository, folder: str, *, keep_git: bool, authorization: str = "", agent: Agent | None = None
+) -> str:
     """Check a repository out into a new folder; return the commit.
 
     Args:
@@ -94,6 +117,7 @@ async def clone(repository: Repository, folder: str, *, keep_git: bool, authoriz
         folder: where to.
         keep_git: leave `.git` there, unless the URL says otherwise.
         authorization: header for the server, empty for none.
+        agent: for servers that are spoken to by SSH.
 
     Raises:
         InvalidInputError: git is missing, or it failed.
@@ -105,7 +129,10 @@ async def clone(repository: Repository, folder: str, *, keep_git: bool, authoriz
         raise InvalidInputError(f"invalid repository or reference: {remote} {ref}")
     if shutil.which("git") is None:
         raise InvalidInputError("unable to find 'git': install git on the machine that the engine runs on")
+    if agent is not None and shutil.which("ssh") is None:
+        raise InvalidInputError("unable to find 'ssh': install OpenSSH's client on the machine that the engine runs on")
     more = _header(remote, authorization) if authorization else {}
+    more |= _by_ssh(agent) if agent is not None else {}
     await _git("init", "--quiet", folder)
     await _git("-C", folder, "remote", "add", "origin", remote)
     try:
@@ -135,6 +162,13 @@ def _header(remote: str, authorization: str) -> dict[str, str]:
     return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": key, "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}"}
 
 
+def _by_ssh(agent: Agent) -> dict[str, str]:
+    """Return the variables by which git speaks SSH; a server that the client does not know is believed, as by BuildKit."""
+    strict = "yes" if agent.known_hosts else "no"
+    command = _SSH.format(strict=strict, known=shlex.quote(agent.known_hosts or "/dev/null"))
+    return {"SSH_AUTH_SOCK": agent.socket, "GIT_SSH_COMMAND": command}
+
+
 def _date(folder: str, seconds: int) -> None:
     for place, folders, names in os.walk(folder, topdown=False):
         for name in (*names, *folders):
@@ -143,7 +177,7 @@ def _date(folder: str, seconds: int) -> None:
 
 async def _git(*arguments: str, more: Mapping[str, str] | None = None) -> str:
     environment = {
-        **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/dev/null",
+        **{name: value for name, value in os.environ.items() if name not in ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")}, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/dev/null",
         "GIT_PROTOCOL_FROM_USER": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh", **(more or {}),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(

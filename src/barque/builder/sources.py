@@ -8,22 +8,28 @@ import os
 import re
 import shutil
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.base.files import write_all
 from barque.builder.folder_tree import FolderTree
 from barque.builder.graph import Source
-from barque.builder.repositories import GIT_HOST, clone, repository_of
+from barque.builder.repositories import GIT_HOST, Agent, clone, needs_ssh, repository_of
 from barque.builder.results import Result
 from barque.builder.solver import Emit, Session
 from barque.images.model import Image
 from barque.oci import platform as platforms
 from barque.oci.reference import parse
+from barque.storage.bounds import check_disk
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from barque.engine.engine import Engine
 
 Json = dict[str, Any]
@@ -31,6 +37,7 @@ _SCP_LIKE = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//)[^\s]+")
 _BASIC, _BEARER = "basic", "Bearer"
 _TIMEOUT_S = 300
 _LARGEST_NAME = 255
+_DISK_LOOKED_AT_BYTES = 32 << 20
 
 
 class Sources:
@@ -141,15 +148,43 @@ class Sources:
         host = urlsplit(repository.remote).netloc.rpartition("@")[2]
         secrets = [(f"{names[0]}.{host}", ""), (f"{names[1]}.{host}", _BASIC), (names[0], ""), (names[1], _BASIC)]
         authorization = await _authorization(session, secrets) if is_url(repository.remote) else ""
-        commit = await clone(
-            repository, f"{folder}/content", keep_git=attributes.get("keep_git") == "true", authorization=authorization
-        )
+        keep_git = attributes.get("keep_git") == "true"
+        async with self._agent(repository.remote, attributes, session) as agent:
+            commit = await clone(repository, f"{folder}/content", keep_git=keep_git, authorization=authorization, agent=agent)
         for wanted in (attributes.get("checksum", ""), repository.checksum):
             if not commit.startswith(wanted):
                 raise InvalidInputError(f"expected checksum to match {wanted}, got {commit}")
         below = attributes.get("subdir") or repository.subdir
         content = confined(f"{folder}/content", below)
         return _folder_result(content, session, f"{commit}:{below}")
+
+
+    @asynccontextmanager
+    async def _agent(self, remote: str, attributes: dict[str, str], session: Session) -> AsyncIterator[Agent | None]:
+        """Give the client's agent where a repository is had by SSH.
+
+        Raises:
+            InvalidInputError: the client gives none.
+        """
+        if not needs_ssh(remote):
+            yield None
+            return
+        name = attributes.get("git.mountsshsock") or "default"
+        # Sockets have short paths.
+        folder = f"{self._engine.config.exec_root}/builder/{os.urandom(4).hex()}"
+        os.makedirs(folder, mode=0o700)
+        try:
+            provider = session.options.get("secrets")
+            socket = await provider.agent(name, folder) if provider is not None else None
+            if socket is None:
+                raise InvalidInputError(f"unset ssh forward key {name}: {remote} is had by SSH, build with --ssh {name}")
+            hosts = attributes.get("git.knownsshhosts", "")
+            if hosts:
+                with open(f"{folder}/known_hosts", "x") as file:
+                    file.write(hosts)
+            yield Agent(socket, f"{folder}/known_hosts" if hosts else "")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder_result(path: str, session: Session, identity: str) -> Result:
@@ -255,12 +290,25 @@ async def fetch(url: str, path: str, authorization: str = "") -> "tuple[dict[str
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as client, client.get(url, headers=given) as answer:
             if answer.status >= 400:
                 raise InvalidInputError(f"invalid response status {answer.status}")
-            with open(path, "xb") as file:
-                async for chunk in answer.content.iter_chunked(1 << 18):
-                    file.write(chunk)
+            with open(path, "xb", buffering=0) as file:
+                await _written(answer, file, url)
             return {name.lower(): value for name, value in answer.headers.items()}, answer.content_type
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise BarqueError(f"failed to GET {url}: {error}") from None
+
+
+async def _written(answer: "aiohttp.ClientResponse", file: FileIO, url: str) -> None:
+    """Write an answer's body, of whatever size, as long as the disk has room for it and for others."""
+    total = looked = 0
+    async for chunk in answer.content.iter_chunked(1 << 18):
+        try:
+            write_all(file.fileno(), chunk)
+        except OSError as error:
+            raise BarqueError(f"failed to keep {url}: {(error.strerror or str(error)).lower()}") from None
+        total += len(chunk)
+        if total - looked >= _DISK_LOOKED_AT_BYTES:
+            looked = total
+            check_disk(os.path.dirname(str(file.name)), f"{url} has more than {total} bytes")
 
 
 def confined(root: str, below: str) -> str:

@@ -41,7 +41,7 @@ def bounded(
             )
         if total - looked >= _DISK_LOOKED_AT_BYTES:
             looked = total
-            _check_disk(folder, total, free_min)
+            check_disk(folder, f"a layer expands to more than {total} bytes", free_min)
         yield chunk
 
 
@@ -72,14 +72,21 @@ def inflated(
         # What is not compressed does not expand: a full disk says so itself.
         if total - taken - looked >= _DISK_LOOKED_AT_BYTES:
             looked = total - taken
-            _check_disk(folder, total, free_min)
+            check_disk(folder, f"a layer expands to more than {total} bytes", free_min)
         yield chunk
 
 
-def _check_disk(folder: str, total: int, free_min: int) -> None:
+def check_disk(folder: str, what: str, free_min: int = FREE_MIN) -> None:
+    """Go on as long as so many bytes are free on a folder's disk.
+
+    Args:
+        folder: on the disk.
+        what: said of what comes.
+        free_min: bytes that must stay free.
+
+    Raises:
+        BarqueError: fewer are.
+    """
     found = os.statvfs(folder)
     if found.f_bavail * found.f_frsize < free_min:
-        raise BarqueError(
-            f"no space left on device: a layer expands to more than {total} bytes and would leave less "
-            f"than {free_min} bytes free"
-        )
+        raise BarqueError(f"no space left on device: {what} and would leave less than {free_min} bytes free")

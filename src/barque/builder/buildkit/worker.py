@@ -29,7 +29,7 @@ LLB_CAPS = (
     "source.image", "source.image.resolvemode", "source.local", "source.local.unique", "source.local.sessionid",
     "source.local.includepatterns", "source.local.followpaths", "source.local.excludepatterns",
     "source.local.sharedkeyhint", "source.git", "source.git.keepgitdir", "source.git.fullurl", "source.git.subdir",
-    "source.git.checksum", "source.http", "source.http.checksum", "source.http.perm", "exec.meta.base",
+    "source.git.checksum", "source.git.mountsshsock", "source.git.knownsshhosts", "source.http", "source.http.checksum", "source.http.perm", "exec.meta.base",
     "exec.meta.network", "exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.proxyenv", "exec.mount.bind",
     "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size",
     "exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "exec.meta.ulimit", "exec.meta.cgroup.parent",

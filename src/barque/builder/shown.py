@@ -1,7 +1,15 @@
-"""Values as the history shows them."""
+"""Values as the history and others show them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text as others may read it: of its URLs the passwords are gone."""
+    return _PASSWORD.sub(r"\1:xxxxx@", text)
 
 
 def shown_health(health: Mapping[str, Any]) -> str:

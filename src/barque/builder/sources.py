@@ -21,6 +21,7 @@ from barque.builder.folder_tree import FolderTree
 from barque.builder.graph import Source
 from barque.builder.repositories import GIT_HOST, Agent, clone, needs_ssh, repository_of
 from barque.builder.results import Result
+from barque.builder.shown import without_passwords
 from barque.builder.solver import Emit, Session
 from barque.images.model import Image
 from barque.oci import platform as platforms
@@ -126,7 +127,7 @@ class Sources:
         headers, _ = await fetch(url, f"{folder}/body", await _authorization(session, secrets))
         name = attributes.get("filename") or file_name(url, headers)
         if not is_file_name(name):
-            raise InvalidInputError(f"cannot determine filename for source {url}")
+            raise InvalidInputError(f"cannot determine filename for source {without_passwords(url)}")
         path = f"{content}/{name}"
         os.rename(f"{folder}/body", path)
         os.chmod(path, 0o600)
@@ -294,7 +295,7 @@ async def fetch(url: str, path: str, authorization: str = "") -> "tuple[dict[str
                 await _written(answer, file, url)
             return {name.lower(): value for name, value in answer.headers.items()}, answer.content_type
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise BarqueError(f"failed to GET {url}: {error}") from None
+        raise BarqueError(f"failed to GET {without_passwords(url)}: {without_passwords(str(error))}") from None
 
 
 async def _written(answer: "aiohttp.ClientResponse", file: FileIO, url: str) -> None:
@@ -304,11 +305,11 @@ async def _written(answer: "aiohttp.ClientResponse", file: FileIO, url: str) -> 
         try:
             write_all(file.fileno(), chunk)
         except OSError as error:
-            raise BarqueError(f"failed to keep {url}: {(error.strerror or str(error)).lower()}") from None
+            raise BarqueError(f"failed to keep {without_passwords(url)}: {(error.strerror or str(error)).lower()}") from None
         total += len(chunk)
         if total - looked >= _DISK_LOOKED_AT_BYTES:
             looked = total
-            check_disk(os.path.dirname(str(file.name)), f"{url} has more than {total} bytes")
+            check_disk(os.path.dirname(str(file.name)), f"{without_passwords(url)} has more than {total} bytes")
 
 
 def confined(root: str, below: str) -> str:

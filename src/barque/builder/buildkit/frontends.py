@@ -19,6 +19,7 @@ from barque.builder.dockerfile import Options, Surroundings, Target, convert, pl
 from barque.builder.graph import Source, Vertex
 from barque.builder.history import image_config
 from barque.builder.results import Result, opened
+from barque.builder.shown import without_passwords
 from barque.builder.solver import Session, Solver
 from barque.builder.sources import Sources, is_git, is_url, result_of
 from barque.builder.trees import resolve
@@ -382,7 +383,7 @@ class _Run:
         alone: str | None = None
         if is_git(url):
             keep = (("keep_git", "true"),) if options_of.is_true(self._argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) else ()
-            context: Vertex = Source(f"git://{url}", keep, name=f"[internal] load git source {url}")
+            context: Vertex = Source(f"git://{url}", keep, name=f"[internal] load git source {without_passwords(url)}")
         else:
             content = self._owner._engine.image_store.content
             context, alone = await remote.context_of(url, self._build, self._owner._sources, content)

@@ -9,6 +9,7 @@ from typing import Any
 from barque.builder.buildkit.builds import Build
 from barque.builder.buildkit.pb import control_pb2, status_pb2
 from barque.builder.buildkit.progress import timestamp
+from barque.builder.shown import without_passwords
 from barque.oci import digest as digests
 
 Json = dict[str, Any]
@@ -19,7 +20,6 @@ LARGEST_LOG = 8 << 20
 """How many bytes of what one build showed are kept."""
 _UNKNOWN = 2
 _CANCELED = "context canceled"
-_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
 _TOKENS = re.compile(r"token|secret|password|account_key", re.IGNORECASE)
 
 
@@ -47,7 +47,7 @@ def recorded(build: Build) -> Any:
 def _safe(key: str, value: str) -> str:
     """Return an option's value without passwords of URLs and tokens of caches."""
     if key != "cache-imports":
-        return _PASSWORD.sub(r"\1:xxxxx@", value)
+        return without_passwords(value)
     try:
         rows = json.loads(value)
         for row in rows:

@@ -14,6 +14,7 @@ from barque.builder.caches import format as forms
 from barque.builder.caches.imports import Found, Imports
 from barque.builder.dockerfile import Base
 from barque.builder.graph import Source, Vertex, layered
+from barque.builder.shown import without_passwords
 from barque.builder.sources import Sources, is_git, is_url
 from barque.dockerfile.patterns import read_ignore
 from barque.images.model import Image, check_config
@@ -90,7 +91,7 @@ class NamedContexts:
                 raise InvalidInputError(f"invalid input {rest} for {name}")
             return Base(vertex, self._input_image(rest), name)
         if is_git(text):
-            return Base(Source(f"git://{text}", name=f"[context {name}] load git source {text}"))
+            return Base(Source(f"git://{text}", name=f"[context {name}] load git source {without_passwords(text)}"))
         if is_url(text):
             return await self._web(name, text)
         raise UnsupportedError(f"unsupported context source {kind if colon else text} for {name}")
@@ -106,7 +107,7 @@ class NamedContexts:
     async def _web(self, name: str, url: str) -> Base:
         """Return an archive's files, or the one file that the URL gives."""
         context, text = await remote.context_of(url, self._build, self._sources, self._engine.image_store.content)
-        return Base(context if text is None else Source(url, name=f"[context {name}] {url}"))
+        return Base(context if text is None else Source(url, name=f"[context {name}] {without_passwords(url)}"))
 
     async def _layout(self, name: str, text: str, platform: str) -> Base:
         """Return an image out of an OCI layout of the client's: of a folder that it gives a name to, by its digest."""

@@ -10,6 +10,7 @@ from barque.builder.buildkit import places
 from barque.builder.buildkit.attestations import Predicate, package_url
 from barque.builder.buildkit.builds import Build
 from barque.builder.buildkit.option_values import is_true
+from barque.builder.shown import without_passwords
 from barque.builder.solver import order
 from barque.images.store import ImageStore
 from barque.images.summaries import manifest_of
@@ -39,7 +40,7 @@ def predicate(build: Build, vertex: graph.Vertex, store: ImageStore, wish: Mappi
     version, whole = wish["version"], wish["mode"] == "max"
     locals_ = [{"name": name} for name in sorted(build.session.options.get("transferred", {}))]
     arguments = {
-        key: value for key, value in build.options.items()
+        key: without_passwords(value) for key, value in build.options.items()
         if key not in (*_OF_THE_HOST, "filename", "context") and not key.startswith(("attest:", "vcs:"))
     }  # fmt: skip
     hidden = not whole and any(key.startswith(_SECRETIVE) for key in arguments)
@@ -49,8 +50,8 @@ def predicate(build: Build, vertex: graph.Vertex, store: ImageStore, wish: Mappi
     if whole:
         request |= _offered(vertex)
     request = {key: value for key, value in request.items() if value}
-    source = {"uri": build.options.get("context", ""), "path": build.options.get("filename", "Dockerfile")}
-    vcs = {key.removeprefix("vcs:"): value for key, value in build.options.items() if key.startswith("vcs:") and value}
+    source = {"uri": without_passwords(build.options.get("context", "")), "path": build.options.get("filename", "Dockerfile")}
+    vcs = {key.removeprefix("vcs:"): without_passwords(value) for key, value in build.options.items() if key.startswith("vcs:") and value}
     about: Json = {"vcs": vcs} if vcs else {}
     steps: Json | None = None
     if whole:
@@ -145,9 +146,9 @@ def _materials(build: Build, store: ImageStore) -> Iterator[Json]:
         scheme, _, rest = vertex.identifier.partition("://")
         identity = task.result().identity
         if scheme == "git":
-            yield {"uri": rest, "digest": {"sha1": identity.partition(":")[0]}}
+            yield {"uri": without_passwords(rest), "digest": {"sha1": identity.partition(":")[0]}}
         elif scheme in ("http", "https"):
-            yield {"uri": vertex.identifier, "digest": {"sha256": identity}}
+            yield {"uri": without_passwords(vertex.identifier), "digest": {"sha256": identity}}
 
 
 def _offered(vertex: graph.Vertex) -> Json:
@@ -193,7 +194,8 @@ def _step(vertex: graph.Vertex, listed: list[graph.Vertex]) -> Json:
 
 def _operation(vertex: graph.Vertex) -> Json:
     if isinstance(vertex, graph.Source):
-        return {"source": {"identifier": vertex.identifier, "attrs": dict(vertex.attributes)}}
+        attributes = {key: without_passwords(value) for key, value in vertex.attributes}
+        return {"source": {"identifier": without_passwords(vertex.identifier), "attrs": attributes}}
     if isinstance(vertex, graph.Layers):
         return {"source": {"identifier": f"docker-image://{vertex.name.rpartition(' ')[2]}"}}
     if isinstance(vertex, graph.Exec):

@@ -13,6 +13,7 @@ from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import upload_pb2
 from barque.builder.graph import Scratch, Source, Vertex
 from barque.builder.results import Result
+from barque.builder.shown import without_passwords
 from barque.builder.sources import Sources, fetch
 from barque.builder.tar_tree import TarTree
 from barque.storage.compression import plain
@@ -40,7 +41,7 @@ async def context_of(url: str, build: "Build", sources: Sources, content: Conten
     folder = sources.temporary()
     build.session.folders.append(folder)
     path = f"{folder}/body"
-    with build.report.work(f"[internal] load remote build context {url}") as step:
+    with build.report.work(f"[internal] load remote build context {without_passwords(url)}") as step:
         if url.startswith(_UPLOADED):
             await _uploaded(build.need_client(), url, path)
         else:

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN002, ANN003, ANN202, ANN204, RUF012
+# ruff: noqa: ANN001, ANN002, ANN003, ANN202, ANN204, ANN206, RUF012
 """Named tuples that cost no import of `typing`: for what must start in milliseconds."""
 
 __all__ = ["Record"]
@@ -23,15 +23,20 @@ else:
                 setattr(cls, name, _tuplegetter(place, ""))
 
         def __new__(cls, *values, **named):
-            if named or len(values) < len(cls._fields):
-                given = {**cls._defaults, **named}
-                try:
-                    values += tuple([given[name] for name in cls._fields[len(values) :]])
-                except KeyError as error:
-                    raise TypeError(f"{cls.__name__} needs a value for {error}") from None
+            if named or len(values) != len(cls._fields):
+                values = cls._all_values(values, named)
+            return tuple.__new__(cls, values)
+
+        @classmethod
+        def _all_values(cls, values, named):
+            given = {**cls._defaults, **named}
+            try:
+                values += tuple([given[name] for name in cls._fields[len(values) :]])
+            except KeyError as error:
+                raise TypeError(f"{cls.__name__} needs a value for {error}") from None
             if len(values) != len(cls._fields) or not named.keys() <= set(cls._fields):
                 raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
-            return tuple.__new__(cls, values)
+            return values
 
         def __repr__(self) -> str:
             shown = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))

@@ -8,7 +8,6 @@ import sys
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.cli.flags import Options
 from barque.cli.run_spec import create_body
-from barque.cli.terminal import check_tty
 from barque.cli.verb import Invocation
 from barque.client.http import ApiError
 
@@ -67,6 +66,8 @@ def run(call: Invocation) -> int:
     body = create_body(options, call.words)
     _check_pull(options)
     if not options["detach"]:
+        from barque.cli.terminal import check_tty
+
         check_tty(body["AttachStdin"], body["Tty"])
     identity = _create(call, body)
     if options["detach"]:

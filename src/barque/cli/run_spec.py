@@ -5,12 +5,7 @@ from __future__ import annotations
 import os
 
 from barque.base.errors import InvalidInputError
-from barque.cli.addresses import is_hardware_address
-from barque.cli.env_files import pairs, read_file
 from barque.cli.flags import Options
-from barque.cli.run_mounts import split_volumes
-from barque.cli.run_networks import endpoints
-from barque.cli.run_ports import port_maps
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
@@ -18,6 +13,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+_NETWORK_FLAGS = ("network", "net", "network-alias", "net-alias", "link-local-ip", "ip", "ip6", "mac-address")
 
 
 def create_body(options: Options, words: list[str]) -> Json:
@@ -30,15 +26,58 @@ def create_body(options: Options, words: list[str]) -> Json:
     Raises:
         InvalidInputError: values contradict each other or are not valid.
     """
-    exposed, bindings = port_maps(options["publish"], options["expose"])
-    binds, volumes = split_volumes(options["volume"])
+    exposed, bindings = _ports(options)
+    binds, volumes = _volumes(options)
     host = _host_config(options, binds, bindings)
-    mode, networks = endpoints(options)
+    mode, networks = _networks(options)
     host["NetworkMode"] = mode
     body = _config(options, words, exposed, volumes)
     body["HostConfig"] = host
     body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
+
+
+# What reads a flag's values is imported where there are any: each module costs every start of the command time.
+
+
+def _ports(options: Options) -> tuple[Json, Json]:
+    if not options["publish"] and not options["expose"]:
+        return {}, {}
+    from barque.cli.run_ports import port_maps
+
+    return port_maps(options["publish"], options["expose"])
+
+
+def _volumes(options: Options) -> tuple[list[str], Json]:
+    if not options["volume"]:
+        return [], {}
+    from barque.cli.run_mounts import split_volumes
+
+    return split_volumes(options["volume"])
+
+
+def _networks(options: Options) -> tuple[str, Json]:
+    if not any(options[name] for name in _NETWORK_FLAGS):
+        return "default", {}
+    from barque.cli.run_networks import endpoints
+
+    return endpoints(options)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    if not items:
+        return {}
+    from barque.cli.env_files import pairs
+
+    return pairs(items)
+
+
+def _lines(paths: list[str], *, from_environment: bool) -> list[str]:
+    if not paths:
+        return []
+    from barque.cli.env_files import read_file
+
+    return [line for path in paths for line in read_file(path, from_environment=from_environment)]
 
 
 def _config(options: Options, words: list[str], exposed: Json, volumes: Json) -> Json:
@@ -73,23 +112,21 @@ def _config(options: Options, words: list[str], exposed: Json, volumes: Json) ->
     health = _health(options)
     if health:
         body["Healthcheck"] = health
-    if options["mac-address"] and not is_hardware_address(options["mac-address"].strip()):
-        raise InvalidInputError(f"{options['mac-address']} is not a valid mac address")
+    if options["mac-address"]:
+        from barque.cli.addresses import is_hardware_address
+
+        if not is_hardware_address(options["mac-address"].strip()):
+            raise InvalidInputError(f"{options['mac-address']} is not a valid mac address")
     return body
 
 
 def _environment(options: Options) -> list[str]:
-    lines: list[str] = []
-    for path in options["env-file"]:
-        lines += read_file(path, from_environment=True)
-    return lines + list(options["env"])
+    return _lines(options["env-file"], from_environment=True) + list(options["env"])
 
 
 def _labels(options: Options) -> Json:
-    lines: list[str] = []
-    for path in options["label-file"]:
-        lines += read_file(path, from_environment=False)
-    return pairs([line for line in lines if "=" in line] + list(options["label"]))
+    lines = _lines(options["label-file"], from_environment=False)
+    return _pairs([line for line in lines if "=" in line] + list(options["label"]))
 
 
 def _given_values(options: Options) -> Json:
@@ -219,15 +256,15 @@ def _resources(options: Options) -> Json:
 
 def _optional(host: Json, options: Options) -> None:
     if options["annotation"]:
-        host["Annotations"] = pairs(options["annotation"])
+        host["Annotations"] = _pairs(options["annotation"])
     if options["storage-opt"]:
         if not all("=" in text for text in options["storage-opt"]):
             raise InvalidInputError("invalid storage option")
-        host["StorageOpt"] = pairs(options["storage-opt"])
+        host["StorageOpt"] = _pairs(options["storage-opt"])
     if options["tmpfs"]:
         host["Tmpfs"] = {path: rest for path, _, rest in (text.partition(":") for text in options["tmpfs"])}
     if options["sysctl"]:
-        host["Sysctls"] = pairs(options["sysctl"])
+        host["Sysctls"] = _pairs(options["sysctl"])
     if options["runtime"]:
         host["Runtime"] = options["runtime"]
     if options["kernel-memory"]:
@@ -274,7 +311,7 @@ def _console_size(options: Options) -> list[int]:
 def _log_options(options: Options) -> Json:
     if options["log-driver"] == "none" and options["log-opt"]:
         raise InvalidInputError("invalid logging opts for driver none")
-    return pairs(options["log-opt"])
+    return _pairs(options["log-opt"])
 
 
 def restart_policy(text: str) -> Json:

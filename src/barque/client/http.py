@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+
 from barque.base import jsontext
 from barque.base.errors import BarqueError, UnavailableError
 
@@ -184,6 +186,15 @@ def _values(text: str) -> Iterator[Any]:
 
 def has_news(sock: Any) -> bool:
     """Tell whether a connection over which nothing is to come has something to read: its end, as a rule."""
+    if type(sock) is _socket.socket:
+        try:
+            sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+    # What is encrypted cannot be looked at; importing this costs as much as half a request.
     import select
 
     poll = select.poll()

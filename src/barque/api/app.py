@@ -1,5 +1,7 @@
 """The HTTP application: finds the route of a request, keeps its errors in Docker's form, sets the headers."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Mapping
@@ -8,8 +10,7 @@ from typing import Any
 from aiohttp import web
 
 import barque
-from barque.api import routes
-from barque.api.backends import Backend
+from barque.api import backends, routes
 from barque.api.call import MAX_VERSION, Call, error_answer
 from barque.api.hijack import Finished, UpgradableHandler
 from barque.api.router import Route, Table, dotted, split_version
@@ -33,7 +34,7 @@ class App:
         experimental: what the daemon says of itself in a header.
     """
 
-    def __init__(self, backend: Backend, *, experimental: bool = False) -> None:
+    def __init__(self, backend: backends.Backend, *, experimental: bool = False) -> None:
         self._backend = backend
         self.headers = {**HEADERS, "Docker-Experimental": "true" if experimental else "false"}
         self._table = Table()
@@ -91,7 +92,7 @@ class App:
         return error_answer(status, message)
 
 
-def _forget(task: "asyncio.Future[web.StreamResponse]") -> None:
+def _forget(task: asyncio.Future[web.StreamResponse]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.debug("a request whose client has gone: %s", task.exception())
 
@@ -108,7 +109,7 @@ class _Request(web.BaseRequest):
             response.headers[name] = value
 
 
-def make_app(backend: Backend, *, experimental: bool = False) -> "ApiServer":
+def make_app(backend: backends.Backend, *, experimental: bool = False) -> ApiServer:
     """Return the server that a runner puts on its sockets; call it inside the running loop."""
     app = App(backend, experimental=experimental)
     loop = asyncio.get_running_loop()

@@ -1,12 +1,14 @@
 """One request on its way to the engine: query, body and answers in the forms that Docker's clients use."""
 
+from __future__ import annotations
+
 import json
 import re
 from typing import Any
 
 from aiohttp import web
 
-from barque.api.backends import Backend, Filters, Json, ReadChunk
+from barque.api import backends
 from barque.base.errors import BarqueError, InvalidInputError
 
 MIN_VERSION = (1, 24)
@@ -24,7 +26,7 @@ class Call:
     __slots__ = ("backend", "params", "request", "version")
 
     def __init__(
-        self, request: web.BaseRequest, backend: Backend, version: tuple[int, int], params: dict[str, str]
+        self, request: web.BaseRequest, backend: backends.Backend, version: tuple[int, int], params: dict[str, str]
     ) -> None:
         self.request = request
         self.backend = backend
@@ -55,7 +57,7 @@ class Call:
             return default
         return whole_number(value)
 
-    def filters(self) -> Filters:
+    def filters(self) -> backends.Filters:
         """Return the query parameter `filters`.
 
         Raises:
@@ -63,7 +65,7 @@ class Call:
         """
         return parse_filters(self.text("filters"))
 
-    async def body(self, *, limit: int = MAX_JSON_BYTES) -> Json | None:
+    async def body(self, *, limit: int = MAX_JSON_BYTES) -> backends.Json | None:
         """Return the JSON object in the request's body, None where there is no body.
 
         Raises:
@@ -96,7 +98,7 @@ class Call:
         """Return the credentials for a registry that came with the request, still encoded."""
         return self.request.headers.get("X-Registry-Auth", "")
 
-    def reader(self) -> ReadChunk:
+    def reader(self) -> backends.ReadChunk:
         """Return a function that gives the body piece by piece."""
         content = self.request.content
 
@@ -129,7 +131,7 @@ def whole_number(text: str) -> int:
     return value
 
 
-def parse_filters(text: str) -> Filters:
+def parse_filters(text: str) -> backends.Filters:
     """Return filters from {"key": ["value"]} or {"key": {"value": true}}.
 
     Raises:
@@ -164,7 +166,7 @@ def _check_content_type(kind: str) -> None:
         raise InvalidInputError(f"unsupported Content-Type header ({kind}): must be 'application/json'")
 
 
-def decode_object(data: bytes) -> Json | None:
+def decode_object(data: bytes) -> backends.Json | None:
     """Return the JSON object in data; None for JSON's null.
 
     Raises:

@@ -5,10 +5,10 @@ A mismatch is told in the words of Go's decoder, which clients already know.
 
 from typing import Any
 
-from barque.api.backends import Json
 from barque.api.call import json_kind
 from barque.base.errors import InvalidInputError
 
+Json = dict[str, Any]
 Schema = dict[str, Any]
 
 # Kinds: str, int, uint, bool, float, [kind] a list, {"*": kind} a map, a Schema an object,

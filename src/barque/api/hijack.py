@@ -4,6 +4,8 @@ The client's transport gets a protocol of ours, the container's socket another; 
 peer's reading while its own buffer is full, so a slow side slows the other down and nothing piles up.
 """
 
+from __future__ import annotations
+
 import asyncio
 import fcntl
 import re
@@ -19,7 +21,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from barque.api.detach import Detector
 from barque.api.flow import set_reading
-from barque.engine.types import Attachment
+from barque.engine import types
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -212,7 +214,7 @@ async def hand_over(request: web.BaseRequest, protocol: asyncio.Protocol, upgrad
 class Session:
     """A client that has taken its connection over."""
 
-    def __init__(self, request: web.BaseRequest, attachment: Attachment, *, framed: bool = False) -> None:
+    def __init__(self, request: web.BaseRequest, attachment: types.Attachment, *, framed: bool = False) -> None:
         self._protocol: Any = request.protocol
         self._transport: Any = request.transport
         self._attachment = attachment

@@ -1,6 +1,9 @@
 """Answers in the shape of an older API version; the engine gives that of the newest."""
 
-from barque.api.backends import Json
+from typing import Any
+
+Json = dict[str, Any]
+
 
 Version = tuple[int, int]
 

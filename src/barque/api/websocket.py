@@ -1,17 +1,19 @@
 """Attach over a websocket: binary messages carry what the hijacked connection would carry."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 
 from aiohttp import web
 
 from barque.api.detach import Detector
-from barque.engine.types import Attachment
+from barque.engine import types
 
 _CHUNK_BYTES = 1 << 16
 
 
-async def carry_websocket(request: web.BaseRequest, attachment: Attachment) -> web.StreamResponse:
+async def carry_websocket(request: web.BaseRequest, attachment: types.Attachment) -> web.StreamResponse:
     """Carry an attachment's streams until either side ends."""
     websocket = web.WebSocketResponse(max_msg_size=1 << 20)
     try:
@@ -28,7 +30,7 @@ async def carry_websocket(request: web.BaseRequest, attachment: Attachment) -> w
     return websocket
 
 
-async def _carry(websocket: "web.WebSocketResponse", sock: socket.socket, attachment: Attachment) -> None:
+async def _carry(websocket: web.WebSocketResponse, sock: socket.socket, attachment: types.Attachment) -> None:
     sock.setblocking(False)
     tasks = [
         asyncio.ensure_future(_send_output(websocket, sock, tty=attachment.tty)),
@@ -42,7 +44,7 @@ async def _carry(websocket: "web.WebSocketResponse", sock: socket.socket, attach
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _send_output(websocket: "web.WebSocketResponse", sock: socket.socket, *, tty: bool) -> None:
+async def _send_output(websocket: web.WebSocketResponse, sock: socket.socket, *, tty: bool) -> None:
     loop = asyncio.get_running_loop()
     pending = b""
     while data := await loop.sock_recv(sock, _CHUNK_BYTES):
@@ -58,7 +60,7 @@ async def _send_output(websocket: "web.WebSocketResponse", sock: socket.socket, 
             pending = pending[end:]
 
 
-async def _take_input(websocket: "web.WebSocketResponse", sock: socket.socket, attachment: Attachment) -> None:
+async def _take_input(websocket: web.WebSocketResponse, sock: socket.socket, attachment: types.Attachment) -> None:
     loop = asyncio.get_running_loop()
     detector = Detector(attachment.detach_keys if attachment.tty else b"")
     async for message in websocket:

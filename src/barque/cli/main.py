@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] == ["daemon"]:
         # Nothing that is imported becomes garbage; the daemon has it collected again once it serves.
         gc.disable()
+        from barque.daemon import later
+
+        later.put_off()
         from barque.daemon.main import main as daemon_main
 
         return daemon_main(words[1:])

@@ -15,12 +15,11 @@ from aiohttp import web
 
 import barque
 from barque.api.app import make_app
-from barque.daemon import config as configs, dozing, log as daemon_log
+from barque.daemon import config as configs, dozing, log as daemon_log, tls
 from barque.daemon.flags import DaemonError
 from barque.daemon.listeners import Listener
 from barque.daemon.notify import notify
 from barque.daemon.options import Options
-from barque.daemon.tls import Secured
 from barque.engine.engine import Engine, Slept
 from barque.engine.quiet import is_quiet
 from barque.kernel import signals
@@ -268,4 +267,4 @@ async def _serve_metrics(engine: Engine, address: str) -> "web.ServerRunner":
 
 async def _secured(server: web.Server, sock: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Secured(context, server), sock=sock, backlog=_BACKLOG)
+    return await loop.create_server(lambda: tls.Secured(context, server), sock=sock, backlog=_BACKLOG)

@@ -1,28 +1,30 @@
 """The API's containers: finds the container that is meant and calls the use case; rare ones are imported then."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.engine import (
+    commit as committing,
     container_files,
     container_streams,
+    create as creation,
     endpoints,
     links,
+    names,
     pausing,
     removal,
     stats,
     top,
+    types,
     updating,
     views,
     waiting,
 )
-from barque.engine.commit import commit as make_image
 from barque.engine.container import Container
-from barque.engine.create import create
-from barque.engine.names import check_name
-from barque.engine.types import ArchiveStream, Attachment, AttachOptions, LogOptions, LogStream
 from barque.images.store import container_size
 from barque.runtime.cgroups import open_manager
 from barque.storage.trees import tree_usage
@@ -39,13 +41,13 @@ Filters = dict[str, list[str]]
 class Containers:
     """Implements the API's ContainersBackend."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def create(self, config: Json, name: str, platform: str) -> Json:
         """Make a container."""
         with self._engine.metrics.timed("create"):
-            return await create(self._engine, config, name, platform)
+            return await creation.create(self._engine, config, name, platform)
 
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Rows:
         """Return the containers that pass the filters, newest first."""
@@ -119,7 +121,7 @@ class Containers:
             raise InvalidInputError("Neither old nor new names may be empty")
         refused = "Error when allocating new name: "
         try:
-            new = check_name("/" + name.removeprefix("/"))
+            new = names.check_name("/" + name.removeprefix("/"))
         except InvalidInputError as error:
             raise InvalidInputError(refused + str(error)) from None
         if new == container.name:
@@ -164,7 +166,7 @@ class Containers:
         engine.publish(container, "top")
         return found
 
-    async def logs(self, ref: str, options: LogOptions) -> LogStream:
+    async def logs(self, ref: str, options: types.LogOptions) -> types.LogStream:
         """Return log output."""
         return container_streams.read_logs(self._engine, self._engine.find(ref), options)
 
@@ -196,7 +198,7 @@ class Containers:
         """Forget what a container has logged."""
         await container_streams.clear_logs(self._engine, self._engine.find(ref))
 
-    async def attach(self, ref: str, options: AttachOptions) -> Attachment:
+    async def attach(self, ref: str, options: types.AttachOptions) -> types.Attachment:
         """Return a container's streams."""
         return await container_streams.attach(self._engine, self._engine.find(ref), options)
 
@@ -222,7 +224,7 @@ class Containers:
         """Return a path's stat."""
         return await container_files.stat(self._engine, self._engine.find(ref), path)
 
-    async def archive_get(self, ref: str, path: str) -> ArchiveStream:
+    async def archive_get(self, ref: str, path: str) -> types.ArchiveStream:
         """Return the tar of a path."""
         return await container_files.get(self._engine, self._engine.find(ref), path)
 
@@ -277,7 +279,7 @@ class Containers:
     ) -> Json:
         """Make an image of a container; return {"Id"}."""
         with self._engine.metrics.timed("commit"):
-            return await make_image(
+            return await committing.commit(
                 self._engine, self._engine.find(ref), repo=repo, tag=tag, comment=comment, author=author, pause=pause,
                 changes=changes, config=config,
             )  # fmt: skip
@@ -288,7 +290,7 @@ class Containers:
 
     async def exec_start(
         self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None
-    ) -> Attachment | None:
+    ) -> types.Attachment | None:
         """Start it."""
         return await self._engine.execs.start(exec_id, detach=detach, console_size=console_size)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.durations import parse_duration
 from barque.base.errors import BarqueError, InvalidInputError
-from barque.engine.checks import parse_size
+from barque.engine import checks
 from barque.images.model import Image
 from barque.oci.reference import parse
 
@@ -53,7 +53,7 @@ def budget_of(options: Mapping[str, str]) -> Budget:
     try:
         kept = int(options.get("keep-tags", "0"))
         unused, every = parse_duration(options.get("unused-for", "0")), parse_duration(options.get("every", "1h"))
-        most = parse_size(options["max-size"]) if "max-size" in options else 0
+        most = checks.parse_size(options["max-size"]) if "max-size" in options else 0
     except (ValueError, InvalidInputError) as error:
         raise InvalidInputError(f"disk-budget: {error}") from None
     if kept < 0 or unused < 0 or most < 0 or every < _SHORTEST_NS:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.engine import in_use, network_watch, reconcile
+from barque.engine import create as creation, in_use, network_watch, reconcile
 from barque.engine.cdi import CdiDevices
 from barque.engine.config import EngineConfig, registry_settings
 from barque.engine.container import Container
 from barque.engine.containers import Containers
-from barque.engine.create import conflict
 from barque.engine.disk_budget import DiskBudget
 from barque.engine.event_hooks import EventHooks
 from barque.engine.events import Events
@@ -274,7 +273,7 @@ class Engine:
             ConflictError: it is taken.
         """
         if name in self.by_name:
-            raise conflict(name, self.by_name[name])
+            raise creation.conflict(name, self.by_name[name])
         self.by_name[name] = container_id
 
     def add(self, container: Container) -> None:

@@ -1,5 +1,7 @@
 """Further processes in running containers."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import struct
@@ -9,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.engine import exec_process
+from barque.engine import detach as detaching, exec_process, starting, types
 from barque.engine.container import Container
-from barque.engine.detach import parse_keys
-from barque.engine.starting import exit_code_of
-from barque.engine.types import Attachment
 from barque.keeper.client import KeeperError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ _ASKED_FOR_S = 300.0
 class Execs:
     """All exec instances of an engine."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._execs: dict[str, Exec] = {}
 
@@ -79,7 +78,7 @@ class Execs:
         if not isinstance(workdir, str) or not isinstance(config.get("User") or "", str):
             raise InvalidInputError("invalid JSON: WorkingDir and User must be strings")
         self._check_running(container, called)
-        made = Exec(container, {**config, "Cmd": command}, parse_keys(config.get("DetachKeys") or ""))
+        made = Exec(container, {**config, "Cmd": command}, detaching.parse_keys(config.get("DetachKeys") or ""))
         if len(self._execs) > _MOST:
             self._forget_old()
         self._execs[made.id] = made
@@ -135,7 +134,7 @@ class Execs:
             return self._execs[exec_id]
         raise NotFoundError(f"No such exec instance: {exec_id}")
 
-    async def start(self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None) -> Attachment | None:
+    async def start(self, exec_id: str, *, detach: bool, console_size: tuple[int, int] | None) -> types.Attachment | None:
         """Start it; return its streams unless detached.
 
         Raises:
@@ -180,7 +179,7 @@ class Execs:
                 # The client takes the head of its answer while the process starts: why it did not is told as its output.
                 made.attached = True
                 outcome = self._engine.spawn(self._outcome(made, starting))
-                return Attachment(sock, tty, made.keys, _told(outcome), None)
+                return types.Attachment(sock, tty, made.keys, _told(outcome), None)
             started = await starting
         except (BarqueError, OSError) as error:
             if sock is not None:
@@ -188,7 +187,7 @@ class Execs:
             text, failure = await self._failed(made, error)
             if detach:
                 raise failure from error
-            return Attachment(None, tty, b"", _said(text, tty=tty))
+            return types.Attachment(None, tty, b"", _said(text, tty=tty))
         except BaseException:
             if sock is not None:
                 sock.close()
@@ -201,7 +200,7 @@ class Execs:
         made.attached = sock is not None
         if sock is None:
             return None
-        return Attachment(sock, tty, made.keys, None, lambda: self._publish(made, "exec_detach"))
+        return types.Attachment(sock, tty, made.keys, None, lambda: self._publish(made, "exec_detach"))
 
     @staticmethod
     def _began(made: Exec, started: Json) -> None:
@@ -220,7 +219,7 @@ class Execs:
         text = str(error)
         if isinstance(error, KeeperError):
             text = _FAILED + text
-        code = exit_code_of(text)
+        code = starting.exit_code_of(text)
         self._never_began(made, code if code in (126, 127) else 126)
         await self._forget_in_keeper(made)
         return text, InvalidInputError(text) if code in (126, 127) else BarqueError(text)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from barque.base import go_regex
 from barque.base.errors import InvalidInputError
-from barque.base.go_regex import RegexError, Search
 
 
 def check_known(filters: Mapping[str, Any], known: set[str]) -> None:
@@ -44,7 +44,7 @@ def finder(patterns: Sequence[str]) -> Callable[[str], bool]:
         InvalidInputError: the patterns are too large.
     """
     try:
-        search = Search(patterns)
-    except RegexError as error:
+        search = go_regex.Search(patterns)
+    except go_regex.RegexError as error:
         raise InvalidInputError(f"invalid filter: {error}") from None
     return lambda text: text in patterns or search.finds(text)

@@ -1,16 +1,17 @@
 """The API's images over the image store: threads for what takes long, events for what changed."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from barque.base.errors import BarqueError, InvalidInputError
-from barque.distribution.progress import Progress
-from barque.engine.pumps import chunks_of, stream_of
+from barque.distribution import progress as progresses
+from barque.engine import pumps
 from barque.images import load as loading, removal, save as saving, summaries, views
 from barque.images.model import Image
-from barque.images.removal import User
 from barque.images.store import ImageStore
 from barque.oci import platform as platforms_of
 from barque.oci.reference import Reference, parse
@@ -134,7 +135,7 @@ class Images:
         def emit(message: Json) -> None:
             self._loop.call_soon_threadsafe(told.put_nowait, message)
 
-        progress = Progress(emit)
+        progress = progresses.Progress(emit)
 
         def step(layer: str, text: str, done: int, total: int) -> None:
             if not quiet:
@@ -145,7 +146,7 @@ class Images:
 
         async def run() -> Jsons:
             try:
-                return await chunks_of(read, work)
+                return await pumps.chunks_of(read, work)
             finally:
                 # Behind what the thread has told.
                 self._loop.call_soon(told.put_nowait, None)
@@ -165,7 +166,7 @@ class Images:
         if not refs:
             raise InvalidInputError("no images to save")
         chosen = saving.select(self.store, refs, [parsed_platform(p) for p in platforms])
-        return stream_of(lambda: saving.save(self.store, chosen))
+        return pumps.stream_of(lambda: saving.save(self.store, chosen))
 
     async def import_(
         self, read: Callable[[], Any], *, repo: str, tag: str, message: str, changes: Strings, platform: str
@@ -176,7 +177,7 @@ class Images:
         def work(chunks: Iterable[bytes]) -> Image:
             return self.store.import_tar(chunks, reference=reference, message=message, changes=changes, wanted=platform)
 
-        image = await chunks_of(read, work)
+        image = await pumps.chunks_of(read, work)
         return _each([{"status": image.id}])
 
     async def disk_usage(self) -> Jsons:
@@ -205,8 +206,8 @@ class Images:
             found[container["image_id"]].append(container["id"])
         return found
 
-    def _users(self) -> "Sequence[User]":
-        return [User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()]
+    def _users(self) -> Sequence[removal.User]:
+        return [removal.User(c["id"], c["image_id"], bool(c.get("running"))) for c in self._containers_using()]
 
     def _changed(self, action: str, image_id: str, name: str) -> None:
         attributes = {"name": name}

@@ -1,5 +1,7 @@
 """Logs that go elsewhere: which containers have them, from start to the last line's delivery."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
@@ -11,11 +13,16 @@ from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.files import write_atomic
 from barque.engine.container import Container
 from barque.keeper import logfile
-from barque.logdrivers import attributes, drivers, options, values
-from barque.logdrivers.entry import ContainerFacts, Driver
-from barque.logdrivers.plugin import PluginLog
-from barque.logdrivers.shipper import Shipper
-from barque.logdrivers.source import LogSource
+from barque.logdrivers import (
+    attributes,
+    drivers,
+    entry,
+    options,
+    plugin as plugin_logs,
+    shipper as shippers,
+    source as sources,
+    values,
+)
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -40,10 +47,10 @@ class LogShipping:
     <data-root>/unsent/<id>/         the folder of a removed container whose log is not delivered yet
     """
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._unsent = f"{engine.config.data_root}/unsent"
-        self._shippers: dict[str, Shipper] = {}
+        self._shippers: dict[str, shippers.Shipper] = {}
 
     def check(self, driver: str, wanted: dict[str, str]) -> None:
         """Refuse a log driver or options that cannot be.
@@ -88,19 +95,19 @@ class LogShipping:
         record = f"{self._engine.bundle(container.id)}/spool.state"
         self._start(container.id, container.row["log_path"], facts, driver, record)
 
-    def _driver(self, name: str, facts: ContainerFacts) -> Driver:
+    def _driver(self, name: str, facts: entry.ContainerFacts) -> entry.Driver:
         try:
             return drivers.make(name, facts)
         except InvalidInputError:
             if name in options.DRIVERS:
                 raise
         plugin = self._engine.plugins.get(name, "LogDriver")
-        return PluginLog(facts, plugin.call, f"{self._engine.config.exec_root}/log-plugins")
+        return plugin_logs.PluginLog(facts, plugin.call, f"{self._engine.config.exec_root}/log-plugins")
 
-    def _start(self, name: str, path: str, facts: ContainerFacts, driver: Driver, record: str = "") -> None:
+    def _start(self, name: str, path: str, facts: entry.ContainerFacts, driver: entry.Driver, record: str = "") -> None:
         compress = values.truth(facts.options.get("cache-compress", "true")) and not cache_disabled(facts.options)
-        source = LogSource(path, lambda inode: _compress(path, inode) if compress else None, record)
-        shipper = self._shippers[name] = Shipper(name, source, driver, options.retries(facts.options))
+        source = sources.LogSource(path, lambda inode: _compress(path, inode) if compress else None, record)
+        shipper = self._shippers[name] = shippers.Shipper(name, source, driver, options.retries(facts.options))
         shipper.start()
 
     def ended(self, container: Container) -> None:
@@ -135,7 +142,7 @@ class LogShipping:
         self._engine.spawn(self._wait_unsent(container.id, shipper, waits(container.host["LogConfig"]["Config"])))
         return True
 
-    async def _wait_unsent(self, name: str, shipper: Shipper, for_ever: bool) -> None:
+    async def _wait_unsent(self, name: str, shipper: shippers.Shipper, for_ever: bool) -> None:
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         shipper.on_end = lambda: loop.call_soon_threadsafe(over.set)
         # It may have ended before it knew whom to tell.
@@ -163,11 +170,11 @@ class LogShipping:
             else:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _restore(self, name: str, folder: str, record: str) -> ContainerFacts | None:
+    def _restore(self, name: str, folder: str, record: str) -> entry.ContainerFacts | None:
         try:
             with open(f"{folder}/ship.json", encoding="utf-8") as file:
                 row = json.load(file)
-            facts = ContainerFacts.from_json(row["facts"], dict(os.environ))
+            facts = entry.ContainerFacts.from_json(row["facts"], dict(os.environ))
             driver = self._driver(row["driver"], facts)
         except FileNotFoundError:
             return None
@@ -185,10 +192,10 @@ class LogShipping:
         await asyncio.gather(*waits)
 
 
-def facts_of(container: Container) -> ContainerFacts:
+def facts_of(container: Container) -> entry.ContainerFacts:
     """Return what drivers know of a container."""
     row = container.row
-    return ContainerFacts(
+    return entry.ContainerFacts(
         options=dict(container.host["LogConfig"]["Config"]), id=container.id, name=container.name,
         command=[row["path"], *row["args"]], image_id=row["image"], image_name=row["image_ref"],
         created_ns=row["created_ns"], env=list(container.config.get("Env") or []), labels=dict(container.labels),

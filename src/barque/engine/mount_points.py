@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from barque.base.errors import InvalidInputError, NotFoundError
-from barque.engine import id_maps
-from barque.engine.volume_options import check_name
+from barque.engine import id_maps, volume_options
 
 Json = dict[str, Any]
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -68,7 +67,7 @@ def parse_bind(spec: str, volume_driver: str = "") -> Json:
 
 def _check_bind_words(wrong: str, kind: str, source: str, words: list[str]) -> None:
     if kind == "volume":
-        check_name(source)
+        volume_options.check_name(source)
     if kind == "volume" and any(word in _PROPAGATIONS for word in words):
         raise InvalidInputError(
             f'{wrong}: invalid mount config for type "volume": field BindOptions must not be specified'
@@ -155,7 +154,7 @@ def _bind(point: Json, mount: Json, options: Json, wrong: str) -> None:
 def _volume(point: Json, mount: Json, options: Json, wrong: str) -> None:
     name, subpath = point["Name"], options.get("Subpath") or ""
     if name:
-        check_name(name)
+        volume_options.check_name(name)
     if subpath and not name:
         raise InvalidInputError(wrong + "must not set Subpath when using anonymous volumes")
     if not local_path(subpath):

@@ -1,5 +1,7 @@
 """What keeps a volume's data: folders of our own, or a plugin. All here blocks and is called in threads."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import socket
@@ -7,7 +9,6 @@ from typing import Any, Protocol
 
 from barque.base.errors import BarqueError, InvalidInputError, KernelError
 from barque.engine import volume_disks, volume_options
-from barque.engine.volume_options import LocalMount
 from barque.engine.volume_plugins import Plugin, Plugins
 from barque.kernel import mount as km, quota
 from barque.runtime import mount_options
@@ -119,7 +120,7 @@ class LocalDriver:
         return {}
 
 
-def mount_local(wanted: LocalMount, path: str) -> None:
+def mount_local(wanted: volume_options.LocalMount, path: str) -> None:
     """Mount a local volume's device on its folder.
 
     Raises:

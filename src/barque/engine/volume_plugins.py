@@ -5,6 +5,8 @@ A plugin announces itself by a socket `<name>.sock` in one of the folders of soc
 Every call is a POST of JSON; an answer with `Err` is a refusal. All here blocks and is called in threads.
 """
 
+from __future__ import annotations
+
 import http.client
 import json
 import os
@@ -79,7 +81,7 @@ class Plugin:
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.address)
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path, timeout_s)
+            return _unix_connection(parts.path, timeout_s)
         if parts.scheme == "https" or self._tls:
             return http.client.HTTPSConnection(
                 parts.hostname or "", parts.port or 443, timeout=timeout_s, context=self._context()
@@ -95,15 +97,16 @@ class Plugin:
         return context
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("plugin", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+def _unix_connection(path: str, timeout_s: float) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("plugin", timeout=timeout_s)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    try:
+        connection.sock.settimeout(timeout_s)
+        connection.sock.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 class Plugins:

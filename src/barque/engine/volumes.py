@@ -7,11 +7,9 @@ from typing import Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.times import format_ns
-from barque.engine import archives, volume_archives
+from barque.engine import archives, pumps, volume_archives, volume_options
 from barque.engine.filters import check_known, finder, label_matches, truth
-from barque.engine.pumps import chunks_of, stream_of
 from barque.engine.volume_drivers import LOCAL, PluginDriver, plugin_volumes
-from barque.engine.volume_options import check_name
 from barque.engine.volume_table import ANONYMOUS, VolumeTable
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Mount
@@ -198,7 +196,7 @@ class Volumes(VolumeTable):
             InvalidInputError: it is a plugin's, or the name is bad.
         """
         row = await self._found(name)
-        check_name(new)
+        volume_options.check_name(new)
         if row["driver"] != LOCAL:
             raise InvalidInputError(f"rename {name}: only local volumes can be renamed, this one is {row['driver']}'s")
         users = self._users_of(name)
@@ -225,7 +223,7 @@ class Volumes(VolumeTable):
     async def _exported(self, name: str) -> AsyncIterator[bytes]:
         async with (
             self.transfer(name, "export") as path,
-            aclosing(stream_of(lambda: volume_archives.export(path))) as chunks,
+            aclosing(pumps.stream_of(lambda: volume_archives.export(path))) as chunks,
         ):
             async for chunk in chunks:
                 yield chunk
@@ -246,7 +244,7 @@ class Volumes(VolumeTable):
                 chunks = archives.export(layers)
                 await asyncio.to_thread(volume_archives.restore, path, chunks, self.content, clear=clear)
             else:
-                await chunks_of(read, lambda parts: volume_archives.restore(path, parts, self.content, clear=clear))
+                await pumps.chunks_of(read, lambda parts: volume_archives.restore(path, parts, self.content, clear=clear))
 
     def _show(self, row: Json) -> Json:
         return {

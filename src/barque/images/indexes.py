@@ -1,5 +1,7 @@
 """Names that mean images of several platforms: by the index that they were pulled by, or built as."""
 
+from __future__ import annotations
+
 from barque.base.errors import NotFoundError
 from barque.images.catalogue import Catalogue
 from barque.images.model import Image

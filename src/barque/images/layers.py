@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from barque.base.errors import NotFoundError
 from barque.images.leases import Lease
 from barque.oci import digest as digests
-from barque.storage.archive import layer_tar
-from barque.storage.bounds import inflated
+from barque.storage import archive, bounds
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import COMMITTED, EXTRACT, Snapshotter
 
@@ -57,7 +56,7 @@ class Layers:
             InvalidInputError: broken archive or another digest.
             OSError: full or read-only disk; nothing is left behind.
         """
-        blob = self.content.ingest(inflated(chunks, self.content.folder), expected)
+        blob = self.content.ingest(bounds.inflated(chunks, self.content.folder), expected)
         lease.hold_blob(blob.digest)
         return blob.digest, self.unpack(lease, parent, blob.digest)
 
@@ -78,7 +77,7 @@ class Layers:
         Raises:
             OSError: full or read-only disk; the snapshot stays active.
         """
-        tar = layer_tar(self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key))
+        tar = archive.layer_tar(self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key))
         blob = self.content.ingest(tar, durable=False)
         lease.hold_blob(blob.digest)
         if blob.digest == EMPTY and not keep_empty:

@@ -15,7 +15,7 @@ from barque.images.leases import Lease
 from barque.images.model import Image, Json, check_config
 from barque.oci import digest as digests, platform
 from barque.oci.reference import Reference, parse
-from barque.storage.archive import layer_tar
+from barque.storage import archive
 from barque.storage.content import ContentStore
 from barque.storage.snapshots import Snapshotter
 from barque.storage.trees import tree_usage
@@ -259,7 +259,7 @@ class ImageStore(LeasedCatalogue):
         upper, lowers = self.snapshots.layer_dir(key), self.snapshots.lower_dirs(key)
         with self.lease() as lease:
             lease.hold_chain(parent.top if parent else "")
-            diff_id, _ = self.add_layer(lease, parent.top if parent else "", layer_tar(upper, lowers))
+            diff_id, _ = self.add_layer(lease, parent.top if parent else "", archive.layer_tar(upper, lowers))
             made: Json = dict(parent.config) if parent else {}
             # A container that changed nothing adds no layer.
             added = [] if diff_id == EMPTY else [diff_id]

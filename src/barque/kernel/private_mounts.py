@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from barque.base.errors import KernelError
-from barque.kernel.openat2 import RESOLVE_BENEATH, open_in_root
+from barque.kernel import openat2
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_FS = 0x00000200
@@ -157,7 +157,7 @@ def _source(bind: Bind) -> int:
     if not bind.part:
         return fd
     try:
-        return open_in_root(fd, bind.part, os.O_PATH, resolve=RESOLVE_BENEATH)
+        return openat2.open_in_root(fd, bind.part, os.O_PATH, resolve=openat2.RESOLVE_BENEATH)
     except OSError:
         return -1
     finally:
@@ -185,7 +185,7 @@ def _bind(root: int, source: int, bind: Bind) -> None:
     finally:
         os.close(point)
     if bind.read_only:
-        point = open_in_root(root, bind.target)
+        point = openat2.open_in_root(root, bind.target)
         try:
             path = f"/proc/self/fd/{point}"
             _mount("", path, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY, "")
@@ -196,12 +196,12 @@ def _bind(root: int, source: int, bind: Bind) -> None:
 def _mount_point(root: int, target: str, folder: bool) -> int:
     """Open target inside root, made as an empty folder or file where it is missing."""
     try:
-        return open_in_root(root, target)
+        return openat2.open_in_root(root, target)
     except FileNotFoundError:
         pass
     parts = [p for p in target.split("/") if p]
     for end in range(1, len(parts) + 1):
-        parent = open_in_root(root, "/".join(parts[: end - 1]), os.O_RDONLY | os.O_DIRECTORY)
+        parent = openat2.open_in_root(root, "/".join(parts[: end - 1]), os.O_RDONLY | os.O_DIRECTORY)
         try:
             if end < len(parts) or folder:
                 os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
@@ -212,7 +212,7 @@ def _mount_point(root: int, target: str, folder: bool) -> int:
             pass
         finally:
             os.close(parent)
-    return open_in_root(root, target)
+    return openat2.open_in_root(root, target)
 
 
 def _mount(source: str, target: str, kind: str, flags: int, data: str) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from barque.base.errors import BarqueError, InvalidInputError
-from barque.storage.compression import plain
+from barque.storage import compression
 
 RATIO_MAX = 1200
 """How many times its size a big layer may expand to: gzip reaches 1032."""
@@ -67,7 +67,7 @@ def inflated(
             taken += len(chunk)
             yield chunk
 
-    for chunk in plain(counted()):
+    for chunk in compression.plain(counted()):
         total += len(chunk)
         # What is not compressed does not expand: a full disk says so itself.
         if total - taken - looked >= _DISK_LOOKED_AT_BYTES:

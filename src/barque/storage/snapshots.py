@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from barque.base.errors import ConflictError, NotFoundError
-from barque.kernel.openat2 import sync_file_system
-from barque.storage.archive import unpack
-from barque.storage.erofs.layer import verify_folder, write_index
+from barque.kernel import openat2
+from barque.storage import archive
+from barque.storage.erofs import layer as layer_index
 from barque.storage.erofs.mounts import INDEX, TAR, Mounted
 from barque.storage.mapping import mapped
 from barque.storage.snapshot_contract import (
@@ -222,7 +222,7 @@ class DirectorySnapshotter:
         """Return when all that was written is on disk (see Snapshotter)."""
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            sync_file_system(fd)
+            openat2.sync_file_system(fd)
         finally:
             os.close(fd)
 
@@ -230,7 +230,7 @@ class DirectorySnapshotter:
         """Return what is wrong with the snapshot's own layer (see Snapshotter)."""
         with self._lock:
             entry = self._entry(key)
-        return verify_folder(f"{self._root}/{entry.folder}", indexed=entry.indexed, active=entry.info.kind == ACTIVE)
+        return layer_index.verify_folder(f"{self._root}/{entry.folder}", indexed=entry.indexed, active=entry.info.kind == ACTIVE)
 
     def rebuild(self, key: str) -> None:
         """Make what `verify` found wrong anew (see Snapshotter)."""
@@ -239,7 +239,7 @@ class DirectorySnapshotter:
             lowers = self._lowers_of(entry.info.parent)
         if not entry.indexed:
             raise ConflictError(f"snapshot {key} is a folder that nothing else tells of")
-        write_index(f"{self._root}/{entry.folder}", lowers)
+        layer_index.write_index(f"{self._root}/{entry.folder}", lowers)
         if self._mounted is not None:
             self._mounted.forget(entry.folder)
             self._empty_trash()
@@ -357,7 +357,7 @@ def _unpack(tar: str, folder: str, lowers: Sequence[str]) -> None:
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with open(tar, "rb") as file, mapped(file) as buffer:
-            unpack(buffer, root, layer=True, lowers=lowers)
+            archive.unpack(buffer, root, layer=True, lowers=lowers)
     finally:
         os.close(root)
 

@@ -5,7 +5,8 @@ import sys
 def test_what_is_no_half_for_answers_comes_when_it_is_named_and_not_before():
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from barque.daemon import http_library\n"
+        "from barque.daemon import http_library, later\n"
+        "later.put_off()\n"
         "http_library.import_server()\n"
         "from aiohttp import hdrs, web\n"
         "import aiohttp\n"
@@ -25,7 +26,8 @@ def test_what_is_no_half_for_answers_comes_when_it_is_named_and_not_before():
 def test_the_daemon_starts_without_what_few_requests_need():
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from barque.daemon import http_library\n"
+        "from barque.daemon import http_library, later\n"
+        "later.put_off()\n"
         "http_library.import_server()\n"
         "import barque.daemon.service\n"
         "print(*sys.modules)\n"

@@ -2,15 +2,16 @@
 
 import base64
 import json
+from typing import Any
 
 from aiohttp import web
 
-from barque.api.backends import Json
 from barque.api.call import Call, nothing
 from barque.api.router import Table
 from barque.api.streams import send_chunks
 from barque.base.errors import InvalidInputError
 
+Json = dict[str, Any]
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 

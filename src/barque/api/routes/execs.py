@@ -8,7 +8,7 @@ from barque.api.router import Table
 from barque.api.routes.containers import size_of
 from barque.api.routes.streams import hijack
 from barque.base.errors import InvalidInputError
-from barque.engine.detach import parse_keys
+from barque.engine import detach
 
 
 def add(table: Table) -> None:
@@ -24,7 +24,7 @@ async def create(call: Call) -> web.StreamResponse:
     config = checks.checked(await call.body() or {}, checks.EXEC, "ExecOptions")
     if not config.get("Cmd"):
         raise InvalidInputError("No exec command specified")
-    parse_keys(config.get("DetachKeys") or "")
+    detach.parse_keys(config.get("DetachKeys") or "")
     if call.version < (1, 42):
         config.pop("ConsoleSize", None)
     return answer(await call.backend.containers.exec_create(call.params["ref"], config), 201)

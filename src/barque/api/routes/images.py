@@ -1,15 +1,17 @@
 """Images."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiohttp import web
 
 from barque.api import shapes
-from barque.api.backends import Json
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Table
 from barque.api.streams import send_chunks, send_messages
 from barque.base.errors import BarqueError, InvalidInputError
+
+Json = dict[str, Any]
 
 
 def add(table: Table) -> None:

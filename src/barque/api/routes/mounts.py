@@ -1,11 +1,12 @@
 """Mounts and devices of containers that exist; Docker has no such paths."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from barque.api import checks
-from barque.api.backends import ContainersBackend, Json
+from barque.api import backends, checks
 from barque.api.call import Call, nothing
 from barque.api.router import Handler, Table
 from barque.base.errors import InvalidInputError
@@ -21,7 +22,7 @@ def add(table: Table) -> None:
 
 
 def _gives(
-    form: checks.Schema, name: str, verb: Callable[[ContainersBackend], Callable[[str, Json], Awaitable[None]]]
+    form: checks.Schema, name: str, verb: Callable[[backends.ContainersBackend], Callable[[str, backends.Json], Awaitable[None]]]
 ) -> Handler:
     """Return what gives a container the thing that the body describes."""
 
@@ -33,7 +34,7 @@ def _gives(
     return handle
 
 
-def _takes(verb: Callable[[ContainersBackend], Callable[[str, str], Awaitable[None]]]) -> Handler:
+def _takes(verb: Callable[[backends.ContainersBackend], Callable[[str, str], Awaitable[None]]]) -> Handler:
     """Return what takes from a container the thing at the path `target`."""
 
     async def handle(call: Call) -> web.StreamResponse:

@@ -1,15 +1,19 @@
 """Secrets and configs of this engine. Docker's own paths for them belong to its clusters and stay with those."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from barque.api.backends import SecretsBackend
+from barque.api import backends
 from barque.api.call import Call, answer, nothing
 from barque.api.router import Handler, Table
 
 _MOST = 2 << 20
-Action = Callable[[Call, SecretsBackend], Awaitable[web.StreamResponse]]
+if TYPE_CHECKING:
+    Action = Callable[[Call, backends.SecretsBackend], Awaitable[web.StreamResponse]]
 
 
 def add(table: Table) -> None:
@@ -29,23 +33,23 @@ def _with(noun: str, action: Action) -> Handler:
     return handle
 
 
-async def _list(call: Call, store: SecretsBackend) -> web.StreamResponse:
+async def _list(call: Call, store: backends.SecretsBackend) -> web.StreamResponse:
     return answer(await store.list(call.filters()))
 
 
-async def _create(call: Call, store: SecretsBackend) -> web.StreamResponse:
+async def _create(call: Call, store: backends.SecretsBackend) -> web.StreamResponse:
     return answer(await store.create(await call.body(limit=_MOST) or {}), 201)
 
 
-async def _inspect(call: Call, store: SecretsBackend) -> web.StreamResponse:
+async def _inspect(call: Call, store: backends.SecretsBackend) -> web.StreamResponse:
     return answer(await store.inspect(call.params["name"]))
 
 
-async def _update(call: Call, store: SecretsBackend) -> web.StreamResponse:
+async def _update(call: Call, store: backends.SecretsBackend) -> web.StreamResponse:
     await store.update(call.params["name"], await call.body(limit=_MOST) or {})
     return nothing(200)
 
 
-async def _remove(call: Call, store: SecretsBackend) -> web.StreamResponse:
+async def _remove(call: Call, store: backends.SecretsBackend) -> web.StreamResponse:
     await store.remove(call.params["name"])
     return nothing()

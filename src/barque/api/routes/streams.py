@@ -1,18 +1,18 @@
 """Containers: attach, logs, stats, wait."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from aiohttp import web
 
-from barque.api import times
+from barque.api import times, websocket
 from barque.api.call import Call, encode, nothing
 from barque.api.hijack import MULTIPLEXED, RAW, UPGRADE_HEADER, Session, head
 from barque.api.router import Table
 from barque.api.streams import follow_chunks, send_messages, send_ready
-from barque.api.websocket import carry_websocket
 from barque.base.errors import BarqueError, InvalidInputError
-from barque.engine.detach import parse_keys
-from barque.engine.types import Attachment, AttachOptions, LogOptions
+from barque.engine import detach, types
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
@@ -27,10 +27,10 @@ def add(table: Table) -> None:
     table.add("POST", "/containers/{ref}/wait", wait, follows=True)
 
 
-def _attach_options(call: Call) -> AttachOptions:
+def _attach_options(call: Call) -> types.AttachOptions:
     keys = call.text("detachKeys")
-    parse_keys(keys)
-    return AttachOptions(
+    detach.parse_keys(keys)
+    return types.AttachOptions(
         stdin=call.flag("stdin"),
         stdout=call.flag("stdout"),
         stderr=call.flag("stderr"),
@@ -47,7 +47,7 @@ async def attach(call: Call) -> web.StreamResponse:
     return await hijack(call, attachment)
 
 
-async def hijack(call: Call, attachment: Attachment, *, framed: bool = False) -> web.StreamResponse:
+async def hijack(call: Call, attachment: types.Attachment, *, framed: bool = False) -> web.StreamResponse:
     """End HTTP on the connection and carry the attachment's streams over it.
 
     Args:
@@ -70,7 +70,7 @@ async def attach_websocket(call: Call) -> web.StreamResponse:
     if call.version < (1, 42) or not (options.stdin or options.stdout or options.stderr):
         options = options._replace(stdin=True, stdout=True, stderr=True)
     attachment = await call.backend.containers.attach(call.params["ref"], options._replace(stream=True))
-    return await carry_websocket(call.request, attachment)
+    return await websocket.carry_websocket(call.request, attachment)
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -79,7 +79,7 @@ async def logs(call: Call) -> web.StreamResponse:
     if not (stdout or stderr):
         raise InvalidInputError("Bad parameters: you must choose at least one stream")
     tail = call.text("tail", "all")
-    options = LogOptions(
+    options = types.LogOptions(
         stdout=stdout,
         stderr=stderr,
         follow=call.flag("follow"),

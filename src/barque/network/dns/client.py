@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from barque.kernel import packets
+from barque.network.dns import listeners
 from barque.network.dns.gate import Counter
-from barque.network.dns.listeners import open_listeners
 from barque.network.names import Entry
 from barque.network.resolving import ServedNamespace, Upstream
 
@@ -84,7 +84,7 @@ class NameService:
             known = name in self._sockets
             if not known:
                 with open_path(space.netns_path) as fd:
-                    self._sockets[name] = open_listeners(fd)
+                    self._sockets[name] = listeners.open_listeners(fd)
             self._served[name] = space
             if self._socket is None:
                 self._start()

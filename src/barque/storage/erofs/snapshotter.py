@@ -4,13 +4,14 @@ Writable layers, and layers that an index cannot express, are folders as in Dire
 also reads these.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 
 from barque.base.errors import ConflictError
-from barque.storage.erofs import image, tree
-from barque.storage.erofs.layer import index_of, put_index
+from barque.storage.erofs import image, layer, tree
 from barque.storage.erofs.mounts import TAR
 from barque.storage.snapshots import COMMITTED, DirectorySnapshotter, Info
 
@@ -27,7 +28,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
                 raise ConflictError(f"snapshot {name} already exists")
             lowers = self._lowers_of(parent)
         try:
-            made = index_of(tar, lowers)
+            made = layer.index_of(tar, lowers)
         except tree.UnindexableError:
             super().add_layer(name, parent, tar)
             return
@@ -39,7 +40,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
         try:
             os.mkdir(path, 0o711)
             os.link(tar, f"{path}/{TAR}")
-            put_index(path, made)
+            layer.put_index(path, made)
             os.symlink(json.dumps(info), f"{path}/m")
         except OSError:
             self._forget(info)

@@ -12,7 +12,7 @@ from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id, short
 from barque.builder import context as contexts, graph, images, leftovers
 from barque.builder.cache import BuildCache
-from barque.builder.classic_errors import copy_failed, refuse_climbing
+from barque.builder.classic_errors import copy_failed, images_of, platform_of, refuse_climbing
 from barque.builder.execution import ExitError
 from barque.builder.explain import explain
 from barque.builder.image_cache import StageUnderWay, record_from
@@ -26,7 +26,7 @@ from barque.builder.sources import Sources, result_of
 from barque.builder.squash import squash
 from barque.builder.stages import Environment, StageBuilder, StageState, Step, begin, config_bytes
 from barque.dockerfile import including, instructions as of, stages as dockerfiles
-from barque.dockerfile.errors import DockerfileError, InstructionError
+from barque.dockerfile.errors import DockerfileError, InstructionError, StageError
 from barque.dockerfile.scope import Scope
 from barque.dockerfile.words import Rules, expand
 from barque.images.model import Image
@@ -96,7 +96,7 @@ class ClassicBuild:
             scope = Scope(request.build_args, platform_values(request.platform))
             name = request.dockerfile or contexts.DEFAULT_NAME
             parsed = await including.parse(context.text, name, scope, partial(contexts.included, context.result))
-        except InstructionError:
+        except (InstructionError, StageError):
             raise
         except DockerfileError as error:
             raise InvalidInputError(f"failed to parse {name}: {error}") from None
@@ -179,7 +179,7 @@ class ClassicBuild:
         if not name:
             raise BarqueError(f"base name ({stage.base}) should not be blank")
         platform = expand(stage.platform, values, rules).text or self._request.platform
-        wanted = platforms.parse(platform) if platform else platforms.host()
+        wanted = platform_of(platform) if platform else platforms.host()
         index = self._names.get(name.lower())
         if index is not None:
             image, state, result, history = self._finished[index]
@@ -223,6 +223,11 @@ class ClassicBuild:
         cached, created_ns, text = False, 0, ""
         before = work.result
         if step.vertex is not None:
+            for image in images_of(instruction, step.vertex):
+                try:
+                    await self._solver.solve(image, self._session)
+                except BarqueError as error:
+                    raise BarqueError(f"invalid from flag value {image.identifier.partition('://')[2]}: {error}") from None
             await self._probe(step, work)
             try:
                 work.result = await self._solver.solve(step.vertex, self._session)

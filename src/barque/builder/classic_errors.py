@@ -2,9 +2,11 @@
 
 import posixpath
 
-from barque.base.errors import BarqueError, NotFoundError
+from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
+from barque.builder import graph
 from barque.builder.sources import is_url
 from barque.dockerfile import instructions as of
+from barque.oci import platform as platforms
 
 
 def refuse_climbing(instruction: of.Instruction) -> None:
@@ -19,6 +21,26 @@ def refuse_climbing(instruction: of.Instruction) -> None:
         if not is_url(path) and posixpath.normpath(path.lstrip("/")).split("/")[0] == "..":
             name = "ADD" if isinstance(instruction, of.Add) else "COPY"
             raise BarqueError(f"{name} failed: forbidden path outside the build context: {path} ()")
+
+
+def images_of(instruction: of.Instruction, vertex: graph.Vertex) -> list[graph.Source]:
+    """Return the images that a COPY takes files of, which the error names where there is none."""
+    if not isinstance(instruction, of.Copy) or not instruction.source:
+        return []
+    sources = [need for need in vertex.inputs if isinstance(need, graph.Source)]
+    return [source for source in sources if source.identifier.startswith("docker-image://")]
+
+
+def platform_of(text: str) -> platforms.Platform:
+    """Return the platform that a FROM names.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    try:
+        return platforms.parse(text)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"failed to parse platform {text}: {error}") from None
 
 
 def copy_failed(instruction: of.Instruction, error: NotFoundError) -> BarqueError:

@@ -235,7 +235,7 @@ class StageBuilder:
         words = list(made.words)
         if made.files:
             words = [self._with_heredocs(made, needs, mounts)]
-        command = [*shell_of(self.state.config), *words] if made.shell and made.words else words
+        command = [*shell_of(self.state.config), *(words or [""])] if made.shell else words
         env = list(self.state.config.get("Env") or [])
         extra = self.state.scope.values(environment_of(self.state.config))
         counted = {key: value for key, value in extra.items() if self.state.scope.counts(key)}

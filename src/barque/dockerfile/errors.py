@@ -31,6 +31,10 @@ class DockerfileError(InvalidInputError):
         return f"{place} (included at {file.asked_at}): {self}"
 
 
+class StageError(DockerfileError):
+    """An instruction stands before the first FROM."""
+
+
 class InstructionError(DockerfileError):
     """An instruction is unknown or malformed; the message says on which line."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from barque.dockerfile import instructions as of
 from barque.dockerfile.directives import extended
-from barque.dockerfile.errors import DockerfileError, InstructionError
+from barque.dockerfile.errors import DockerfileError, InstructionError, StageError
 from barque.dockerfile.flags import TEXT, TEXTS, TRUTH, Flags
 from barque.dockerfile.forms import INSTRUCTIONS
 from barque.dockerfile.line import Heredoc, Line, Source
@@ -59,7 +59,7 @@ def assemble(source: Source, *, more: bool) -> Dockerfile:
         elif isinstance(made, of.Arg):
             global_args.append(made)
         else:
-            raise DockerfileError("no build stage in current context", line.start, line.end).within(line.file)
+            raise StageError("no build stage in current context", line.start, line.end).within(line.file)
     return Dockerfile(global_args, stages, source)
 
 

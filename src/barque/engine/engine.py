@@ -151,8 +151,6 @@ class Engine:
         self.event_hooks.apply(config.event_hooks)
         found = await reconcile.reconcile(self, dozed=slept is not None)
         self.logs.restore()
-        if self.keeper.holding is not None:
-            await self.keeper.holding
         if slept is not None:
             self.events.restore(slept.events)
             for container_id, shown in slept.healths.items():
@@ -172,6 +170,7 @@ class Engine:
         if self.seccomp.is_given:
             # One that cannot be keeps the daemon from starting.
             self._compile_filter()
+        self.keeper.hold_running()
         self.spawn(self._prepare(awakened=slept is not None))
 
     def _compile_filter(self) -> None:

@@ -98,8 +98,8 @@ def parents(engine: "Engine", container: Container) -> list[tuple[Container, str
     """Return the containers that are linked to one, with the names they use."""
     return [
         (other, alias)
-        for other in engine.containers_by_id.values()
-        for child_id, alias in other.row.get("links") or () if child_id == container.id
+        for other in engine.containers_by_id.values() if (links := other.row.get("links"))
+        for child_id, alias in links if child_id == container.id
     ]  # fmt: skip
 
 

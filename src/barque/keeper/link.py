@@ -88,8 +88,6 @@ class Link:
         self._replacing = False
         self._held: dict[tuple[str, str | None], dict[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.holding: asyncio.Task[None] | None = None
-        """Takes copies of the descriptors of what runs, where the keeper was there before; to be waited for."""
         self.pid = 0
 
     # Dozing.
@@ -206,17 +204,23 @@ class Link:
             await self._exchange({"op": "recover"}, ())
             await self._hold_running()
             self._watch_orphans()
-        else:
-            self.holding = self._beside(self._hold_running())
         self._ready.set()
+
+    def hold_running(self) -> None:
+        """Take copies of the descriptors of what runs from a keeper that was there before, soon: nobody waits for it."""
+        if self._sock is not None:
+            self._beside(self._hold_running())
 
     async def _hold_running(self) -> None:
         """Take copies of the descriptors of all that runs, and let go those of all that does not."""
+        before = dict(self._held)
         listing = await self._exchange({"op": "list"}, ())
         running = {(row["id"], row["exec_id"]) for row in listing["tasks"] if "exit" not in row}
-        for key in self._held.keys() - running:
-            self._reap(key)
-            self._release(key)
+        for key in before.keys() - running:
+            # What was started meanwhile is not in the list yet.
+            if self._held.get(key) is before[key]:
+                self._reap(key)
+                self._release(key)
         # All are asked for at once: the keeper gives one while the next is asked for.
         await asyncio.gather(*map(self._take_copies, running - self._held.keys()))
 

@@ -5,7 +5,7 @@ machine's byte order.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 NLM_F_REQUEST = 0x1
@@ -97,28 +97,30 @@ def unpack(data: bytes) -> Iterator[Message]:
         at += (size + 3) & ~3
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Return attributes by type; of a repeated type the last one wins.
+def attributes(data: bytes, wanted: Container[int] | None = None) -> dict[int, bytes]:
+    """Return attributes by type, or those of the types that are wanted; of a repeated type the last one wins.
 
     Raises:
         ValueError: a length points outside the data.
     """
-    return dict(attribute_list(data))
+    return dict(attribute_list(data, wanted))
 
 
-def attribute_list(data: bytes) -> list[tuple[int, bytes]]:
-    """Return attributes in their order.
+def attribute_list(data: bytes, wanted: Container[int] | None = None) -> list[tuple[int, bytes]]:
+    """Return attributes in their order, or those of the types that are wanted.
 
     Raises:
         ValueError: a length points outside the data.
     """
     found = []
-    at = 0
-    while at + 4 <= len(data):
+    at, end = 0, len(data)
+    while at + 4 <= end:
         size, kind = _ATTRIBUTE.unpack_from(data, at)
-        if size < 4 or at + size > len(data):
+        if size < 4 or at + size > end:
             raise ValueError("netlink attribute with a wrong length")
-        found.append((kind & _NLA_TYPE_MASK, data[at + 4 : at + size]))
+        kind &= _NLA_TYPE_MASK
+        if wanted is None or kind in wanted:
+            found.append((kind, data[at + 4 : at + size]))
         at += (size + 3) & ~3
     return found
 

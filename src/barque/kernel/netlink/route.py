@@ -28,6 +28,7 @@ _AF_BRIDGE = 7
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_AF_SPEC = 1, 3, 4, 5, 10, 26
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 18, 20, 23, 27, 28
 _IFLA_EXT_MASK, _WITHOUT_STATISTICS, _INFO_KIND = 29, 1 << 3, 1
+_OF_LINKS = frozenset((_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP))
 _IPV4_ARP_NOTIFY = 22
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 
@@ -329,7 +330,7 @@ def taught_by_routers(connection: Connection) -> frozenset[int]:
 
 def _link(payload: bytes) -> Link:
     _, _, index, flags, _ = struct.unpack_from("=BxHiII", payload)
-    table = codec.attributes(payload[16:])
+    table = codec.attributes(payload[16:], _OF_LINKS)
 
     def word(key: int) -> str:
         return table.get(key, b"").rstrip(b"\0").decode(errors="replace")

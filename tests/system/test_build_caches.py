@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from plugins import Run, docker_in
+from plugins import Run, barque_in, docker_in
 from registries import RegistryUnderTest
 from under_test import EngineUnderTest
 
@@ -278,3 +279,50 @@ def test_a_cache_in_github_s_service(
     said = build("--cache-to", "type=gha,url=http://127.0.0.1:1/,token=e30.e30.x")
     assert said.returncode == 1
     assert "second version of GitHub's cache service" in said.stderr
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """Give the attributes of a cache in a bucket of an object store."""
+    pytest.importorskip("aiobotocore", reason="aiobotocore is not installed: no bucket is reached")
+    server = pytest.importorskip("moto.server", reason="moto is not installed: there is no object store").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{url}/caches", method="PUT")).close()
+    yield f"type=s3,bucket=caches,region=us-east-1,endpoint_url={url},use_path_style=true"
+    server.stop()
+
+
+def test_a_cache_in_a_bucket(bucket: str, docker: Run, engine: EngineUnderTest, tmp_path: Path) -> None:
+    # The release of buildx beside us knows of no buckets, and passes them over.
+    barque = barque_in(engine, tmp_path, tmp_path / ".docker")
+    variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-of-the-bucket"}
+
+    def build(*words: str, code: int = 0) -> str:
+        return barque("build", "--progress=plain", *words, ".", code=code, env=variables).stderr  # type: ignore[no-any-return]
+
+    (tmp_path / "Dockerfile").write_text(STAGES)
+    place = f"{bucket},prefix=team/,name=main;branch"
+    build("-t", "cached", "--cache-to", f"{place},mode=max")
+    first = seen(docker, "cached")
+    for name in ("main", "branch"):
+        forget(docker, "cached")
+        more = ["--cache-to", f"{place},mode=max,touch_refresh=0s"] if name == "main" else []
+        said = build("-t", "cached", "--cache-from", f"{bucket},prefix=team/,name={name}", *more)
+        assert all(f"#{number} CACHED" in said for number in steps(said).values()), said
+        assert seen(docker, "cached") == first
+    listed = urllib.request.urlopen(bucket.partition("endpoint_url=")[2].partition(",")[0] + "/caches").read().decode()
+    keys = re.findall("<Key>(.*?)</Key>", listed)
+    assert {key for key in keys if "blobs" not in key} == {"team/manifests/main", "team/manifests/branch"}
+    assert all(key.startswith("team/blobs/sha256:") for key in keys if "blobs" in key)
+    # One that is not there yet knows nothing; a wrong bucket is told, and is no failure where it was to be passed over.
+    forget(docker, "cached")
+    build("-t", "cached", "--cache-from", f"{bucket},name=other")
+    wrong = bucket.replace("bucket=caches", "bucket=nowhere")
+    assert "NoSuchBucket" in build("--cache-to", wrong, code=1)
+    build("--cache-to", f"{wrong},ignore-error=true")
+    assert "bucket ($AWS_BUCKET) not set for s3 cache" in build("--cache-to", "type=s3,region=r", code=1)
+    assert "secret-of-the-bucket" not in "".join(path.read_text("latin1") for path in (engine.root / "data/builder/history").rglob("*") if path.is_file())

@@ -161,7 +161,7 @@ def test_wrong_dockerfiles_end_in_a_plain_error(text: str, message: str, docker:
     ("flags", "message"),
     [
         (["--attest", "type=sbom,generator=busybox,other=1"], "the parameter other is not supported"),
-        *((["--cache-to", f"type={kind}"], f"exporting the cache (type={kind.partition(',')[0]}) is not supported; use inline, registry, local or gha")
+        *((["--cache-to", f"type={kind}"], f"exporting the cache (type={kind.partition(',')[0]}) is not supported; use inline, registry, local, gha or s3")
           for kind in ("nonsense", "azblob,account_url=u")),
         (["--cache-to", "type=registry,ref=127.0.0.1:1/x,nonsense=1"], "option nonsense is not supported"),
         (["--cache-from", "type=nonsense"], "importing the cache (type=nonsense) is not supported"),

@@ -4,19 +4,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from barque.base.errors import InvalidInputError
+from barque.engine.buckets import ObjectStore
 from barque.registry.retention import Rule, parse_rule
 from barque.registry.settings import Settings
-
-
-class ObjectStore(NamedTuple):
-    """A bucket of an S3-compatible object store; empty credentials mean the environment's."""
-
-    bucket: str
-    prefix: str = ""
-    endpoint: str = ""
-    region: str = ""
-    access_key: str = ""
-    secret_key: str = ""
 
 
 class Upstream(NamedTuple):

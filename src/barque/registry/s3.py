@@ -20,10 +20,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, BinaryIO, NamedTuple
 
+from barque.engine.buckets import Bucket, ObjectStore, open_bucket
 from barque.oci import digest as digests
-from barque.registry.config import ObjectStore
 from barque.registry.errors import digest_invalid, upload_invalid, upload_unknown
-from barque.registry.s3_bucket import Bucket, open_bucket
 from barque.registry.storage import CHUNK, BlobInfo, Entry, Storage, UploadInfo
 
 _PART = 8 << 20

@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from barque.engine.buckets import ObjectStore
 from barque.oci import digest as digests, media
 from barque.registry import manifests
 from barque.registry.cache import expire
 from barque.registry.collect import Collector
-from barque.registry.config import Collecting, ObjectStore
+from barque.registry.config import Collecting
 from barque.registry.directory import DirectoryRecords, open_directory
 from barque.registry.errors import RegistryError
 from barque.registry.repositories import Repositories

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
 from barque.builder.buildkit import places
 from barque.builder.buildkit.actions_cache import ActionsCache
+from barque.builder.buildkit.bucket_cache import BucketCache
 from barque.builder.buildkit.builds import Build, Outcome
 from barque.builder.buildkit.content_store import ClientCache, ClientStore
 from barque.builder.buildkit.providers import registry_header
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _IMPORTED = {
     "registry": ("ref", "registry.insecure"), "local": ("src", "digest", "tag"),
-    "gha": ("url", "url_v2", "token", "scope", "version"),
+    "gha": ("url", "url_v2", "token", "scope", "version"), "s3": exports.BUCKET_OPTIONS,
 }  # fmt: skip
 
 EXPLAIN = "BARQUE_EXPLAIN"
@@ -53,7 +54,7 @@ class Caches:
             InvalidInputError: an option is missing or wrong.
         """
         if kind not in _IMPORTED:
-            raise UnsupportedError(f"importing the cache (type={kind}) is not supported; use registry, local or gha")
+            raise UnsupportedError(f"importing the cache (type={kind}) is not supported; use registry, local, gha or s3")
         for key in attributes:
             if key not in _IMPORTED[kind]:
                 raise UnsupportedError(f"importing the cache (type={kind}): option {key} is not supported; leave it out")
@@ -69,13 +70,20 @@ class Caches:
         else:
             number = int(hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16], 16)
             name = f"{kind}:{number}"
-            reader = ActionsCache(attributes, self._engine.image_store.content) if kind == "gha" else self._at_client(build, attributes.get("src", ""), attributes.get("digest", ""))
+            reader = self._served(kind, attributes) or self._at_client(build, attributes.get("src", ""), attributes.get("digest", ""))
         imports.add(identity, name, reader, build.report.work)
 
     def explain(self, build: Build, options: dict[str, str]) -> None:
         """Let a build's steps say why they were or were not in the cache, where its options ask for it."""
         if true_of(options, f"build-arg:{EXPLAIN}") and build.report.explainer is None:
             build.report.explainer = Explainer(self._builder.cache, build.session, places.included_at)
+
+    def _served(self, kind: str, attributes: dict[str, str]) -> ActionsCache | BucketCache | None:
+        """Return a cache that a service keeps, None of another kind."""
+        content = self._engine.image_store.content
+        if kind == "gha":
+            return ActionsCache(attributes, content)
+        return BucketCache(attributes, content) if kind == "s3" else None
 
     def _in_registry(self, build: Build, ref: str, *, insecure: bool) -> Reader:
         if not ref:
@@ -134,8 +142,9 @@ class Caches:
         return response
 
     def _target(self, build: Build, wish: Wish) -> Target:
-        if wish.kind == "gha":
-            return ActionsCache(wish.attributes, self._engine.image_store.content)
+        served = self._served(wish.kind, wish.attributes)
+        if served is not None:
+            return served
         if wish.kind == "local":
             return self._at_client(build, wish.attributes.get("dest", ""))
         ref = wish.attributes.get("ref", "")

@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _COMMON = ("mode", "ignore-error", "compression", "compression-level", "force-compression")
+BUCKET_OPTIONS = (
+    "bucket", "region", "prefix", "blobs_prefix", "manifests_prefix", "name", "endpoint_url", "use_path_style",
+    "access_key_id", "secret_access_key", "session_token", "touch_refresh", "upload_parallelism",
+)  # fmt: skip
+"""What is said of a cache in a bucket, as BuildKit names it."""
 _KNOWN = {
     "inline": ("mode", "ignore-error"),
     "registry": (*_COMMON, "ref", "image-manifest", "oci-mediatypes", "registry.insecure"),
     "gha": (*_COMMON, "url", "url_v2", "token", "scope", "version"),
     "local": (*_COMMON, "dest", "tag", "image-manifest", "oci-mediatypes"),
+    "s3": (*_COMMON, *BUCKET_OPTIONS),
 }
 TITLES = {
     "inline": "exporting cache inline", "registry": "exporting cache to registry",
     "local": "exporting cache to client directory", "gha": "exporting cache to GitHub Actions Cache",
+    "s3": "exporting cache to Amazon S3",
 }  # fmt: skip
 
 
@@ -67,7 +74,7 @@ def wish_of(kind: str, attributes: dict[str, str]) -> Wish:
         InvalidInputError: an option's value is wrong.
     """
     if kind not in _KNOWN:
-        raise UnsupportedError(f"exporting the cache (type={kind}) is not supported; use inline, registry, local or gha")
+        raise UnsupportedError(f"exporting the cache (type={kind}) is not supported; use inline, registry, local, gha or s3")
     for key in attributes:
         if key not in _KNOWN[kind]:
             raise UnsupportedError(f"exporting the cache (type={kind}): option {key} is not supported; leave it out")
@@ -194,7 +201,7 @@ async def send(items: Sequence[Item], target: Target, wish: Wish, step: Any) -> 
         diff_ids = list(dict.fromkeys(diff for item in items for diff in item.layers or ()))
     with step.part(f"writing {len(diff_ids)} layers"):
         blobs = await target.layers(diff_ids, wish.form)
-    raw, blob = forms.encoded(forms.config(items, blobs, annotated=wish.kind == "gha"))
+    raw, blob = forms.encoded(forms.config(items, blobs, annotated=wish.kind in ("gha", "s3")))
     manifest, kind = forms.manifest(blob, [(one, blobs[one]) for one in diff_ids], image=wish.image, oci=wish.oci)
     digest = digests.of(manifest)
     with step.part(f"writing config {blob.digest}"), step.part(f"writing cache manifest {digest}"):

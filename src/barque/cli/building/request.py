@@ -216,6 +216,10 @@ def _cache(text: str) -> tuple[str, dict[str, str]]:
         fields.setdefault("url_v2", os.environ.get("ACTIONS_RESULTS_URL", ""))
         fields.setdefault("url", os.environ.get("ACTIONS_CACHE_URL", ""))
         fields = {key: value for key, value in fields.items() if value}
+    if kind == "s3" and not fields.keys() & {"access_key_id", "secret_access_key"}:
+        named = {key: os.environ.get(f"AWS_{key.upper()}", "") for key in ("access_key_id", "secret_access_key", "session_token")}
+        # The engine has its own where the client has none.
+        fields |= {key: value for key, value in named.items() if value and named["access_key_id"]}
     return kind, fields
 
 

@@ -1,4 +1,4 @@
-"""One bucket: the calls of the client library that the storage makes, and their errors."""
+"""Buckets of S3-compatible object stores: the calls of the client library that are made, and their errors."""
 
 import asyncio
 import time
@@ -7,12 +7,27 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 from barque.base.errors import BarqueError
-from barque.registry.config import ObjectStore
-from barque.registry.storage import CHUNK
+from barque.storage.content import CHUNK
 
 _COPY_MAX = 5 << 30
 _COPY_PART = 1 << 30
 _MISSING = ("404", "NoSuchKey", "NotFound")
+
+
+class ObjectStore(NamedTuple):
+    """A bucket of an S3-compatible object store; empty credentials mean the environment's.
+
+    `path_style`: the bucket is a part of the path and not of the host's name; None: where an endpoint is named.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+    path_style: bool | None = None
 
 
 class Head(NamedTuple):
@@ -27,8 +42,13 @@ class Head(NamedTuple):
         return time.time() - self.time
 
 
-async def open_bucket(settings: ObjectStore, stack: AsyncExitStack) -> "Bucket":
+async def open_bucket(settings: ObjectStore, stack: AsyncExitStack, *, looked_for: bool = True) -> "Bucket":
     """Open a bucket; the stack closes it.
+
+    Args:
+        settings: which.
+        stack: closes it.
+        looked_for: ask whether it is there, which not everybody may who may read and write in it.
 
     Raises:
         BarqueError: the client library is missing, or the bucket is not reachable.
@@ -41,11 +61,12 @@ async def open_bucket(settings: ObjectStore, stack: AsyncExitStack) -> "Bucket":
         raise BarqueError(
             f"an object store needs the client library aiobotocore (pip install 'barque[s3]'): {error}"
         ) from None
+    by_path = bool(settings.endpoint) if settings.path_style is None else settings.path_style
     options = AioConfig(
         signature_version="s3v4",
         max_pool_connections=50,
         retries={"mode": "standard", "max_attempts": 5},
-        s3={"addressing_style": "path"} if settings.endpoint else {},
+        s3={"addressing_style": "path"} if by_path else {},
         # Checksums that only one store knows are left out.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -57,11 +78,13 @@ async def open_bucket(settings: ObjectStore, stack: AsyncExitStack) -> "Bucket":
             endpoint_url=settings.endpoint or None,
             aws_access_key_id=settings.access_key or None,
             aws_secret_access_key=settings.secret_key or None,
+            aws_session_token=settings.session_token or None,
             config=options,
         )
     )
     try:
-        await client.head_bucket(Bucket=settings.bucket)
+        if looked_for:
+            await client.head_bucket(Bucket=settings.bucket)
     except (BotoCoreError, ClientError) as error:
         raise BarqueError(f"bucket {settings.bucket}: {error}") from None
     return Bucket(client, settings.bucket, settings.prefix, (BotoCoreError, ClientError))
@@ -172,6 +195,11 @@ class Bucket:
         except OSError as error:
             if "NoSuchUpload" not in str(error):
                 raise
+
+    async def touch(self, key: str) -> None:
+        """Make an object as young as if it were written now."""
+        source = {"Bucket": self._name, "Key": self._prefix + key}
+        await self._call("copy_object", key, CopySource=source, MetadataDirective="REPLACE")
 
     async def copy(self, key: str, target: str, size: int) -> None:
         """Copy an object inside the store."""

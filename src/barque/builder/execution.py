@@ -21,7 +21,7 @@ from barque.builder.solver import Emit, Session
 from barque.builder.trees import FOLDER, resolve
 from barque.dockerfile.mounts import DeviceRequest
 from barque.engine import steps
-from barque.storage.archive.changes import holders
+from barque.storage.archive.differences import holders
 from barque.storage.snapshots import Mount as SnapshotMount, Snapshotter
 
 if TYPE_CHECKING:

@@ -1,6 +1,9 @@
+import importlib
+import pkgutil
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +47,15 @@ def test_the_http_library_finds_what_it_imported_of_modules_that_had_not_run() -
         "False False",
         "EmailPolicy module",
     ]
+
+
+def test_no_package_that_is_put_off_gives_a_function_the_name_of_its_own_module() -> None:
+    """Such a name would be taken for the module, and the function not be found before the package has run."""
+    for name in later.PUT_OFF:
+        package = importlib.import_module(name)
+        inner = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
+        given = {key for key, value in vars(package).items() if not isinstance(value, types.ModuleType)}
+        assert not inner & given, name
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Archives: reading, writing and confined unpacking of tar."""
 
-from barque.storage.archive.changes import ADDED, DELETED, MODIFIED, Change, changes, layer_tar
 from barque.storage.archive.copy import export, go_mode, pack, path_stat, put
+from barque.storage.archive.differences import ADDED, DELETED, MODIFIED, Change, changes, layer_tar
 from barque.storage.archive.extract import unpack
 
 __all__ = [

@@ -1,6 +1,7 @@
-"""Sizes of volumes where the data root's file system keeps no project quotas: each has a disk in a file."""
+"""Sizes of volumes and layers where the data root's file system keeps no project quotas: each has a disk in a file."""
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,61 @@ def test_a_size_that_cannot_be_kept_is_refused(engine, options, words):
     result = engine.docker_result("volume", "create", *options, "cannot")
     assert result.returncode == 1 and words in result.stderr
     assert engine.docker("volume", "ls", "-q", "--filter", "name=cannot") == ""
+
+
+def layers_of(engine):
+    return sorted(Path(f"{engine.root}/data/snapshots").glob("*/disk"))
+
+
+def test_a_container_writes_no_more_over_its_image_than_it_may(engine):
+    limited = ["run", "-d", "--name", "small", "--storage-opt", "size=8m", "busybox", "sleep", "1000"]
+    engine.docker(*limited)
+    (disk,) = layers_of(engine)
+    assert disk.stat().st_size == 8 << 20
+    assert engine.docker("inspect", "-f", "{{.HostConfig.StorageOpt.size}}", "small") == "8m"
+    assert "/r/f " in engine.docker("inspect", "-f", "{{.GraphDriver.Data.UpperDir}} ", "small") + " "
+    result = engine.docker_result("exec", "small", "sh", "-c", f"{WRITE.format('/a', 200)}; rm /a; echo x >> /etc/group; df -k /")
+    assert "No space left" in result.stdout and 4096 < int(result.stdout.splitlines()[-1].split()[1]) <= 8192, result
+    engine.docker("exec", "small", "sh", "-c", "echo kept > /b; rm /bin/vi")
+    changed = {"C /etc", "C /etc/group", "D /bin/vi", "A /b"}
+    assert changed <= set(engine.docker("diff", "small").splitlines())
+    engine.kill_daemon()
+    assert engine.docker("exec", "small", "cat", "/b") == "kept"
+    engine.docker("stop", "-t", "0", "small")
+    # As after a start of the machine: nothing is mounted, no device is attached.
+    engine.stop()
+    assert not mounts_of_layers(engine)
+    until(lambda: not devices_of(engine), "its device is free")
+    engine.start()
+    assert changed <= set(engine.docker("diff", "small").splitlines())
+    engine.docker("start", "small")
+    assert engine.docker("exec", "small", "cat", "/b") == "kept"
+    assert "No space left" in engine.docker_result("exec", "small", "sh", "-c", WRITE.format("/a", 200)).stdout
+    engine.docker("rm", "-f", "small")
+    assert not disk.exists()
+    until(lambda: not mounts_of_layers(engine) and not devices_of(engine), "no device is left")
+
+
+def mounts_of_layers(engine):
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{engine.root}/data/snapshots/" in line]
+
+
+def test_a_layer_with_a_size_is_copied_committed_and_exported_while_its_container_is_stopped(engine, tmp_path):
+    engine.docker("create", "--name", "still", "--storage-opt", "size=4m", "busybox", "cat", "/in")
+    (tmp_path / "in").write_text("copied")
+    engine.docker("cp", str(tmp_path / "in"), "still:/in")
+    engine.docker("cp", "still:/in", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "copied"
+    (tmp_path / "much").write_bytes(bytes(6 << 20))
+    result = engine.docker_result("cp", str(tmp_path / "much"), "still:/much")
+    assert result.returncode == 1 and "no space left" in result.stderr.lower(), result
+    engine.docker("commit", "still", "copied-image")
+    assert engine.docker("run", "--rm", "copied-image", "cat", "/in") == "copied"
+    engine.docker("export", "-o", str(tmp_path / "tar"), "still")
+    with tarfile.open(tmp_path / "tar") as tar:
+        assert tar.extractfile("in").read() == b"copied"
+    assert engine.docker("start", "-a", "still") == "copied"
+    assert int(engine.docker("inspect", "-s", "-f", "{{.SizeRw}}", "still")) >= 6
+    engine.docker("rm", "still")
+    engine.docker("rmi", "copied-image")
+    assert not layers_of(engine)

@@ -39,7 +39,7 @@ PUT_OFF = frozenset({
     "barque.engine.removal", "barque.engine.resources", "barque.engine.rootfiles", "barque.engine.spec",
     "barque.engine.start_order", "barque.engine.starting", "barque.engine.stats", "barque.engine.storage_options",
     "barque.engine.top", "barque.engine.types", "barque.engine.updating", "barque.engine.volume_archives",
-    "barque.engine.volume_disks", "barque.engine.volume_options", "barque.engine.waiting",
+    "barque.engine.volume_options", "barque.engine.waiting",
     "barque.images.load", "barque.images.removal", "barque.images.save", "barque.images.summaries",
     "barque.images.views",
     "barque.keeper.logfile", "barque.keeper.strays",
@@ -51,7 +51,8 @@ PUT_OFF = frozenset({
     "barque.network.dns.listeners", "barque.network.others",
     "barque.oci.manifest", "barque.oci.media", "barque.oci.platform",
     "barque.runtime.cgroups.v2", "barque.runtime.mount_options", "barque.runtime.rootfs", "barque.runtime.users",
-    "barque.storage.archive", "barque.storage.compression", "barque.storage.erofs.image",
+    "barque.storage.archive", "barque.storage.compression", "barque.storage.disks",
+    "barque.storage.erofs.image",
     "barque.storage.erofs.layer", "barque.storage.erofs.tree",
 })  # fmt: skip
 """What a daemon imports at its start and does not need then."""

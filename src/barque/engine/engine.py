@@ -223,6 +223,7 @@ class Engine:
         network_watch.end(self)
         self.network.close()
         self.image_store.close()
+        await asyncio.to_thread(self.snapshots.close)
         await asyncio.to_thread(self.database.close)
 
     @functools.cached_property

@@ -1,5 +1,6 @@
 """One start: files of /etc, network, config.json, the keeper's call."""
 
+import asyncio
 import json
 import os
 import time
@@ -143,6 +144,9 @@ async def _launch(
     write_in_place(f"{bundle}/config.json", json.dumps(made, separators=(",", ":")).encode())
     size = host.get("ConsoleSize") or [0, 0]
     held = (HELD,) if storage_options.size_of(host) else ()
+    if held:
+        # A file system of its own is mounted here, which takes its time.
+        await asyncio.to_thread(engine.snapshots.mounts, container.id)
     container.exited.clear()
     engine.early_exits.pop(container.id, None)
     try:

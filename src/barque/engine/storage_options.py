@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from barque.base.errors import InvalidInputError
 from barque.engine.checks import parse_size
 from barque.kernel import quota
+from barque.storage import disks
 
 if TYPE_CHECKING:
     from barque.engine.engine import Engine
@@ -29,21 +30,27 @@ def check(engine: "Engine", host: Json) -> None:
     """Refuse a size that cannot be held.
 
     Raises:
-        InvalidInputError: the data root's file system keeps no project quotas, or the option is malformed.
+        InvalidInputError: neither project quotas nor loop devices are at hand, or the option is malformed.
     """
-    if size_of(host) and not quota.supported(f"{engine.config.data_root}/snapshots"):
-        raise InvalidInputError(
-            "--storage-opt is supported only where the data root keeps project quotas "
-            "(ext4 mounted with prjquota, XFS with pquota)"
-        )
+    size = size_of(host)
+    if size and not _has_quotas(engine):
+        disks.check(size, "a container")
+
+
+def _has_quotas(engine: "Engine") -> bool:
+    return quota.supported(f"{engine.config.data_root}/snapshots")
 
 
 def hold(engine: "Engine", container_id: str, size: int) -> None:
     """Limit a container's own layer, which is empty yet.
 
     Raises:
+        BarqueError: a file system for it cannot be made.
         OSError: the kernel refuses.
     """
+    if not _has_quotas(engine):
+        engine.snapshots.limit(container_id, size)
+        return
     layer = engine.snapshots.layer_dir(container_id)
     # What overlay copies up comes by its work folder, and is renamed: both are of one project.
     quota.limit([layer, engine.snapshots.work_dir(container_id)], quota.new_project(layer), size)
@@ -51,5 +58,5 @@ def hold(engine: "Engine", container_id: str, size: int) -> None:
 
 def release(engine: "Engine", container_id: str, host: Json) -> None:
     """Forget the limit of a layer that is about to go."""
-    if size_of(host):
+    if size_of(host) and not engine.snapshots.is_limited(container_id):
         quota.release(engine.snapshots.layer_dir(container_id))

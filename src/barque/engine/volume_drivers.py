@@ -8,10 +8,11 @@ import socket
 from typing import Any, Protocol
 
 from barque.base.errors import BarqueError, InvalidInputError, KernelError
-from barque.engine import volume_disks, volume_options
+from barque.engine import volume_options
 from barque.engine.volume_plugins import Plugin, Plugins
 from barque.kernel import mount as km, quota
 from barque.runtime import mount_options
+from barque.storage import disks
 from barque.storage.trees import remove_tree
 
 Json = dict[str, Any]
@@ -62,7 +63,7 @@ class LocalDriver:
         if size and not quota.supported(self._folder):
             if options.get("type"):
                 raise InvalidInputError("quota size requested but no quota support")
-            volume_disks.check(size)
+            disks.check(size, "a volume")
 
     def create(self, name: str, options: Json) -> None:
         """Make the folder."""
@@ -71,7 +72,7 @@ class LocalDriver:
         os.chmod(self.path(name), 0o755)
         size = volume_options.size_limit(options)
         if size and not quota.supported(self._folder):
-            volume_disks.make(f"{self._folder}/{name}", size, self.path(name))
+            disks.make(self._disk(name), size, self.path(name))
         elif size:
             quota.limit([self.path(name)], quota.new_project(self._folder), size)
 
@@ -96,8 +97,8 @@ class LocalDriver:
     def mount(self, name: str, options: Json, user: str) -> str:
         """Mount what the options say, once for all users."""
         path = self.path(name)
-        if self._has_disk(name) and not km.mounts_below(path):
-            volume_disks.mount(f"{self._folder}/{name}", path)
+        if os.path.exists(self._disk(name)) and not km.mounts_below(path):
+            disks.mount(self._disk(name), path)
         wanted = volume_options.local_mount(options, _address_of)
         if wanted is not None and not km.mounts_below(path):
             mount_local(wanted, path)
@@ -105,11 +106,11 @@ class LocalDriver:
 
     def unmount(self, name: str, options: Json, user: str, *, last: bool) -> None:
         """Unmount after the last user."""
-        if last and (options.get("type") or options.get("device") or self._has_disk(name)):
+        if last and (options.get("type") or options.get("device") or os.path.exists(self._disk(name))):
             km.unmount_below(self.path(name))
 
-    def _has_disk(self, name: str) -> bool:
-        return os.path.exists(volume_disks.path_of(f"{self._folder}/{name}"))
+    def _disk(self, name: str) -> str:
+        return f"{self._folder}/{name}/disk"
 
     def path(self, name: str) -> str:
         """Return the folder of the data."""

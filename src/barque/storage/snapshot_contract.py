@@ -88,6 +88,18 @@ class Snapshotter(Protocol):
         """Return the folder that overlay works in beside an active snapshot's own layer."""
         ...
 
+    def limit(self, key: str, size: int) -> None:
+        """Let an active snapshot, which is empty yet, take so many bytes: it gets a file system of its own."""
+        ...
+
+    def is_limited(self, key: str) -> bool:
+        """Tell whether `limit` gave the snapshot a file system of its own."""
+        ...
+
+    def close(self) -> None:
+        """Unmount what is mounted only to be at hand."""
+        ...
+
     def lower_dirs(self, key: str) -> list[str]:
         """Return the folders that show the parents' layers to this process, nearest first."""
         ...

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from barque.base.errors import ConflictError, NotFoundError
-from barque.kernel import openat2
-from barque.storage import archive
+from barque.kernel import mount as km, openat2
+from barque.storage import archive, disks
 from barque.storage.erofs import layer as layer_index
 from barque.storage.erofs.mounts import INDEX, TAR, Mounted
 from barque.storage.mapping import mapped
@@ -47,6 +47,7 @@ class _Entry(NamedTuple):
     folder: str
     info: Info
     indexed: bool = False
+    limited: bool = False
 
 
 class DirectorySnapshotter:
@@ -54,6 +55,7 @@ class DirectorySnapshotter:
 
         <root>/<n>/f     the layer (n: a short number in base 36)
         <root>/<n>/w     overlay's work folder
+        <root>/<n>/disk  a file system for f and w, where their size is limited; mounted on <root>/<n>/r
         <root>/<n>/m     a symbolic link whose target is [name, kind, parent] as JSON
         <root>/empty     the lowest lower folder of everything
         <root>/trash     what is being deleted
@@ -74,7 +76,7 @@ class DirectorySnapshotter:
     def __init__(self, root: str, *, mountable: bool = True) -> None:
         self._root = root
         self._mounted = Mounted(root) if mountable else None
-        self._lock = threading.RLock()
+        self._lock, self._disk_lock = threading.RLock(), threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._children: dict[str, int] = {}
         self._next = 1
@@ -106,7 +108,8 @@ class DirectorySnapshotter:
         lower = ":".join([*lowers, "empty"])
         if entry.info.kind != ACTIVE:
             return [Mount("overlay", "overlay", ("ro", f"lowerdir={lower}"), self._root)]
-        own = (f"lowerdir={lower}", f"upperdir={entry.folder}/f", f"workdir={entry.folder}/w")
+        place = self._place(entry)
+        own = (f"lowerdir={lower}", f"upperdir={place}/f", f"workdir={place}/w")
         return [Mount("overlay", "overlay", own, self._root)]
 
     def commit(self, name: str, key: str) -> None:
@@ -115,6 +118,8 @@ class DirectorySnapshotter:
             entry = self._entry(key)
             if entry.info.kind != ACTIVE:
                 raise ConflictError(f"snapshot {key} is not active")
+            if entry.limited:
+                raise ConflictError(f"snapshot {key} lies in a file system of its own")
             if name in self._entries and name != key:
                 raise ConflictError(f"snapshot {name} already exists")
             info = Info(name, COMMITTED, entry.info.parent)
@@ -141,6 +146,8 @@ class DirectorySnapshotter:
             entry = self._entry(key)
             if self._children.get(key):
                 raise ConflictError(f"snapshot {key} has children")
+            if entry.limited:
+                km.unmount_below(f"{self._root}/{entry.folder}")
             os.rename(
                 f"{self._root}/{entry.folder}",
                 f"{self._root}/trash/{entry.folder}.{os.urandom(4).hex()}",
@@ -173,12 +180,52 @@ class DirectorySnapshotter:
     def layer_dir(self, key: str) -> str:
         """Return the folder that shows the snapshot's own layer (see Snapshotter)."""
         with self._lock:
-            return os.path.join(self._root, self._shown(self._entry(key)))
+            entry = self._entry(key)
+            if not entry.limited:
+                return os.path.join(self._root, self._shown(entry))
+        return f"{self._root}/{self._place(entry)}/f"
 
     def work_dir(self, key: str) -> str:
         """Return the folder that overlay works in beside an active snapshot's layer (see Snapshotter)."""
         with self._lock:
-            return f"{self._root}/{self._entry(key).folder}/w"
+            entry = self._entry(key)
+        return f"{self._root}/{self._place(entry)}/w"
+
+    def limit(self, key: str, size: int) -> None:
+        """Give an active snapshot a file system of that size for its own layer (see Snapshotter)."""
+        with self._lock:
+            entry = self._entry(key)
+        path = f"{self._root}/{entry.folder}"
+        os.mkdir(f"{path}/r", 0o711)
+        disks.make(f"{path}/disk", size, f"{path}/r")
+        with self._lock:
+            self._entries[key] = entry = entry._replace(limited=True)
+        place = f"{self._root}/{self._place(entry)}"
+        for name in ("f", "w"):
+            os.mkdir(f"{place}/{name}", 0o711)
+            _copy_status(os.stat(f"{path}/{name}"), f"{place}/{name}")
+
+    def is_limited(self, key: str) -> bool:
+        """Tell whether the snapshot's layer has a file system of its own (see Snapshotter)."""
+        with self._lock:
+            return self._entry(key).limited
+
+    def close(self) -> None:
+        """Unmount the file systems of limited layers; containers that run keep theirs (see Snapshotter)."""
+        with self._lock:
+            limited = [e for e in self._entries.values() if e.limited]
+        for entry in limited:
+            km.unmount_below(f"{self._root}/{entry.folder}/r")
+
+    def _place(self, entry: _Entry) -> str:
+        """Return the folder, relative to the root, in which the own layer of an active snapshot lies."""
+        if not entry.limited:
+            return entry.folder
+        place = f"{self._root}/{entry.folder}/r"
+        with self._disk_lock:
+            if not os.path.ismount(place):
+                disks.mount(f"{self._root}/{entry.folder}/disk", place)
+        return f"{entry.folder}/r"
 
     def lower_dirs(self, key: str) -> list[str]:
         """Return the folders that show the parents' layers (see Snapshotter)."""
@@ -196,7 +243,7 @@ class DirectorySnapshotter:
         with self._lock:
             entry = self._entry(key)
             found = (entry, *self._parents(entry))
-            return [f"{self._root}/{e.folder}/{INDEX if e.indexed else 'f'}" for e in found]
+            return [f"{self._root}/{e.folder}/{INDEX if e.indexed else 'r/f' if e.limited else 'f'}" for e in found]
 
     def _shown(self, entry: _Entry) -> str:
         """Return the folder that shows a layer, relative to the root or whole."""
@@ -309,10 +356,7 @@ class DirectorySnapshotter:
         """Give the new layer's root the owner and mode of its parent's: overlay shows the upper's."""
         if not parent:
             return
-        found = os.stat(self.layer_dir(parent))
-        os.chown(layer, found.st_uid, found.st_gid)
-        os.chmod(layer, found.st_mode & 0o7777)
-        os.utime(layer, ns=(found.st_atime_ns, found.st_mtime_ns))
+        _copy_status(os.stat(self.layer_dir(parent)), layer)
 
     def _read(self) -> None:
         for folder in os.listdir(self._root):
@@ -326,7 +370,8 @@ class DirectorySnapshotter:
                 os.rename(f"{self._root}/{folder}", f"{self._root}/trash/{folder}")
                 continue
             indexed = os.path.exists(f"{self._root}/{folder}/{INDEX}")
-            self._entries[info.name] = _Entry(folder, info, indexed)
+            limited = info.kind == ACTIVE and os.path.exists(f"{self._root}/{folder}/disk")
+            self._entries[info.name] = _Entry(folder, info, indexed, limited)
             if info.parent:
                 self._children[info.parent] = self._children.get(info.parent, 0) + 1
 
@@ -351,6 +396,12 @@ class DirectorySnapshotter:
                 if not self._wake.is_set():
                     self._thread = None
                     return
+
+
+def _copy_status(found: os.stat_result, folder: str) -> None:
+    os.chown(folder, found.st_uid, found.st_gid)
+    os.chmod(folder, found.st_mode & 0o7777)
+    os.utime(folder, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _unpack(tar: str, folder: str, lowers: Sequence[str]) -> None:

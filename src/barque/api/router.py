@@ -15,7 +15,7 @@ _VERSION = re.compile(r"/v(\d{1,6}(?:\.\d{1,6}){0,3})(?=/)")
 
 
 class Route(NamedTuple):
-    """A path by its parts, and what answers it; a followed route ends when its client goes.
+    """A path by its parts, and what answers it; a route that follows, or only reads, ends when its client goes.
 
     `names` are those of the parts that a request chooses, by their places; `several` is the place of one that may be
     several parts, -1 where there is none.

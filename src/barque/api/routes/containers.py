@@ -10,11 +10,11 @@ from barque.base.errors import InvalidInputError, NotFoundError, UnsupportedErro
 
 def add(table: Table) -> None:
     """Add these routes."""
-    table.add("GET", "/containers/json", list_)
+    table.add("GET", "/containers/json", list_, follows=True)
     table.add("POST", "/containers/create", create)
     table.add("POST", "/containers/prune", prune)
     table.add("POST", "/commit", commit)
-    table.add("GET", "/containers/{ref}/json", inspect)
+    table.add("GET", "/containers/{ref}/json", inspect, follows=True)
     table.add("GET", "/containers/{ref}/top", top)
     table.add("GET", "/containers/{ref}/changes", changes)
     for verb, handler in {

@@ -14,9 +14,9 @@ _OBJECTS = ("container", "image", "volume", "build-cache")
 
 def add(table: Table) -> None:
     """Add these routes."""
-    table.add("GET", "/_ping", ping)
-    table.add("HEAD", "/_ping", ping)
-    table.add("GET", "/version", version)
+    table.add("GET", "/_ping", ping, follows=True)
+    table.add("HEAD", "/_ping", ping, follows=True)
+    table.add("GET", "/version", version, follows=True)
     table.add("GET", "/info", info)
     table.add("GET", "/events", events, follows=True)
     table.add("GET", "/system/df", disk_usage)

@@ -134,3 +134,46 @@ def test_targets_are_built_out_of_each_other_and_side_by_side(engine: EngineUnde
     rows = json.loads(barque(engine, tmp_path, "bake", "--list=type=variables,format=json", "--var", "WORD=said").stdout)
     assert rows == [{"name": "WORD", "description": "What is said", "value": "said"}]
     assert "failed to find target nothing" in barque(engine, tmp_path, "bake", "nothing", code=1).stderr
+
+
+MATRIX = '''
+variable "VERSION" { default = "1" }
+group "default" { targets = ["app"] }
+target "app" {
+  name = "app-${flavour.name}-${replace(release, ".", "-")}"
+  matrix = {
+    flavour = [{ name = "small", word = "s" }, { name = "large", word = "l" }]
+    release = ["1.0", "2.0"]
+  }
+  args = { WORD = flavour.word, RELEASE = release }
+  dockerfile-inline = <<EOT
+FROM busybox
+ARG WORD
+ARG RELEASE
+RUN echo $WORD $RELEASE > /said
+EOT
+  tags = ["${CLIENT}/matrix:${flavour.name}-${release}-${VERSION}"]
+}
+variable "CLIENT" { default = "" }
+'''
+
+
+@pytest.mark.parametrize("client", ["buildx", "barque"])
+def test_each_target_of_a_matrix_is_built(client: str, engine: EngineUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "docker-bake.hcl").write_text(MATRIX)
+    environment = {**engine.environment, "PYTHONPATH": str(ROOT / "src"), "DOCKER_CONFIG": str(plugin_config(tmp_path / ".docker")), "VERSION": "7", "CLIENT": client}
+    command = ["docker", "buildx"] if client == "buildx" else [sys.executable, "-m", "barque"]
+
+    def bake(*words: str) -> None:
+        done = subprocess.run([*command, "bake", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+
+    def said(tag: str) -> str:
+        return engine.docker("run", "--rm", f"{client}/matrix:{tag}", "cat", "/said")
+
+    bake()
+    tags = {f"{name}-{release}-7": f"{name[0]} {release}" for name in ("small", "large") for release in ("1.0", "2.0")}
+    assert set(engine.docker("images", "--format", "{{.Tag}}", f"{client}/matrix").split()) == set(tags)
+    assert {tag: said(tag) for tag in tags} == tags
+    bake("--set", "*.args.WORD=set", "--set", f"app-small-2-0.tags={client}/matrix:own", "app-small-2-0", "app-large-1-0")
+    assert (said("own"), said("small-2.0-7"), said("large-1.0-7"), said("large-2.0-7")) == ("set 2.0", "s 2.0", "set 1.0", "l 2.0")

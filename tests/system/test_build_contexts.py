@@ -139,6 +139,7 @@ def test_a_context_is_a_repository(docker: Run, tmp_path: Path) -> None:
     (source / "sub").mkdir(parents=True)
     (source / "sub/file").write_text("of git\n")
     (source / "Dockerfile").write_text("FROM busybox\nCOPY sub/file /main\nCOPY --from=named file /named\n")
+    (source / "Copied").write_text("FROM busybox\nCOPY . /c\n")
     git = ["git", "-C", str(source), "-c", "user.name=n", "-c", "user.email=e@e"]
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *words], check=True)
@@ -166,8 +167,11 @@ def test_a_context_is_a_repository(docker: Run, tmp_path: Path) -> None:
         )
         docker("buildx", "build", "-t", "contexts", ".")
         assert docker("run", "--rm", "contexts", "sh", "-c", "ls -A /kept; stat -c '%a %n' /checked/*").stdout.split("\n")[:-1] == [
-            ".git", "Dockerfile", "sub", "700 /checked/file"
+            ".git", "Copied", "Dockerfile", "sub", "700 /checked/file"
         ]  # fmt: skip
+        for keep, found in (("1", [".git"]), ("0", [])):
+            docker("buildx", "build", "--build-arg", f"BUILDKIT_CONTEXT_KEEP_GIT_DIR={keep}", "-t", "contexts", "-f", "Copied", f"{url}#main")
+            assert docker("run", "--rm", "contexts", "ls", "-A", "/c").stdout.split() == [*found, "Copied", "Dockerfile", "sub"]
         (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD --checksum=0123abc {url} /checked/\n")
         assert f"expected checksum to match 0123abc, got {commit}" in docker("buildx", "build", ".", code=1).stdout
     finally:

@@ -1,10 +1,12 @@
 """Flags of COPY and ADD, arguments that nobody declares, and Compose's builds, by the real clients."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from plugins import Run, docker_in, write
+from plugins import Run, barque_in, docker_in, write
 from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
@@ -85,6 +87,53 @@ def test_arguments_are_buildkit_s_own(docker: Run, tmp_path: Path) -> None:
         assert built(docker, tmp_path, cached, "cat /said", *flags) == f"{seen}\n"
     docker("buildx", "build", "--build-arg=BUILDKIT_MULTI_PLATFORM=1", "--output=out", ".")
     assert [one.name.split("_")[0] for one in (tmp_path / "out").iterdir()] == ["linux"]
+
+
+@pytest.mark.parametrize("client", ["classic", "buildx", "barque"])
+def test_commands_have_what_the_client_asks_for(client: str, docker: Run, engine: EngineUnderTest, tmp_path: Path) -> None:
+    asked = ["--shm-size=128m", "--ulimit=nofile=100:200", "--add-host=there:1.2.3.4", "--add-host=up:host-gateway", "--network=none", "-t", "asked", "."]
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN { df -k /dev/shm | tail -n1 | awk '{print $2}'; ulimit -n; grep -E 'there|up$' /etc/hosts; ls /sys/class/net; } > /said\n"
+    )
+    if client == "classic":
+        subprocess.run(["docker", "build", *asked], env={**engine.environment, "DOCKER_BUILDKIT": "0"}, cwd=tmp_path, check=True, capture_output=True)
+    elif client == "buildx":
+        docker("buildx", "build", "--no-cache", *asked)
+    else:
+        barque_in(engine, tmp_path, tmp_path / ".docker")("build", "--no-cache", *asked)
+    gateway = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge").stdout.strip()
+    size, files, there, up, device = docker("run", "--rm", "asked", "cat", "/said").stdout.splitlines()
+    assert (size, files, there.split(), up.split(), device) == ("131072", "100", ["1.2.3.4", "there"], [gateway, "up"], "lo")
+
+
+@pytest.mark.parametrize("client", ["buildx", "barque"])
+def test_some_stages_alone_are_built_without_the_cache(client: str, docker: Run, engine: EngineUnderTest, tmp_path: Path) -> None:
+    barque = barque_in(engine, tmp_path, tmp_path / ".docker")
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox AS one\nRUN echo {client} 1 > /1\nFROM busybox AS two\nRUN echo {client} 2 > /2\nFROM one\nCOPY --from=two /2 /\n")
+
+    def ran(*words: str) -> list[str]:
+        done = docker("buildx", "build", *words, ".") if client == "buildx" else barque("build", "--progress=plain", *words, ".")
+        cached = {line.partition(" ")[0] for line in done.stderr.splitlines() if line.endswith(" CACHED")}
+        steps = re.findall(r"^(#\d+) \[(one|two) 2/2\]", done.stderr, re.MULTILINE)
+        return sorted({name for number, name in steps if number not in cached})
+
+    assert ran() == ["one", "two"]
+    assert ran() == []
+    assert ran("--no-cache-filter=two") == ["two"]
+    assert ran("--no-cache-filter=one,two") == ["one", "two"]
+
+
+def test_insecure_commands_need_leave_and_have_all_rights(docker: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN --security=insecure mkdir /m && mount -t tmpfs t /m && echo rights: && grep CapEff /proc/self/status\n"
+        "RUN grep CapEff /proc/self/status; ! mount -t tmpfs t /m\n"
+    )
+    assert "security.insecure is not allowed" in docker("buildx", "build", ".", code=1).stderr
+    said = docker("buildx", "build", "--allow", "security.insecure", ".").stderr
+    all_rights, rights = (int(text, 16) for text in re.findall(r"CapEff:\s*(\w+)", said.replace("grep CapEff", "")))
+    assert rights < all_rights and bin(all_rights).count("1") > 30
+    # Also where it is in the cache.
+    assert "security.insecure is not allowed" in docker("buildx", "build", ".", code=1).stderr
 
 
 def test_health_checks_have_five_flags(docker: Run, tmp_path: Path) -> None:

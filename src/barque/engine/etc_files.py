@@ -102,10 +102,14 @@ def _addresses(container: Container) -> list[str]:
     return [address for item in container.sandbox.endpoints for address in (item.ip, item.ip6) if address]
 
 
+def host_gateway(engine: "Engine") -> str:
+    """Return the address that `host-gateway` stands for, empty where there is none."""
+    return engine.config.host_gateway_ip or (engine.network.bridge.address if engine.network.bridge else "")
+
+
 def _texts(engine: "Engine", container: Container) -> dict[str, str]:
     host = container.host
-    gateway = engine.config.host_gateway_ip or (engine.network.bridge.address if engine.network.bridge else "")
-    extra = files.extra_hosts(host.get("ExtraHosts") or [], [gateway])
+    extra = files.extra_hosts(host.get("ExtraHosts") or [], [host_gateway(engine)])
     extra += links.hosts_entries(engine, container)
     if container.network_mode == "host":
         hosts = _read("/etc/hosts") + "".join(f"{address}\t{name}\n" for name, address in extra)

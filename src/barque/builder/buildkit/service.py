@@ -20,6 +20,7 @@ from barque.builder.buildkit.history import History
 from barque.builder.buildkit.history_store import HistoryContent, HistoryStore
 from barque.builder.buildkit.sessions import Sessions, session_of
 from barque.builder.collecting import history_limits
+from barque.engine.etc_files import host_gateway
 
 if TYPE_CHECKING:
     from barque.builder.service import Builder
@@ -32,7 +33,7 @@ class BuildKit:
     """Serves BuildKit's clients; made when the first of them comes."""
 
     def __init__(self, engine: "Engine", builder: "Builder") -> None:
-        identity = worker.Identity(engine.engine_id, "", worker.platforms_here())
+        identity = worker.Identity(engine.engine_id, host_gateway(engine), worker.platforms_here())
         self.sessions = Sessions()
         self._builds = Builds()
         folders = ContextFolders(builder.contexts)

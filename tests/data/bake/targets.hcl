@@ -26,7 +26,7 @@ target "app" {
   cache-from = ["type=registry,ref=reg/app:cache", "plain/ref"]
   cache-to = ["type=inline"]
   output = ["type=docker"]
-  secret = ["id=mysecret,src=/x"]
+  secret = ["id=mysecret,src=s"]
   args = { C = join(",", [for v in LIST : "${v}!"]), A = "2" }
   attest = ["type=provenance,mode=max"]
   no-cache-filter = ["build"]

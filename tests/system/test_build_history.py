@@ -92,6 +92,12 @@ def test_builds_are_recorded_and_outlive_the_daemon(docker: Run, recorder: Engin
     assert "RUN echo said loud" in history(recorder, "logs", "--progress=rawjson", "^1")
 
 
+def test_what_history_cannot_do_is_named(recorder: EngineUnderTest) -> None:
+    done = recorder.run([sys.executable, "-m", "barque", "buildx", "history", "trace"])
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "barque: unknown command: barque buildx history trace")
+    assert "logs" in recorder.barque("buildx", "history", "--help")
+
+
 def test_records_are_found_pinned_and_removed(docker: Run, recorder: EngineUnderTest, tmp_path: Path) -> None:
     history(recorder, "rm", "--all")
     assert listed(recorder) == []

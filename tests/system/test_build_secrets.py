@@ -5,6 +5,7 @@ import io
 import os
 import secrets
 import sqlite3
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from barque.storage.compression import plain
 from fake_registry import FakeRegistry, Handler, send, serving
 from plugins import barque_in, docker_in
 from registries import PASSWORD, USER, RegistryUnderTest
-from under_test import EngineUnderTest
+from under_test import EngineUnderTest, running, until
 
 pytestmark = pytest.mark.system
 _CHUNK = 1 << 20
@@ -164,3 +165,29 @@ def test_secrets_are_in_no_layer_cache_record_log_or_history(
         assert any(part in where for where in seen), (part, seen)
     assert any("/builder/history/" in where for where in logged) and any("cache.db" in where for where in logged)
     assert found == {name: set() for name in found}
+
+
+def test_a_daemon_killed_while_a_command_has_secrets_leaves_none(own_engine: EngineUnderTest, tmp_path: Path) -> None:
+    docker_in(own_engine, tmp_path)
+    told = {name: f"{name}-{secrets.token_hex(16)}" for name in ("file", "variable")}
+    for name, text in told.items():
+        (tmp_path / f"s-{name}").write_text(text)
+    number = 5_000_000 + os.getpid()
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM busybox\nRUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=WORD cat /run/secrets/file >/dev/null; sleep {number}; true\n"
+    )
+    environment = {**own_engine.environment, "DOCKER_CONFIG": str(tmp_path / ".docker")}
+    client = subprocess.Popen(["docker", "buildx", "build", "--secret=id=file,src=s-file", "--secret=id=variable,src=s-variable", "."],
+                              cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        until(lambda: running(f"sleep {number}"), "the command runs", 60)
+        texts = {name: forms(text) for name, text in told.items()}
+        # While it runs they are where the engine keeps what does not outlive the machine.
+        found = search([own_engine.root], texts)
+        assert found["file"] and all(place.startswith(f"{own_engine.root}/exec/") for places in found.values() for place in places)
+        own_engine.kill_daemon(60)
+    finally:
+        client.kill()
+        client.wait()
+    until(lambda: not running(f"sleep {number}"), "the command has ended")
+    until(lambda: not any(search([own_engine.root], texts).values()), "nothing of the secrets is left")

@@ -256,6 +256,8 @@ COMMANDS: dict[str, Command] = {
     "version": Command("version:version", "[OPTIONS]", (0, 0), "Show the version information"),
 }
 
+NESTED_GROUPS = {"buildx history": "Manage the records of builds"}
+"""Groups inside of groups."""
 GROUPS = {
     "builder": "Manage builds",
     "buildx": "Manage builds, by the names of Docker's plugin",

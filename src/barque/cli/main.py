@@ -7,7 +7,7 @@ import os
 import sys
 
 from barque.base.errors import BarqueError
-from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, OFFLINE, Command, find
+from barque.cli.catalog import ALIASES, COMMANDS, GROUPS, LOCAL, NESTED_GROUPS, OFFLINE, Command, find
 from barque.cli.flags import Flag, Options, UsageError, parse, read_table
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
@@ -97,18 +97,20 @@ def _run_words(words: list[str], options: Options) -> int:
     found = find(words)
     if found is not None:
         return _run_command(*found, options)
-    if words[0] in GROUPS:
-        if len(words) == 1 or words[1] in ("--help", "-h"):
+    group = next((name for name in (" ".join(words[:2]), words[0]) if name in GROUPS or name in NESTED_GROUPS), "")
+    if group:
+        below = words[group.count(" ") + 1 :]
+        if not below or below[0] in ("--help", "-h"):
             from barque.cli.overview import group_help
 
-            print(group_help(words[0]), end="", file=sys.stderr if len(words) == 1 else sys.stdout)
+            print(group_help(group), end="", file=sys.stdout if below else sys.stderr)
             return 0
-        if words[1].startswith("-"):
-            _say(f"unknown {'flag' if words[1].startswith('--') else 'shorthand flag'}: {words[1]}")
+        if below[0].startswith("-"):
+            _say(f"unknown {'flag' if below[0].startswith('--') else 'shorthand flag'}: {below[0]}")
             return 125
         _say(
-            f"barque: unknown command: barque {words[0]} {words[1]}\n\nUsage:  barque {words[0]}\n\n"
-            f"Run 'barque {words[0]} --help' for more information"
+            f"barque: unknown command: barque {group} {below[0]}\n\nUsage:  barque {group}\n\n"
+            f"Run 'barque {group} --help' for more information"
         )
         return 1
     _say(f"barque: unknown command: barque {words[0]}\n\nRun 'barque --help' for more information")

@@ -1,6 +1,6 @@
 """The help text of `barque` itself and of its groups."""
 
-from barque.cli.catalog import ALIASES, COMMANDS, COMMON, GROUPS
+from barque.cli.catalog import ALIASES, COMMANDS, COMMON, GROUPS, NESTED_GROUPS
 from barque.cli.flags import Flag
 from barque.cli.usage import flag_usages, terminal_width
 
@@ -28,7 +28,7 @@ def group_help(group: str) -> str:
     """Return the help text of a group such as `container`."""
     members = {path.removeprefix(f"{group} "): command for path, command in COMMANDS.items() if path.startswith(group + " ")}
     width = max(10, *map(len, members))
-    lines = [f"Usage:  barque {group} COMMAND", "", GROUPS[group], "", "Commands:"]
+    lines = [f"Usage:  barque {group} COMMAND", "", {**GROUPS, **NESTED_GROUPS}[group], "", "Commands:"]
     lines += [_line(name, members[name].text, width) for name in sorted(members)]
     lines += ["", f"Run 'barque {group} COMMAND --help' for more information on a command."]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""How fast Dockerfiles are built, beside Docker's classic builder, its BuildKit, and buildah.
+"""How fast Dockerfiles are built by each client, beside Docker's classic builder, its BuildKit, and buildah.
 
     python bench/builds.py [--rounds N] [--only CASE,...] [--context-bytes N]
 
@@ -97,6 +97,8 @@ def builders(root: Path) -> tuple[list[Builder], list[Peer]]:
         found.append(Builder(f"{name} classic", ["docker", "build", "-t", "bench"], {**around, "DOCKER_BUILDKIT": "0"}))
         if (PLUGINS / "docker-buildx").exists():
             found.append(Builder(f"{name} buildx", ["docker", "buildx", "build", "--load", "-t", "bench"], around))
+        if name == "barque":
+            found.append(Builder("barque build", [*peer.words, "build", "-t", "bench"], around))
     if shutil.which("buildah"):
         stores = ["buildah", "--root", f"{root}/buildah", "--runroot", f"{root}/buildah-run"]
         base = root / "busybox.tar"

@@ -17,6 +17,7 @@ class KeptFolders:
         self._cache = cache
         self._kind = kind
         self._users: Counter[str] = Counter()
+        self._remembered: dict[str, object] = {}
         os.makedirs(root, mode=0o700, exist_ok=True)
 
     def path(self, name: str) -> str:
@@ -40,6 +41,14 @@ class KeptFolders:
         """Return what is known of a folder's files; it is kept as long as the folder."""
         return FileDigests(bytes) if name.startswith("tmp") else self._cache.file_digests(name)
 
+    def remember(self, name: str, value: object) -> None:
+        """Remember something of a folder that holds while it is there and this process lasts."""
+        self._remembered[name] = value
+
+    def forget(self, name: str) -> object:
+        """Return what was remembered of a folder, and remember it no longer."""
+        return self._remembered.pop(name, None)
+
     def listed(self) -> list[Folder]:
         """Return all folders that are kept."""
         found = []
@@ -60,5 +69,6 @@ class KeptFolders:
     def remove(self, name: str) -> None:
         """Remove a folder unless a build uses it."""
         if not self.in_use(name):
+            self.forget(name)
             shutil.rmtree(self.path(name), ignore_errors=True)
             self._cache.forget_folder(name)

@@ -15,9 +15,9 @@ from grpclib.server import Server
 
 from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
 from barque.builder.buildkit import receiving
+from barque.builder.buildkit.bringing import DIFF_COPY, receive
 from barque.builder.buildkit.bulk import Frames
 from barque.builder.buildkit.pb import stat_pb2, wire_pb2
-from barque.builder.buildkit.receiving import DIFF_COPY, receive
 from barque.builder.buildkit.sending import go_mode
 from barque.builder.buildkit.sessions import ClientSession, Sessions
 from barque.builder.file_digests import FileDigests
@@ -275,3 +275,36 @@ def test_modes_go_out_as_they_came_in(tmp_path: Path) -> None:
     os.close(fd)
     assert node is not None
     assert go_mode(node) == 0o755 | 1 << 23
+
+
+async def test_a_listing_as_the_last_time_needs_no_look_at_any_file(tmp_path: Path) -> None:
+    stats = [entry(name, 0o644, size=5) for name in "abc"]
+    first = await receive(await session_of(FakeClient(stats, dict.fromkeys(range(3), b"hello"))), str(tmp_path), {})
+    (tmp_path / "b").unlink()
+    again = FakeClient(stats, {})
+    same = await receive(await session_of(again), str(tmp_path), {}, earlier=first.listing)
+    assert (again.asked, same.changed, same.listing) == ([], False, first.listing)
+    assert not (tmp_path / "b").exists()
+    looked = FakeClient(stats, {1: b"hello"})
+    await receive(await session_of(looked), str(tmp_path), {})
+    assert looked.asked == [1]
+
+
+@pytest.mark.parametrize("change", ["first", "last", "fewer", "more"])
+async def test_a_listing_that_differs_anywhere_is_looked_at_whole(change: str, tmp_path: Path) -> None:
+    stats = [entry(f"{number:03}", 0o644, size=5) for number in range(100)]
+    contents = dict.fromkeys(range(101), b"hello")
+    first = await receive(await session_of(FakeClient(stats, contents)), str(tmp_path), {})
+    (tmp_path / "050").unlink()
+    place = {"first": 0, "last": 99}.get(change)
+    if place is not None:
+        stats[place] = entry(stats[place].path, 0o600, size=5)
+    elif change == "fewer":
+        del stats[99]
+    else:
+        stats.append(entry("100", 0o644, size=5))
+    client = FakeClient(stats, contents)
+    received = await receive(await session_of(client), str(tmp_path), {}, earlier=first.listing)
+    assert received.changed
+    assert sorted(client.asked) == sorted({50, *({place} if place is not None else ()), *({100} if change == "more" else ())})
+    assert sorted(os.listdir(tmp_path)) == [one.path for one in stats]

@@ -34,29 +34,42 @@ class Frames(Gathering):
         if self._rest:
             data, self._rest = self._rest + data, b""
         at = done = 0
-        while len(data) - at >= _FRAME_HEAD:
+        number, payloads = 0, list[bytes]()
+        largest, count = self.connection._connection.max_inbound_frame_size, len(data)
+        while count - at >= _FRAME_HEAD:
             high, low, kind, flags, stream = _FRAME.unpack_from(data, at)
             size = high << 8 | low
             end = at + _FRAME_HEAD + size
-            if size > self.connection._connection.max_inbound_frame_size:
+            if size > largest:
                 # An error, which h2 is to tell.
-                at = len(data)
+                end = count
+            elif end > count:
                 break
-            if end > len(data):
-                break
-            if kind == _DATA and not flags and size:
-                if done < at:
+            plain = kind == _DATA and not flags and 0 < size <= largest
+            if payloads and (not plain or stream != number):
+                done = self._pass(data, done, at, number, payloads)
+            if plain:
+                if not payloads and done < at:
                     super().data_received(data[done:at])
                     done = at
-                if self._take(stream & 0x7FFF_FFFF, data[at + _FRAME_HEAD : end]):
-                    done = end
+                number = stream
+                payloads.append(data[at + _FRAME_HEAD : end])
             at = end
+        if payloads:
+            done = self._pass(data, done, at, number, payloads)
         if done < at:
             super().data_received(data[done:at])
         self._rest = data[at:]
 
+    def _pass(self, data: bytes, start: int, end: int, number: int, payloads: list[bytes]) -> int:
+        """Pass the payloads of the frames from start to end on, by h2 where they are not as they should be; return the end."""
+        if not self._take(number & 0x7FFF_FFFF, b"".join(payloads)):
+            super().data_received(data[start:end])
+        payloads.clear()
+        return end
+
     def _take(self, number: int, payload: bytes) -> bool:
-        """Take the payload of a frame if it is as it should be in every respect."""
+        """Take what frames brought if it is as it should be in every respect."""
         h2, size = self.connection._connection, len(payload)
         stream, inner = self.processor.streams.get(number), h2.streams.get(number)
         if stream is None or inner is None or h2.state_machine.state is not ConnectionState.CLIENT_OPEN:
@@ -75,8 +88,14 @@ class Frames(Gathering):
         return True
 
 
-async def batches(stream: Any, kind: type[Message]) -> AsyncIterator[list[Any]]:
-    """Yield the messages of a call's other end, as many at once as are there, until it ends.
+class Raw(Message):
+    """Stands for the kind of messages that are taken as the bytes they are."""
+
+    FromString = bytes  # type: ignore[assignment]
+
+
+async def batches(stream: Any) -> AsyncIterator[list[bytes]]:
+    """Yield the messages (see Raw) of a call's other end, as many at once as are there, until it ends.
 
     Raises:
         UnavailableError: it ends in the middle of a message.
@@ -91,22 +110,25 @@ async def batches(stream: Any, kind: type[Message]) -> AsyncIterator[list[Any]]:
     buffer._acked.clear()
     buffer._acked_size = 0
     ended = False
-    while not ended:
-        with stream._wrapper:
-            ended = await _more(buffer, kept)
-        found, at = [], 0
-        while len(kept) - at >= _MESSAGE_HEAD:
-            compressed, size = _MESSAGE.unpack_from(kept, at)
+    while True:
+        # What came together with the first is looked at before more is waited for.
+        found, at, come = [], 0, bytes(kept)
+        while len(come) - at >= _MESSAGE_HEAD:
+            compressed, size = _MESSAGE.unpack_from(come, at)
             if compressed or size > _LARGEST_MESSAGE:
                 raise UnavailableError("the client sent a message that is compressed or too large")
-            if len(kept) - at - _MESSAGE_HEAD < size:
+            if len(come) - at - _MESSAGE_HEAD < size:
                 break
             at += _MESSAGE_HEAD
-            found.append(kind.FromString(bytes(kept[at : at + size])))
+            found.append(come[at : at + size])
             at += size
         del kept[:at]
         if found:
             yield found
+        if ended:
+            break
+        with stream._wrapper:
+            ended = await _more(buffer, kept)
     if kept:
         raise UnavailableError("the client ended in the middle of a message")
 

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import time
+from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
-from barque.builder.buildkit.receiving import receive
+from barque.builder.buildkit.bringing import Listing, receive
 from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.folder_tree import FolderTree
 from barque.builder.folders import KeptFolders
@@ -22,12 +23,19 @@ _LISTS = {
 }  # fmt: skip
 
 
+class _Brought(NamedTuple):
+    """What a kept folder was when a client's files had come: its state's name, its marks on the disk, what was listed."""
+
+    state: str
+    marks: tuple[int, int]
+    listing: Listing | None
+
+
 class ContextFolders:
     """Kept folders: one for each client, name and choice of files; the longest unused are removed."""
 
     def __init__(self, kept: KeptFolders) -> None:
         self._kept = kept
-        self._states: dict[str, str] = {}
 
     async def bring(
         self, client: ClientSession, name: str, options: dict[str, list[str]], session: Session, *, kept: bool = True
@@ -54,13 +62,14 @@ class ContextFolders:
         path = self._kept.path(key)
         os.makedirs(path, mode=0o700, exist_ok=True)
         # Whatever happens on the way, the folder may be another one then.
-        state = self._states.pop(key, "")
+        before = self._kept.forget(key)
+        known = before if isinstance(before, _Brought) and before.marks == _marks(path) else None
         digests = self._kept.file_digests(key)
-        received = await receive(client, path, {"dir-name": [name], **options}, digests)
-        state = os.urandom(8).hex() if received.changed or not state else state
-        if not key.startswith("tmp-"):
-            self._states[key] = state
+        received = await receive(client, path, {"dir-name": [name], **options}, digests, known.listing if known else None)
+        state = os.urandom(8).hex() if received.changed or known is None else known.state
         os.utime(path)
+        if not key.startswith("tmp-"):
+            self._kept.remember(key, _Brought(state, _marks(path), received.listing))
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         session.descriptors.append(fd)
         session.options.setdefault("transferred", {})[name] = received.transferred
@@ -73,7 +82,12 @@ class ContextFolders:
         free = sorted((one for one in self._kept.listed() if not one.in_use), key=lambda one: one.used_ns)
         for one in free[: max(0, len(free) - _KEPT)]:
             self._kept.remove(one.name)
-            self._states.pop(one.name, None)
+
+
+def _marks(path: str) -> tuple[int, int]:
+    """Return what another folder at the path would not have."""
+    found = os.stat(path)
+    return found.st_ino, found.st_ctime_ns
 
 
 def local_options(attributes: dict[str, str]) -> dict[str, list[str]]:

@@ -9,21 +9,15 @@ import hashlib
 import os
 import posixpath
 import stat
-from typing import Any, NamedTuple
+from typing import Any
 
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-
-from barque.base.errors import BarqueError, InvalidInputError, UnavailableError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.files import write_all
-from barque.builder.buildkit.bulk import batches, send_all
-from barque.builder.buildkit.connection import refused
 from barque.builder.buildkit.pb import wire_pb2
-from barque.builder.buildkit.sessions import ClientSession
 from barque.builder.copying import give
 from barque.builder.file_digests import FileDigests
 from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 
-DIFF_COPY = "moby.filesync.v1.FileSync/DiffCopy"
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -352,49 +346,3 @@ def _attributes_of(current: os.stat_result) -> tuple[int, int, int]:
 
 def _attributes_in(found: Any) -> tuple[int, int, int]:
     return unix_mode(found.mode), found.uid, found.gid
-
-
-class Received(NamedTuple):
-    """How many bytes came over, and whether the folder was changed by them (see Receiver.changed)."""
-
-    transferred: int
-    changed: bool
-
-
-async def receive(
-    session: ClientSession, path: str, options: dict[str, list[str]], digests: FileDigests | None = None
-) -> Received:
-    """Bring a folder of the host to what a client has.
-
-    Args:
-        session: the client.
-        path: the folder that is filled; files in it that are as the client has them are not sent again.
-        options: `dir-name`, `include-patterns`, `exclude-patterns`, `followpaths`.
-        digests: takes note of the content that comes.
-
-    Raises:
-        InvalidInputError: the client sent what cannot be part of a context.
-        BarqueError: the client refused.
-        UnavailableError: the client went away.
-    """
-    metadata = [(key, value) for key, values in options.items() for value in values]
-    receiver = Receiver(path, digests=digests)
-    kinds = wire_pb2.Packet
-    try:
-        async with session.client.stream(DIFF_COPY, metadata=metadata) as stream:
-            await stream.send_request()
-            async for packets in batches(stream, kinds):
-                wanted = [number for packet in packets if (number := receiver.take(packet)) is not None]
-                await send_all(stream, [kinds(type=kinds.PACKET_REQ, ID=number) for number in wanted])
-                if receiver.complete and not receiver.finished:
-                    receiver.finish()
-                    await stream.send_message(kinds(type=kinds.PACKET_FIN), end=True)
-            if not receiver.complete:
-                raise UnavailableError("the client ended its files before all had come")
-    except GRPCError as error:
-        raise refused(error) from None
-    except (ConnectionError, StreamTerminatedError) as error:
-        raise UnavailableError(f"the client went away while it sent its files: {error}") from None
-    finally:
-        receiver.close()
-    return Received(receiver.transferred, receiver.changed)

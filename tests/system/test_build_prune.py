@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,3 +183,18 @@ def test_the_daemon_keeps_the_cache_as_small_as_its_file_says(tmp_path: Path) ->
         if engine.process is None or engine.process.poll() is not None:
             engine.start()
         engines.close()
+
+
+@pytest.mark.parametrize("by", ["buildx prune", "hand"])
+def test_files_of_a_removed_folder_come_again(by: str, cached: EngineUnderTest, docker: Run, tmp_path: Path) -> None:
+    words = ("buildx", "build", "--load", "-t", "pruned", ".")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY file /file\n")
+    docker(*words)
+    docker(*words)
+    if by == "hand":
+        for folder in (cached.root / "data/builder/contexts").iterdir():
+            shutil.rmtree(folder)
+    else:
+        docker("buildx", "prune", "-af")
+    docker(*words, "--no-cache")
+    assert docker("run", "--rm", "pruned", "wc", "-c", "/file").split()[0] == "1000"

@@ -1,6 +1,7 @@
 """The contract of every snapshotter; another one is added to the fixture's params."""
 
 import os
+import sys
 
 import pytest
 
@@ -147,3 +148,27 @@ def test_changes_are_listed_as_added_changed_deleted(make):
         ("/new", archive.ADDED),
         ("/new/f", archive.ADDED),
     ]
+
+
+def test_changes_follow_no_link_that_a_container_puts_in_a_folders_place(tmp_path, monkeypatch):
+    upper, elsewhere = tmp_path / "upper", tmp_path / "elsewhere"
+    for folder in (upper / "d" / "inner", upper / "gone", elsewhere / "inner"):
+        folder.mkdir(parents=True)
+    for file in (elsewhere / "secret", elsewhere / "inner" / "secret", upper / "file"):
+        file.touch()
+    module = sys.modules["barque.storage.archive.changes"]
+    compare_folder = module._compare_folder
+
+    def then_swapped(fd, path, below, found):
+        folders = compare_folder(fd, path, below, found)
+        if not path:
+            (upper / "d").rename(upper / "away")
+            (upper / "d").symlink_to(elsewhere)
+            (upper / "gone").rmdir()
+            # As if it had been seen already.
+            folders.append("/d/inner")
+        return folders
+
+    monkeypatch.setattr(module, "_compare_folder", then_swapped)
+    found = {change.path for change in archive.changes(str(upper), [])}
+    assert found == {"/d", "/gone", "/file"}

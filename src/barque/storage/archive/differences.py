@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from barque.base.errors import InvalidInputError
+from barque.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root
 from barque.storage.archive.write import END, OPAQUE, tree
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Change(NamedTuple):
@@ -55,43 +58,58 @@ def holders(layers: Sequence[str], path: str) -> list[str]:
 
 
 def _walk(upper: str, below: "_Lower", found: dict[str, int]) -> None:
+    """Compare folder by folder, each opened beneath the top: a container may put links in their places meanwhile."""
+    top = os.open(upper, _FOLDER)
     waiting = [""]
-    while waiting:
-        path = waiting.pop()
-        try:
-            entries = os.scandir(f"{upper}{path}")
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise InvalidInputError("folders are nested too deep to be compared") from None
-            raise
-        with entries:
-            for entry in entries:
-                inner = f"{path}/{entry.name}"
-                _compare(entry, inner, below, found)
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(inner)
+    try:
+        while waiting:
+            path = waiting.pop()
+            try:
+                fd = open_in_root(top, path or ".", _FOLDER, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise InvalidInputError("folders are nested too deep to be compared") from None
+                if error.errno not in _GONE:
+                    raise
+                continue
+            try:
+                waiting += _compare_folder(fd, path, below, found)
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
 
 
-def _compare(entry: os.DirEntry[str], inner: str, below: "_Lower", found: dict[str, int]) -> None:
-    now = entry.stat(follow_symlinks=False)
+def _compare_folder(fd: int, path: str, below: "_Lower", found: dict[str, int]) -> list[str]:
+    """Add what is another one in a folder; return the paths of the folders in it."""
+    names, folders = set[str](), []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            names.add(entry.name)
+            inner = f"{path}/{entry.name}"
+            try:
+                now = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                # A running container removed it since the folder was read.
+                continue
+            _compare(now, inner, below, found)
+            if stat.S_ISDIR(now.st_mode):
+                folders.append(inner)
+    if path and _opaque(fd):
+        # It hides what it does not have itself.
+        found.update((f"{path}/{name}", DELETED) for name in below.names(path) - names)
+    return folders
+
+
+def _compare(now: os.stat_result, inner: str, below: "_Lower", found: dict[str, int]) -> None:
     before = below.stat(inner)
     if stat.S_ISCHR(now.st_mode) and now.st_rdev == 0:
         if before is not None:
             found[inner] = DELETED
-        return
-    if before is None:
+    elif before is None:
         found[inner] = ADDED
     elif not _same_folder(now, before):
         found[inner] = MODIFIED
-    if before is not None and stat.S_ISDIR(before.st_mode) and stat.S_ISDIR(now.st_mode) and _opaque(entry.path):
-        _hidden(entry.path, inner, below, found)
-
-
-def _hidden(folder: str, path: str, below: "_Lower", found: dict[str, int]) -> None:
-    """Add what an opaque folder hides and does not have itself."""
-    for name in below.names(path):
-        if not os.path.lexists(f"{folder}/{name}"):
-            found[f"{path}/{name}"] = DELETED
 
 
 def _same_folder(now: os.stat_result, before: os.stat_result) -> bool:
@@ -103,9 +121,9 @@ def _same_folder(now: os.stat_result, before: os.stat_result) -> bool:
     )
 
 
-def _opaque(path: str) -> bool:
+def _opaque(folder: str | int) -> bool:
     try:
-        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(folder, OPAQUE) == b"y"
     except OSError:
         return False
 

@@ -239,6 +239,29 @@ async def test_a_log_that_cannot_be_written_fails_the_start_and_leaves_nothing(b
     assert box.log("one") == "now\n"
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_start_that_fails_half_way_through_its_streams_leaves_nothing_open(box, runtime, tty):
+    await box.start("one", "echo", runtime=runtime, tty=tty)
+    await box.event("exit", id="one")
+    await box.keeper.forget("one")
+    folder, fds = f"{box.root}/containers/one", f"/proc/{box.keeper.pid}/fd"
+    # The last that is opened: the spool of errors, or the record.
+    blocked = f"{folder}/state.json.tmp" if tty else f"{folder}/spool.2"
+    os.makedirs(folder, exist_ok=True)
+    if os.path.exists(blocked):
+        os.unlink(blocked)
+    os.mkdir(blocked)
+    await until(lambda: not cgroups_left())
+    before = len(os.listdir(fds))
+    for _ in range(3):
+        with pytest.raises(KeeperError, match="is a directory"):
+            await box.start("one", "sleep", "100", runtime=runtime, tty=tty)
+    await until(lambda: not cgroups_left())
+    await until(lambda: len(os.listdir(fds)) == before)
+    os.rmdir(blocked)
+
+
 async def test_nothing_is_left_open_by_containers_that_have_ended(box):
     async def run(name):
         await box.start(name, "echo", "hi")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
 
+from barque.base.errors import told
 from barque.keeper.bundles import last_error, mount_roots, offer_namespaces, unmount_root
 from barque.keeper.logfile import LogSettings
 from barque.keeper.records import write_record
@@ -249,7 +250,7 @@ class Run:
             self._go_on()
         except (OSError, ValueError) as error:
             # A runtime that left no pid, a disk that takes no log.
-            self._failed(str(error))
+            self._failed(told(error) if isinstance(error, OSError) else str(error))
 
     def _go_on(self) -> None:
         """Let the created container's program begin."""
@@ -309,6 +310,7 @@ class Run:
             client.drop()
         for fd in (stdio.stdin, stdio.stdout, stdio.stderr, self._console, self._task.pidfd, self._task.bridge):
             self._server.poller.close(fd)
+        self._task.close_log()
         self._server.start_failed(self._task, self._reply, "runtime", 0, message)
         if self._task.exec_id is None:
             delete(self._server, self._task)

@@ -258,8 +258,9 @@ class Start:
         try:
             connect(task, self._stdio, outcome.console_fd, self._settings, self._console_size)
         except OSError as error:
-            os.kill(task.pid, 9)
             if self._status is None:
+                # Its number is its own as long as it is not collected.
+                os.kill(task.pid, 9)
                 self._server.children.expect(task.pid, lambda _: None)
             self._failed(Failed("log", error.errno or 0, told(error)))
             return
@@ -277,6 +278,7 @@ class Start:
         self._child.close()
         for fd in (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr, task.console, task.bridge):
             self._server.poller.close(fd)
+        task.close_log()
         if task.exec_id is None:
             remove_cgroup(self._server, task)
         self._server.start_failed(task, self._reply, outcome.step, outcome.errno, outcome.message)

@@ -334,12 +334,19 @@ class Task:
         self.close_input()
         for client in tuple(self.attachments):
             client.end()
-        if self.log is not None:
-            self.log.close()
-            self.log = None
+        self.close_log()
         if action is not None and not self.reported:
             self.reported = True
             action()
+
+    def close_log(self) -> None:
+        """Close the log and the spools of streams that have not ended."""
+        for sink in self.sinks.values():
+            sink.close()
+        self.sinks.clear()
+        if self.log is not None:
+            self.log.close()
+            self.log = None
 
     def close_input(self) -> None:
         """Close what is left of stdin and the terminal."""

@@ -1,5 +1,6 @@
 """Hooks on events, set in daemon.json: commands and posts, their filters and bounds."""
 
+import base64
 import json
 import os
 import signal
@@ -47,7 +48,7 @@ def test_a_command_and_a_post_get_the_events_that_pass_their_filters(own_engine,
     command = program(tmp_path / "hook", f'cat >> {told}; echo " $BARQUE_EVENT_ACTION $BARQUE_EVENT_NAME $1" >> {told}')
     set_up(engine, [
         {"filters": {"type": ["container"], "event": ["die"], "label": ["watched"]}, "command": [command, "word"]},
-        {"filters": {"event": ["die"]}, "url": f"http://127.0.0.1:{web.port}/in?a=b", "headers": {"X-Key": "k"}},
+        {"filters": {"event": ["die"]}, "url": f"http://who:p%40ss@127.0.0.1:{web.port}/in?a=b", "headers": {"X-Key": "k"}},
     ])  # fmt: skip
     engine.docker("run", "--rm", "--name", "quiet", "busybox", "true")
     engine.docker("run", "--rm", "--name", "loud", "-l", "watched", "busybox", "sh", "-c", "exit 3", check=False)
@@ -59,6 +60,7 @@ def test_a_command_and_a_post_get_the_events_that_pass_their_filters(own_engine,
     assert {json.loads(body)["Actor"]["Attributes"]["name"] for _, _, _, body in posts} == {"quiet", "loud"}
     assert posts[0][:2] == ("POST", "/in?a=b")
     assert posts[0][2]["X-Key"] == "k" and posts[0][2]["Content-Type"] == "application/json"
+    assert posts[0][2]["Authorization"] == "Basic " + base64.b64encode(b"who:p@ss").decode()
     set_up(engine, [])
     engine.docker("run", "--rm", "-l", "watched", "busybox", "true")
     assert len(web.got) == 2 and told.read_text() == line
@@ -71,7 +73,7 @@ def test_hooks_that_fail_or_hang_are_ended_and_told_and_few_run_at_once(own_engi
     fails = program(tmp_path / "fails", "exit 7")
     only = {"type": ["volume"], "event": ["create"]}
     set_up(engine, [{"filters": only, "command": [hangs], "timeout": "2s"}, {"filters": only, "command": [fails]},
-                    {"filters": only, "command": ["/no/such/hook"]}, {"filters": only, "url": "http://127.0.0.1:1/"}])  # fmt: skip
+                    {"filters": only, "command": ["/no/such/hook"]}, {"filters": only, "url": "http://who:secret1@127.0.0.1:1/secret2?token=secret3"}])  # fmt: skip
     names = [f"hooked{n}" for n in range(10)]
     for name in names:
         engine.docker("volume", "create", name)
@@ -82,7 +84,9 @@ def test_hooks_that_fail_or_hang_are_ended_and_told_and_few_run_at_once(own_engi
     log = engine.log.read_text()
     assert log.count(f"hook {fails} on volume create: exit status 7") == 10
     assert log.count("hook /no/such/hook on volume create: ") == 10
-    assert log.count("hook http://127.0.0.1:1/ on volume create: ") == 10
+    assert log.count("hook http://127.0.0.1:1 on volume create: ") == 10
+    # What a URL has besides its server may be a credential.
+    assert "secret" not in log
     # What the hook had started is ended with it.
     assert not subprocess.run(["pgrep", "-f", hangs], capture_output=True, text=True).stdout
     engine.docker("volume", "rm", *names)
@@ -96,6 +100,7 @@ def test_hooks_that_fail_or_hang_are_ended_and_told_and_few_run_at_once(own_engi
         ([{"command": ["relative"]}], "an absolute path first"),
         ([{"command": "/x"}], "must be a list of strings"),
         ([{"url": "ftp://h"}], "url must be http"),
+        ([{"url": "http://h/a b"}], "url must be http"),
         ([{"url": "http://h", "filters": {"colour": ["red"]}}], "invalid filter 'colour'"),
         ([{"url": "http://h", "filters": {"event": "die"}}], "lists of strings"),
         ([{"url": "http://h", "timeout": "1 day"}], "timeout"),

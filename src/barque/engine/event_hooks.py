@@ -5,6 +5,7 @@ that fails is told in the daemon's log and not tried again. The event's JSON is 
 """
 
 import asyncio
+import base64
 import http.client
 import json
 import logging
@@ -12,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from barque.base.durations import parse_duration
 from barque.base.errors import InvalidInputError
@@ -40,8 +41,11 @@ class Hook(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Return what names it in messages."""
-        return self.command[0] if self.command else self.url
+        """Return what names it in messages: of a URL only the server, since path, query and user may be secrets."""
+        if self.command:
+            return self.command[0]
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def hooks_of(entries: Sequence[Any]) -> list[Hook]:
@@ -93,7 +97,8 @@ def _strings(value: Any) -> bool:
 def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sendable = url.isascii() and url.isprintable() and " " not in url
+        return sendable and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
@@ -147,13 +152,22 @@ async def _run(hook: Hook, event: Json, body: bytes) -> None:
     )
 
 
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    """Return the header for the user and password that a URL has."""
+    if parts.username is None:
+        return {}
+    words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
+
+
 def _post(hook: Hook, body: bytes) -> None:
     parts = urlsplit(hook.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=hook.timeout_s)
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", path, body, {"Content-Type": "application/json", **hook.headers})
+        headers = {"Content-Type": "application/json", **_credentials(parts), **hook.headers}
+        connection.request("POST", path, body, headers)
         status = connection.getresponse().status
     finally:
         connection.close()

@@ -229,8 +229,19 @@ class _Parser:
             if flags and flags[3] == ")":
                 self._at = flags.end()
                 self._set_flags(flags)
+            elif self._took("\\Q"):
+                yield from self._quoted()
             else:
                 yield self._repeated(self._atom())
+
+    def _quoted(self) -> Iterator[_Node]:
+        """Yield what stands up to \\E, or the pattern's end, as it is; a quantifier behind it is of its last character."""
+        end = self._text.find("\\E", self._at)
+        chars = self._text[self._at : end if end >= 0 else None]
+        self._at = end + 2 if end >= 0 else len(self._text)
+        for at, char in enumerate(chars, 1):
+            one = self._literal(char)
+            yield one if at < len(chars) else self._repeated(one)
 
     def _repeated(self, part: _Node) -> _Node:
         times = self._quantifier()

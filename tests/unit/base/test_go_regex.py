@@ -58,6 +58,9 @@ def test_it_finds_what_pythons_engine_finds(pattern, text):
         ("", "anything", None),
         ("(|a)+b", "b", "a"),
         ("(a*)*b", "aaab", "aaa"),
+        (r"^\Qa.(b\E+$", "a.(bb", "axbb"),
+        (r"\Q[a|b)", "[a|b)", "a"),
+        (r"(?i)^\QA\b\Ec|d$", r"a\BC", "ac"),
     ],
 )
 def test_the_syntax_is_gos(pattern, found, not_found):
@@ -69,7 +72,8 @@ def test_the_syntax_is_gos(pattern, found, not_found):
 @pytest.mark.parametrize(
     "pattern",
     ["(", ")", "a)", "[", "[a", "[b-a]", "*", "a**", "a{2}{3}", "a{1001}", "a{3,2}", "(?=a)", "(?<!a)", r"\1", r"\Z", "\\",
-     "[[:nosuch:]]", "(?)", "(?i", r"\x{110000}", "(" * 200 + ")" * 200, r"\q"],
+     "[[:nosuch:]]", "(?)", "(?i", r"\x{110000}", "(" * 200 + ")" * 200, r"\q", r"a\E", r"\Q\E*",
+     r"[\Qa\E]"],
 )  # fmt: skip
 def test_what_go_refuses_matches_nothing(pattern):
     assert not any(Search([pattern]).finds(text) for text in (pattern, "", "a"))

@@ -1,6 +1,7 @@
 """Carrying out steps with the engine's stores: the one implementation of `solver.Operations`."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from barque.base import calling_off
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.ids import new_id
+from barque.base.settling import settled
 from barque.builder import execution, keys
 from barque.builder.cache import BuildCache, Record
 from barque.builder.caches.imports import Imports
@@ -268,9 +270,8 @@ async def _to_the_end(work: Callable[[], T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         called_off.set()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
+        with contextlib.suppress(Exception):
+            await settled(task)
         raise
 
 

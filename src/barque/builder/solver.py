@@ -1,6 +1,7 @@
 """Solving graphs: every step once, side by side, from the cache where its key is known."""
 
 import asyncio
+import logging
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from barque.builder.graph import Source, Vertex
 from barque.builder.results import Result
 
 Emit = Callable[[int, bytes], Awaitable[None]]
+log = logging.getLogger(__name__)
 _REPLAYED = 1 << 20
 
 
@@ -122,7 +124,11 @@ class Session:
         if self._holders:
             return
         for end in self.options.pop("ends", []):
-            end()
+            try:
+                end()
+            except Exception:
+                # All that a build brought along goes, whatever becomes of one.
+                log.exception("something that a build brought along did not end well")
         for fd in self.descriptors:
             os.close(fd)
         self.descriptors.clear()

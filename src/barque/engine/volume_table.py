@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
+from barque.base.settling import settled
 from barque.engine.events import Events
 from barque.engine.state import Database
 from barque.engine.volume_drivers import LOCAL, LocalDriver, PluginDriver, VolumeDriver
@@ -107,9 +108,27 @@ class VolumeTable:
             return self.path(name)
         driver = await self._driver(row["driver"])
         async with self._lock(name):
-            path = await asyncio.to_thread(driver.mount, name, row["options"], user)
+            mounting = asyncio.ensure_future(asyncio.to_thread(driver.mount, name, row["options"], user))
+            try:
+                path = await settled(mounting)
+            except asyncio.CancelledError:
+                if not mounting.cancelled() and mounting.exception() is None:
+                    await self._unmounted(driver, row, user)
+                raise
             self._mounted.setdefault(name, set()).add(user)
         return path
+
+    async def _unmounted(self, driver: VolumeDriver, row: Json, user: str) -> None:
+        """Take back a mount that nobody waits for any more, unless it is a second one for its user."""
+        name, users = row["name"], self._mounted.get(row["name"], set())
+        if user in users:
+            return
+        try:
+            await settled(asyncio.ensure_future(
+                asyncio.to_thread(lambda: driver.unmount(name, row["options"], user, last=not users))
+            ))  # fmt: skip
+        except (BarqueError, OSError) as error:
+            log.warning("volume %s, whose mounting was called off, stays mounted: %s", name, error)
 
     async def unmount(self, name: str, user: str) -> None:
         """Tell that a user needs the data no longer."""
@@ -122,7 +141,10 @@ class VolumeTable:
                 return
             users.discard(user)
             driver = await self._driver(row["driver"])
-            await asyncio.to_thread(lambda: driver.unmount(name, row["options"], user, last=not users))
+            # The lock is held until it is done: whoever mounts it next comes after that.
+            await settled(asyncio.ensure_future(
+                asyncio.to_thread(lambda: driver.unmount(name, row["options"], user, last=not users))
+            ))  # fmt: skip
 
     @asynccontextmanager
     async def transfer(self, name: str, kind: str) -> AsyncIterator[str]:

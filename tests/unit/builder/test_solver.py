@@ -79,3 +79,17 @@ async def test_what_a_build_brought_along_goes_with_a_step_that_nobody_else_want
     await session.close()
     await asyncio.wait([solving])
     assert not is_open(fd)
+
+
+async def test_what_cannot_be_ended_well_keeps_nothing_else_open(tmp_path):
+    session, ended = Session(), asyncio.Event()
+    (tmp_path / "brought").mkdir()
+    session.folders.append(str(tmp_path / "brought"))
+    session.descriptors.append(fd := os.open(tmp_path, os.O_RDONLY))
+
+    def fail():
+        raise OSError("no")
+
+    session.options["ends"] = [fail, ended.set]
+    await session.close()
+    assert (ended.is_set(), is_open(fd), (tmp_path / "brought").exists()) == (True, False, False)

@@ -104,3 +104,39 @@ async def test_a_volume_that_an_archive_goes_into_is_neither_pruned_nor_removed(
     await task
     assert (tmp_path / "volumes" / "filled" / "_data" / "inside").exists()
     assert (await table.prune({}))["VolumesDeleted"] == ["filled"]
+
+
+async def test_a_mount_that_nobody_waits_for_any_more_is_taken_back(table, monkeypatch):
+    calls, began, may_go_on = [], threading.Event(), threading.Event()
+
+    class Driver:
+        def mount(self, name, options, user):
+            began.set()
+            may_go_on.wait()
+            calls.append(("mount", user))
+            return "/somewhere"
+
+        def unmount(self, name, options, user, *, last):
+            calls.append(("unmount", user, last))
+
+    async def driver(name):
+        return Driver()
+
+    await table.ensure("vol", labels={}, options={})
+    table.rows["vol"]["driver"] = "plugin"
+    monkeypatch.setattr(table, "_driver", driver)
+    mounting = asyncio.ensure_future(table.mount("vol", "first"))
+    await asyncio.to_thread(began.wait)
+    mounting.cancel()
+    # Whoever wants it meanwhile comes after the one has been taken back.
+    after = asyncio.ensure_future(table.mount("vol", "second"))
+    await asyncio.sleep(0)
+    assert not mounting.done()
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await mounting
+    assert await after == "/somewhere"
+    assert calls == [("mount", "first"), ("unmount", "first", True), ("mount", "second")]
+    assert not table.is_mounted("vol", "first") and table.is_mounted("vol", "second")
+    await table.unmount("vol", "second")
+    assert calls[-1] == ("unmount", "second", True)

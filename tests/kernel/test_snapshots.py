@@ -156,7 +156,7 @@ def test_changes_follow_no_link_that_a_container_puts_in_a_folders_place(tmp_pat
         folder.mkdir(parents=True)
     for file in (elsewhere / "secret", elsewhere / "inner" / "secret", upper / "file"):
         file.touch()
-    module = sys.modules["barque.storage.archive.changes"]
+    module = sys.modules["barque.storage.archive.differences"]
     compare_folder = module._compare_folder
 
     def then_swapped(fd, path, below, found):

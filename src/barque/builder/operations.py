@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from barque.base import calling_off
 from barque.base.errors import BarqueError, InvalidInputError
 from barque.base.ids import new_id
-from barque.base.settling import settled
 from barque.builder import execution, keys
 from barque.builder.cache import BuildCache, Record
 from barque.builder.caches.imports import Imports
@@ -36,6 +35,7 @@ from barque.builder.graph import (
 from barque.builder.results import Layer, Result
 from barque.builder.solver import Emit, Session
 from barque.builder.sources import Sources
+from barque.engine.settling import settled
 from barque.images.layers import EMPTY
 from barque.oci import digest as digests
 

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError, NotFoundError
 from barque.base.ids import new_id
-from barque.base.settling import settled
 from barque.engine.events import Events
+from barque.engine.settling import settled
 from barque.engine.state import Database
 from barque.engine.volume_drivers import LOCAL, LocalDriver, PluginDriver, VolumeDriver
 from barque.engine.volume_plugins import PluginError, Plugins

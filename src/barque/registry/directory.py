@@ -15,7 +15,6 @@ from typing import BinaryIO
 
 from barque.base.errors import ConflictError, InvalidInputError, NotFoundError
 from barque.base.files import fsync_folder, write_atomic
-from barque.base.settling import settled
 from barque.oci import digest as digests
 from barque.registry.errors import digest_invalid, upload_invalid, upload_unknown
 from barque.registry.storage import CHUNK, BlobInfo, Entry, Storage, UploadInfo
@@ -306,3 +305,18 @@ async def batches(chunks: AsyncIterator[bytes], size: int = CHUNK) -> AsyncItera
         raise
     if gathered:
         yield b"".join(gathered)
+
+
+async def settled(work: "asyncio.Future[None]") -> None:
+    """Return when the work in a thread is done, even if this task is cancelled meanwhile; that comes afterwards."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled():
+                raise
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    work.result()

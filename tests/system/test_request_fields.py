@@ -129,16 +129,3 @@ def test_copies_reach_the_part_of_a_volume_that_a_stopped_container_has(engine: 
     finally:
         engine.docker("rm", "-f", name, check=False)
         engine.docker("volume", "rm", volume)
-
-
-@pytest.mark.skipif(
-    int(Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0], 16) >> 24 & 1 == 1,
-    reason="CAP_SYS_RESOURCE is there: nothing is cut",
-)
-def test_limits_that_only_more_rights_could_raise_are_cut_with_a_warning(engine: EngineUnderTest) -> None:
-    flags = ["--ulimit", "nofile=9999999999:9999999999", "--oom-score-adj", "-900"]
-    done = engine.docker_result("run", "--rm", *flags, "busybox", "sh", "-c", "ulimit -Hn; cat /proc/self/oom_score_adj")
-    assert done.returncode == 0, done.stderr
-    hard, score = (int(line) for line in done.stdout.split())
-    assert f"The ulimit nofile cannot be raised above {hard}" in done.stderr
-    assert f"The OOM score adjustment cannot be lowered to -900 without CAP_SYS_RESOURCE: {score} is used" in done.stderr

@@ -23,6 +23,7 @@ from barque.engine import (
 from barque.engine.checks import check_config, check_types
 from barque.engine.container import Container, new_state
 from barque.engine.names import check_name, random_name
+from barque.engine.rootfiles import make_working_folder
 from barque.images.model import Image
 from barque.kernel.caps import CAP_SYS_RESOURCE
 from barque.network.ports import parse_requests
@@ -298,6 +299,9 @@ async def _make(
         size = storage_options.size_of(host)
         if size:
             await asyncio.to_thread(storage_options.hold, engine, container_id, size)
+        workdir = config.get("WorkingDir") or "/"
+        if workdir != (image.run_config.get("WorkingDir") or "/"):
+            await asyncio.to_thread(make_working_folder, engine.snapshots, container_id, workdir)
         await container_mounts.make(engine, container_id, points)
     except BaseException as error:
         await asyncio.to_thread(_undo, engine, container_id)

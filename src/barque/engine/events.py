@@ -113,11 +113,11 @@ async def _stream(
 
 
 def matches(event: Json, filters: Mapping[str, list[str]]) -> bool:
-    """Tell whether an event passes all filters."""
+    """Tell whether an event passes all filters; one of an unknown name lets everything pass, as it does at Docker."""
     actor = event["Actor"]
     attributes = actor["Attributes"]
     for key, values in filters.items():
-        if not values:
+        if not values or key not in EVENT_FILTERS:
             continue
         if key == "label":
             if not all(_labelled(attributes, value) for value in values):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from barque.base.errors import InvalidInputError
 from barque.engine import apparmor, links, resources, spec
 from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_process
@@ -16,9 +17,12 @@ def describe(engine: "Engine", container: Container, config: Json, *, tty: bool)
     """Return the OCI process of an exec's request.
 
     Raises:
-        InvalidInputError: the container has no such user or group.
+        InvalidInputError: the container has no such user or group, or the working folder is no absolute path.
     """
     host = container.host
+    cwd = config.get("WorkingDir") or container.config.get("WorkingDir") or "/"
+    if not cwd.startswith("/"):
+        raise InvalidInputError("OCI runtime exec failed: exec failed: Cwd must be an absolute path")
     wanted = config.get("User") or container.config.get("User") or ""
     user = user_of_process(container.pid, wanted, host.get("GroupAdd") or ())
     env = {"Env": _merged(links.with_variables(engine, container), config.get("Env") or [])}
@@ -26,7 +30,7 @@ def describe(engine: "Engine", container: Container, config: Json, *, tty: bool)
     process: Json = {
         "args": config["Cmd"],
         "env": spec.environment(env, str(container.config.get("Hostname") or ""), user.home, tty=tty),
-        "cwd": config.get("WorkingDir") or container.config.get("WorkingDir") or "/",
+        "cwd": cwd,
         "user": spec.user_object(user),
         "capabilities": spec.capability_sets(names, user.uid),
         "noNewPrivileges": spec.no_new_privileges(host, default=engine.config.no_new_privileges),

@@ -1,11 +1,14 @@
 """Reading small files of a container's root before it runs."""
 
+import errno
 import os
+import posixpath
 import stat
 from collections.abc import Sequence
 
-from barque.base.errors import InvalidInputError
+from barque.base.errors import BarqueError, InvalidInputError
 from barque.kernel.openat2 import RESOLVE_NO_SYMLINKS, open_in_root
+from barque.runtime.root import open_or_make
 from barque.runtime.users import ExecUser, resolve
 from barque.storage.mounts import mounted, root_of_process
 from barque.storage.snapshots import Snapshotter
@@ -31,6 +34,27 @@ def user_of_process(pid: int, user: str, groups: Sequence[str]) -> ExecUser:
     """
     with root_of_process(pid) as root:
         return resolve(user, text_of(root, "/etc/passwd"), text_of(root, "/etc/group"), list(groups))
+
+
+def make_working_folder(snapshots: Snapshotter, key: str, path: str) -> None:
+    """Make the folder that a container's program starts in where its image has none, so that files can be copied there before.
+
+    Raises:
+        BarqueError: something else lies there.
+        OSError: the disk is full or read-only.
+    """
+    with mounted(snapshots.mounts(key)) as root:
+        try:
+            fd = open_or_make(root, posixpath.normpath(path), folder=True)
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                raise BarqueError(f"mkdir {path}: not a directory") from None
+            raise
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise BarqueError(f"Cannot mkdir: {path} is not a directory")
+        finally:
+            os.close(fd)
 
 
 def _files(snapshots: Snapshotter, key: str) -> tuple[str, str]:

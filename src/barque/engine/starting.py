@@ -59,6 +59,8 @@ def exit_code_of(message: str) -> int:
         return 127
     if any(words in lower for words in ("permission denied", "is a directory", "exec format error")):
         return 126
+    if "not a directory" in lower:
+        return 127
     return 128
 
 

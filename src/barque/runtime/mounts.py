@@ -71,6 +71,14 @@ class BindMount(NamedTuple):
         else:
             target = os.open(context.root_path, os.O_PATH | os.O_CLOEXEC)
         try:
+            if is_folder(tree) != is_folder(target):
+                # move_mount(2) would only call it an invalid argument.
+                raise StepError(
+                    f'error mounting "{self.source}" to rootfs at "{self.destination}": mount: not a directory: Are you trying '
+                    "to mount a directory onto a file (or vice-versa)? "
+                    "Check if the specified host path exists and is the expected type",
+                    errno.ENOTDIR,
+                )
             km.move_mount(tree, target)
         finally:
             os.close(target)

@@ -72,7 +72,8 @@ def resolve(user: str, passwd_text: str, group_text: str, additional: list[str] 
     Raises:
         InvalidInputError: a name without an entry, an id out of range.
     """
-    wanted, _, wanted_group = user.partition(":")
+    # Whatever follows a second colon means nothing, as it does to Docker.
+    wanted, wanted_group = [*user.split(":", 2), ""][:2]
     entry, uid = _find_user(wanted, parse_passwd(passwd_text))
     groups = parse_group(group_text)
     gid = entry.gid if entry else 0

@@ -26,6 +26,8 @@ GROUP = "root:x:0:\nwww:x:34:\naudio:x:29:web,other\nvideo:x:44:web\nbad:x:y:web
         ("1000:2000", ExecUser(1000, 2000, (2000,), "/")),
         ("12", ExecUser(700, 701, (701,), "/numbers")),
         (":audio", ExecUser(0, 29, (29,), "/root")),
+        ("web:audio:more", ExecUser(33, 29, (29,), "/srv/www")),
+        ("web::video", ExecUser(33, 34, (34, 29, 44), "/srv/www")),
     ],
 )
 def test_users_are_found_by_name_and_number(user, expected):

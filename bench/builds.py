@@ -1,6 +1,6 @@
 """How fast Dockerfiles are built by each client, beside Docker's classic builder, its BuildKit, and buildah.
 
-    python bench/builds.py [--rounds N] [--only CASE,...] [--context-bytes N]
+    python bench/builds.py [--rounds N] [--only CASE]... [--context-bytes N]
 
 Run as root. Each engine has roots of its own; engines take turns in every round, and the least of the rounds counts.
 """
@@ -168,7 +168,7 @@ def main() -> None:
     """Time everything and print it with its ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append", choices=list(CASES), help="can be given several times")
     parser.add_argument("--context-bytes", type=int, default=2_000_000_000, help="0 leaves the case out")
     options = parser.parse_args()
     isolate_network()
@@ -177,7 +177,7 @@ def main() -> None:
     try:
         ways, running = builders(root)
         _client_alone(ways)
-        for case in options.only.split(",") if options.only else CASES:
+        for case in options.only or CASES:
             least = measure(ways, case, options.rounds, root)
             against = least.get("docker buildx")
             for name, times in least.items():

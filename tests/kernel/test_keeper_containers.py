@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import control_groups
+from barque.keeper import client
 from barque.keeper.client import Keeper, KeeperError
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
@@ -237,6 +238,27 @@ async def test_a_log_that_cannot_be_written_fails_the_start_and_leaves_nothing(b
     await box.start("one", "echo", "now")
     await box.event("exit", id="one")
     assert box.log("one") == "now\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_a_namespace_is_shared_with_its_own_process_and_with_no_later_one_of_its_number(box, runtime, monkeypatch):
+    pid = (await box.start("one", "sleep", "100", runtime=runtime))["pid"]
+    fd = box.keeper.open_namespace("one", "net")
+    try:
+        assert os.path.samestat(os.fstat(fd), os.stat(f"/proc/{pid}/ns/net"))
+        await box.start("two", "readlink", "/proc/self/ns/net", runtime=runtime, namespace_fds={"network": fd})
+        assert (await box.event("exit", id="two"))["exit_code"] == 0
+        assert box.log("two").strip() == os.readlink(f"/proc/{pid}/ns/net")
+    finally:
+        os.close(fd)
+    await box.keeper.signal("one", None, signal.SIGKILL)
+    await box.event("exit", id="one")
+    # As if another process had got the number.
+    monkeypatch.setattr(client.strays, "pid_behind", lambda pidfd: os.getpid())
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError):
+        box.keeper.open_namespace("one", "net")
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -1,9 +1,11 @@
 """One start: files of /etc, network, config.json, the keeper's call."""
 
 import asyncio
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from barque.base.errors import BarqueError, ConflictError, InvalidInputError
@@ -27,6 +29,7 @@ from barque.engine.container import Container
 from barque.engine.rootfiles import user_of_snapshot
 from barque.keeper.client import KeeperError
 from barque.kernel import mount as kernel_mount
+from barque.kernel.namespaces import KINDS
 from barque.network.model import SandboxRequest
 from barque.network.ports import parse_requests
 from barque.runtime.rootfs import HELD
@@ -152,23 +155,25 @@ async def _launch(
     container.exited.clear()
     engine.early_exits.pop(container.id, None)
     try:
-        started = await engine.keeper.start(
-            container.id,
-            bundle=bundle,
-            root_mounts=[
-                mount._replace(options=(*mount.options, *root_options, *held))._asdict()
-                for mount in engine.snapshots.mounts(container.id)
-            ],
-            tty=container.tty,
-            open_stdin=bool(container.config.get("OpenStdin")),
-            stdin_once=bool(container.config.get("StdinOnce")),
-            log=log_shipping.keeper_settings(container),
-            cgroup={"path": cgroup_path, "resources": limits},
-            netns_fd=endpoint_fd,
-            seccomp=None if runtime else program,
-            runtime=runtime or None,
-            console_size=(size[0], size[1]) if container.tty and any(size) else None,
-        )
+        with _shared_namespaces(engine, container) as shared:
+            started = await engine.keeper.start(
+                container.id,
+                bundle=bundle,
+                root_mounts=[
+                    mount._replace(options=(*mount.options, *root_options, *held))._asdict()
+                    for mount in engine.snapshots.mounts(container.id)
+                ],
+                tty=container.tty,
+                open_stdin=bool(container.config.get("OpenStdin")),
+                stdin_once=bool(container.config.get("StdinOnce")),
+                log=log_shipping.keeper_settings(container),
+                cgroup={"path": cgroup_path, "resources": limits},
+                netns_fd=endpoint_fd,
+                namespace_fds=shared,
+                seccomp=None if runtime else program,
+                runtime=runtime or None,
+                console_size=(size[0], size[1]) if container.tty and any(size) else None,
+            )
     except KeeperError as error:
         raise StartError(f"{_PREFIX}error during container init: {error}") from error
     container_mounts.release_places(engine, container.id)
@@ -223,18 +228,48 @@ def _config(engine: "Engine", container: Container) -> Json:
     return {**container.config, "Env": links.with_variables(engine, container)}
 
 
+def _others(engine: "Engine", container: Container) -> Iterator[tuple[str, Container]]:
+    """Yield the kinds of namespaces that a container shares with others, and those."""
+    for key, kind in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
+        mode, _, ref = str(container.host.get(key) or "").partition(":")
+        if mode == "container":
+            yield kind, engine.find(ref)
+
+
+def _not_joinable(kind: str, other: Container, status: str) -> ConflictError:
+    words = {"pid": "PID", "ipc": "IPC"}.get(kind, kind)
+    return ConflictError(
+        f"cannot join {words} namespace of a non running container: container {other.name} is {status}"
+    )
+
+
+@contextlib.contextmanager
+def _shared_namespaces(engine: "Engine", container: Container) -> Iterator[dict[str, int]]:
+    """Give descriptors of the namespaces that a container shares: by then, the number of a process may be another's.
+
+    Raises:
+        ConflictError: a container has ended.
+    """
+    opened: dict[str, int] = {}
+    try:
+        for kind, other in _others(engine, container):
+            try:
+                opened[kind] = engine.keeper.open_namespace(other.id, KINDS[kind][1])
+            except OSError:
+                raise _not_joinable(kind, other, "exited") from None
+        yield opened
+    finally:
+        for fd in opened.values():
+            os.close(fd)
+
+
 def _surroundings(engine: "Engine", container: Container, points: list[Json], network_path: str) -> spec.Surroundings:
     host, config = container.host, container.config
-    joined: dict[str, int] = {}
-    for key, kind in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
-        mode, _, ref = str(host.get(key) or "").partition(":")
-        if mode == "container":
-            other = engine.find(ref)
-            if not other.is_running:
-                state = f"container {other.name} is {other.status}"
-                words = {"pid": "PID", "ipc": "IPC"}.get(kind, kind)
-                raise ConflictError(f"cannot join {words} namespace of a non running container: {state}")
-            joined[kind] = other.pid
+    joined = {}
+    for kind, other in _others(engine, container):
+        if not other.is_running:
+            raise _not_joinable(kind, other, other.status)
+        joined[kind] = other.pid
     try:
         user = user_of_snapshot(engine.snapshots, container.id, config.get("User") or "", host.get("GroupAdd") or ())
     except InvalidInputError as error:

@@ -34,6 +34,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from typing import Any
 
 from barque.base.errors import UnavailableError
 from barque.base.files import write_atomic
+from barque.keeper import strays
 from barque.keeper.link import Doze, Event, KeeperError, Link
 from barque.kernel.process import set_child_subreaper
 
@@ -254,6 +256,22 @@ class Keeper(Link):
     async def ping(self) -> dict[str, Any]:
         """Return {"pid": the keeper's}."""
         return await self._call({"op": "ping"})
+
+    def open_namespace(self, id: str, kind: str) -> int:
+        """Return a new descriptor of a namespace of a container's first process; `kind` is its name in /proc/<pid>/ns.
+
+        Raises:
+            OSError: the process is gone, whoever has its number now.
+        """
+        pidfd = self._held.get((id, None), {}).get("pidfd", -1)
+        fd = os.open(f"/proc/{strays.pid_behind(pidfd)}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Nobody has collected it so far: its number was its own when that was opened.
+            signal.pidfd_send_signal(pidfd, 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     async def close(self, *, shutdown: bool = False) -> None:
         """Say goodbye; with shutdown the keeper ends too, once nothing runs under it."""

@@ -248,3 +248,19 @@ def test_our_command_knows_the_drivers(engine):
     assert set(listed) >= {"awslogs", "fluentd", "gcplogs", "gelf", "journald", "json-file", "local", "splunk", "syslog"}
     result = engine.run([sys.executable, "-m", "barque", "run", "--log-driver", "nosuch", "busybox"])
     assert 'error looking up logging plugin nosuch: plugin "nosuch" not found' in result.stderr
+
+
+def test_what_logs_take_is_shown_and_all_are_emptied_at_once(engine):
+    engine.docker("run", "-d", "--name", "long", "busybox", "sh", "-c", "seq 1 2000; sleep 1000")
+    until(lambda: engine.docker("logs", "-n", "1", "long") == "2000", "all is logged")
+    row = next(line for line in engine.barque("system", "df", "--logs", "--format", "{{.Name}} {{.Size}}").splitlines() if "long" in line)
+    assert row.split()[1].endswith("kB"), row
+    assert "LOGS" not in engine.docker("system", "df").upper()
+    said = engine.barque("system", "prune", "-f", "--logs", "--dry-run")
+    assert "Emptied Logs:\nlong\n" in said and engine.docker("logs", "-n", "1", "long") == "2000"
+    refused = engine.run([sys.executable, "-m", "barque", "system", "prune", "-f", "--logs", "--filter", "until=1h"])
+    assert refused.returncode == 1 and "--logs" in refused.stderr
+    assert "Emptied Logs:\nlong\n" in engine.barque("system", "prune", "-f", "--logs")
+    assert engine.docker("logs", "long") == ""
+    assert "long 0B" in engine.barque("system", "df", "--logs", "--format", "{{.Name}} {{.Size}}")
+    engine.docker("rm", "-f", "long")

@@ -33,6 +33,10 @@ class Kind:
 def df(call: Invocation) -> int:
     """Show what the engine's objects take on the disk."""
     options = call.options
+    if options["logs"]:
+        columns = {"Container": lambda r: r["Container"][:12], "Name": lambda r: r["Name"], "Size": lambda r: human_size(r["Size"])}
+        show(logs_of(call), columns, {"Container": "CONTAINER ID"}, options["format"], "Container Name Size")
+        return 0
     usage = call.api.get("/system/df")
     if options["verbose"]:
         _verbose(usage, options["format"])
@@ -47,6 +51,11 @@ def df(call: Invocation) -> int:
     headers = {"TotalCount": "TOTAL"}
     show(kinds(usage), columns, headers, options["format"], "Type TotalCount Active Size Reclaimable")
     return 0
+
+
+def logs_of(call: Invocation) -> list[dict[str, Any]]:
+    """Return Container, Name and Size of each container's log, the longest first."""
+    return sorted(call.api.get("/system/df", type="log")["Logs"], key=lambda row: -row["Size"])
 
 
 def kinds(usage: dict[str, Any]) -> list[Kind]:

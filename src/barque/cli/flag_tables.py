@@ -264,11 +264,12 @@ f filter filter Show what meets the conditions
     "version": f"f format {_FORMAT_PLAIN}",
     "system df": f"""
 - format {_FORMAT}
+- logs bool Show what each container's log takes
 v verbose bool Show every object
 """,
     "system prune": "a all bool Remove all unused images not just dangling ones"
     + _PRUNE
-    + "- volumes bool Prune anonymous volumes",
+    + "- logs bool Also empty the logs of all containers\n- volumes bool Prune anonymous volumes",
     "volume ls": f"""
 - cluster bool Display only cluster volumes
 f filter filter Choose by conditions (e.g. "dangling=true")

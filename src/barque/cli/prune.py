@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from barque.base.errors import InvalidInputError
+from barque.cli.disk import logs_of
 from barque.cli.units import human_size
 from barque.cli.verb import Invocation
 
@@ -101,6 +102,8 @@ def system(call: Invocation) -> int:
     options = call.options
     if options["volumes"] and any(pair.startswith("until=") for pair in options["filter"]):
         raise InvalidInputError('The "until" filter is not supported with "--volumes"')
+    if options["logs"] and options["filter"]:
+        raise InvalidInputError('"--filter" is not supported with "--logs": logs are emptied one by one by "logs --clear"')
     if not confirm(call, _system_warning(call)):
         return 0
     space = 0
@@ -119,8 +122,19 @@ def system(call: Invocation) -> int:
     answer = call.api.post("/build/prune", all=options["all"], **_asked(call))
     _report("Deleted build cache objects:", answer.get("CachesDeleted") or [], None)
     space += answer.get("SpaceReclaimed", 0)
+    if options["logs"]:
+        space += _clear_logs(call)
     print(f"Total reclaimed space: {human_size(space)}")
     return 0
+
+
+def _clear_logs(call: Invocation) -> int:
+    rows = [row for row in logs_of(call) if row["Size"]]
+    if not call.options["dry-run"]:
+        for row in rows:
+            call.api.post(f"/containers/{row['Container']}/logs/clear")
+    _report("Emptied Logs:", [row["Name"] for row in rows], None)
+    return sum(row["Size"] for row in rows)
 
 
 def _system_warning(call: Invocation) -> str:
@@ -133,6 +147,8 @@ def _system_warning(call: Invocation) -> str:
         if call.options["all"]
         else "  - all dangling images"
     )
+    if call.options["logs"]:
+        lines.append("  - what all containers have logged")
     lines.append("  - all build cache" if call.options["all"] else "  - unused build cache")
     if call.options["filter"]:
         lines += ["", "  Items to be pruned will be filtered with:"]

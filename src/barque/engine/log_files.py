@@ -37,6 +37,18 @@ def files_of(path: str) -> list[str]:
     return [*found, path] if os.path.exists(path) else found
 
 
+def size(path: str) -> int:
+    """Return the bytes that the files of a log take."""
+    found = 0
+    for name in files_of(path):
+        try:
+            found += os.stat(name).st_size
+        except FileNotFoundError:
+            # It was rotated meanwhile.
+            continue
+    return found
+
+
 def opened(path: str) -> Iterator[tuple[bool, BinaryIO]]:
     """Open the files of a log, newest first; True for the newest.
 

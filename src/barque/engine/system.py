@@ -11,7 +11,7 @@ import barque
 from barque.base.errors import InvalidInputError
 from barque.base.times import format_ns
 from barque.distribution.settings import HUB, mirrors_of
-from barque.engine import stats
+from barque.engine import log_files, stats
 from barque.logdrivers import options as log_drivers
 from barque.storage.drivers import file_system
 
@@ -158,10 +158,10 @@ class System:
         return await checking.check(self._engine, read=read, repair=repair)
 
     async def disk_usage(self, types: list[str]) -> Json:
-        """Return what images, containers and volumes take; an empty list means all of them."""
+        """Return what images, containers and volumes take; an empty list means all but logs (our own)."""
         engine = self._engine
         wanted = set(types) or {"container", "image", "volume", "build-cache"}
-        unknown = wanted - {"container", "image", "volume", "build-cache"}
+        unknown = wanted - {"container", "image", "volume", "build-cache", "log"}
         if unknown:
             raise InvalidInputError(f"unknown object type: {min(unknown)}")
         found: Json = {}
@@ -174,6 +174,11 @@ class System:
             found["Volumes"] = await engine.volumes.usage()
         if "build-cache" in wanted:
             found["BuildCache"] = await self._engine.builds.disk_usage() if self._engine.builds is not None else []
+        if "log" in wanted:
+            logs = [(c.id, c.name, c.row["log_path"]) for c in engine.containers_by_id.values() if c.row["log_path"]]
+            found["Logs"] = await asyncio.to_thread(
+                lambda: [{"Container": i, "Name": name, "Size": log_files.size(path)} for i, name, path in logs]
+            )
         return found
 
     async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:

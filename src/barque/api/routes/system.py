@@ -9,7 +9,7 @@ from barque.api.router import Table, dotted
 from barque.api.streams import send_messages
 from barque.base.errors import InvalidInputError
 
-_OBJECTS = ("container", "image", "volume", "build-cache")
+_OBJECTS = ("container", "image", "volume", "build-cache", "log")
 
 
 def add(table: Table) -> None:

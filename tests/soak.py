@@ -48,6 +48,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "has a terminal": {"Cmd": ["sh", "-c", "echo hi; sleep 1000"], "Tty": True, "OpenStdin": True},
     "rotates": {"Cmd": ["sh", "-c", "seq 1 3000"], "HostConfig": {"LogConfig": {
         "Type": "json-file", "Config": {"max-size": "20k", "max-file": "3", "compress": "true"}}}},
+    "has a size": {"Cmd": ["sh", "-c", "dd if=/dev/zero of=/much bs=64k; sleep 1000"], "HostConfig": {
+        "StorageOpt": {"size": "2m"}}},
     "has no network": {"Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "none"}},
 }  # fmt: skip
 
@@ -227,6 +229,16 @@ class Soak:
         }  # fmt: skip
 
 
+    def memory(self) -> dict[str, int]:
+        """Return the resident kilobytes of each process of the engine."""
+        return {"daemon": _memory(self.engine.pid), "keeper": _memory(self.keeper_pid())}
+
+    def grown(self, before: dict[str, int]) -> list[str]:
+        """Return which process takes over a tenth, and what a few objects may take, more than before."""
+        return [f"{who}: {before[who]} kB before, {kilobytes} kB now"
+                for who, kilobytes in self.memory().items() if kilobytes > before[who] * 1.1 + GROWTH_KB]  # fmt: skip
+
+
 def _entries(folder: Path) -> int:
     try:
         return len(os.listdir(folder))
@@ -247,6 +259,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+# A process's arena grows in steps of up to a megabyte.
+GROWTH_KB = 2048
 # Things of which a few more or fewer are no leak: pools, kept connections, threads that idle.
 SLACK = {"daemon's descriptors": 30, "keeper's descriptors": 10, "daemon's threads": 30, "interfaces": 8, "layers": 2}
 
@@ -283,12 +297,12 @@ def main() -> int:
         soak = Soak(engine, arguments.seed, most=100)
         soak.run(5, kill_every_s=100)
         soak.clear()
-        before, memory = soak.left(), _memory(engine.pid)
+        before, memory = soak.left(), soak.memory()
         soak.run(arguments.seconds, workers=4, kill_every_s=30)
         soak.clear()
-        more = settled(soak, before, 120)
+        more = settled(soak, before, 120) + soak.grown(memory)
         print(json.dumps({"done": soak.counts, "left over": more, "problems": soak.problems,
-                          "daemon's memory": [memory, _memory(engine.pid)]}, indent=2))  # fmt: skip
+                          "kilobytes": [memory, soak.memory()]}, indent=2))  # fmt: skip
         return 1 if more or soak.problems else 0
     return 1
 

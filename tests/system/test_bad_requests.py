@@ -72,7 +72,7 @@ WRONG_CREATES: dict[str, tuple[Any, int, str]] = {
     "an unknown runtime": ({"Image": "busybox", "HostConfig": {"Runtime": "nope"}}, 400, "unknown or invalid runtime name: nope"),
     "a device that is not there": ({"Image": "busybox", "HostConfig": {"Devices": [{"PathOnHost": "/dev/nope"}]}}, 201, ""),
     "a graphics card": ({"Image": "busybox", "HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}}, 201, ""),
-    "a storage option": ({"Image": "busybox", "HostConfig": {"StorageOpt": {"size": "1G"}}}, 400, "--storage-opt"),
+    "a storage option": ({"Image": "busybox", "HostConfig": {"StorageOpt": {"colour": "red"}}}, 400, "unknown option colour"),
     "a check that is too often": ({"Image": "busybox", "Healthcheck": {"Test": ["CMD", "x"], "Interval": 5}}, 400, "cannot be less than 1ms"),
     "an unknown limit": ({"Image": "busybox", "HostConfig": {"Ulimits": [{"Name": "nope", "Soft": 1, "Hard": 1}]}}, 201, ""),
     "fields that nobody knows": ({"Image": "busybox", "Nonsense": {"a": [1]}, "HostConfig": {"Nope": 7}}, 201, ""),

@@ -151,7 +151,7 @@ def test_run_reads_files_of_variables_and_labels_and_writes_the_id(engine: Engin
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["--gpus", "all"], "could not select device driver"),
-    (["--storage-opt", "size=1G"], "--storage-opt"),
+    (["--storage-opt", "colour=red"], "unknown option colour"),
     (["--env-file", "/nosuch"], "no such file or directory"),
     (["--label-file", "/nosuch"], "no such file or directory"),
     (["--runtime", "nosuch"], "unknown or invalid runtime name: nosuch"),

@@ -6,14 +6,13 @@ import os
 
 from barque.base.errors import InvalidInputError
 from barque.cli.flags import Options
+from barque.cli.run_networks import endpoints
 
 TYPE_CHECKING = False  # the module typing costs every start of the command milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
     Json = dict[str, Any]
-
-_NETWORK_FLAGS = ("network", "net", "network-alias", "net-alias", "link-local-ip", "ip", "ip6", "mac-address")
 
 
 def create_body(options: Options, words: list[str]) -> Json:
@@ -29,7 +28,7 @@ def create_body(options: Options, words: list[str]) -> Json:
     exposed, bindings = _ports(options)
     binds, volumes = _volumes(options)
     host = _host_config(options, binds, bindings)
-    mode, networks = _networks(options)
+    mode, networks = endpoints(options)
     host["NetworkMode"] = mode
     body = _config(options, words, exposed, volumes)
     body["HostConfig"] = host
@@ -54,14 +53,6 @@ def _volumes(options: Options) -> tuple[list[str], Json]:
     from barque.cli.run_mounts import split_volumes
 
     return split_volumes(options["volume"])
-
-
-def _networks(options: Options) -> tuple[str, Json]:
-    if not any(options[name] for name in _NETWORK_FLAGS):
-        return "default", {}
-    from barque.cli.run_networks import endpoints
-
-    return endpoints(options)
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

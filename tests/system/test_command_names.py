@@ -12,14 +12,15 @@ from under_test import EngineUnderTest
 
 pytestmark = pytest.mark.system
 
-# What each wants to say something of one container or image, and change nothing.
+# What each wants to say something of one container or image, and change nothing; how long ago a thing was made is left out.
 _ASK = {
     "container ls": ["-a", "--no-trunc", "--format", "{{json .ID}} {{.Names}} {{.State}}"], "container logs": ["{name}"],
     "container port": ["{name}"], "container diff": ["{name}"], "container top": ["{name}", "-o", "pid,args"],
     "container exec": ["{name}", "echo", "done"], "container update": ["--pids-limit", "50", "{name}"],
     "container start": ["{name}"], "container run": ["--rm", "busybox", "sh", "-c", "echo ran; exit 7"],
     "container stats": ["--no-stream", "--format", "{{.Name}}", "{name}"], "container cp": ["{name}:/etc/group", "-"],
-    "image ls": ["--no-trunc"], "image history": ["--no-trunc", "busybox"], "image tag": ["busybox", "busybox:again"],
+    "image ls": ["--no-trunc", "--format", "{{.Repository}} {{.ID}} {{.Size}}"],
+    "image history": ["--no-trunc", "--format", "{{.ID}} {{.CreatedBy}} {{.Size}}", "busybox"], "image tag": ["busybox", "busybox:again"],
     "image save": ["busybox"], "network ls": ["--no-trunc"], "volume ls": [], "system info": ["--format", "{{json .DockerRootDir}}"],
     "system events": ["--since", "1", "--until", "2"],
 }  # fmt: skip

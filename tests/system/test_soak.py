@@ -1,4 +1,4 @@
-"""A soak of five minutes: nothing is left over, no line is lost; `make soak` takes an hour."""
+"""A soak of a minute: nothing is left over, no line is lost; `make soak` takes an hour, or as long as it is told."""
 
 import os
 import random
@@ -13,8 +13,8 @@ from under_test import until
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
-@pytest.mark.timeout(600)
-def test_nothing_is_left_over_after_five_minutes_in_which_containers_came_and_went_at_random():
+@pytest.mark.timeout(400)
+def test_nothing_is_left_over_after_a_minute_in_which_containers_came_and_went_at_random():
     seed = random.randrange(1 << 30)
     for engine in engine_to_soak():
         _soak(Soak(engine, seed))
@@ -25,7 +25,7 @@ def _soak(soak):
     soak.run(10, kill_every_s=1000)
     soak.clear()
     before, memory = soak.left(), soak.memory()
-    soak.run(300, kill_every_s=10)
+    soak.run(60, kill_every_s=6)
     soak.clear()
     assert not settled(soak, before), soak.counts
     assert not soak.problems, soak.counts

@@ -170,7 +170,6 @@ class Engine:
         if self.seccomp.is_given:
             # One that cannot be keeps the daemon from starting.
             self._compile_filter()
-        self.keeper.hold_running()
         self.spawn(self._prepare(awakened=slept is not None))
 
     def _compile_filter(self) -> None:

@@ -202,14 +202,11 @@ class Link:
                     [fds[name] for name in names],
                 )
             await self._exchange({"op": "recover"}, ())
-            await self._hold_running()
+        # Before anything else: a keeper that dies from now on costs nothing.
+        await self._hold_running()
+        if not hello["recovered"]:
             self._watch_orphans()
         self._ready.set()
-
-    def hold_running(self) -> None:
-        """Take copies of the descriptors of what runs from a keeper that was there before, soon: nobody waits for it."""
-        if self._sock is not None:
-            self._beside(self._hold_running())
 
     async def _hold_running(self) -> None:
         """Take copies of the descriptors of all that runs, and let go those of all that does not."""

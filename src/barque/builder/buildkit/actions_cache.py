@@ -8,19 +8,17 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 import aiohttp
 
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError, UnsupportedError
-from barque.builder.buildkit.content_store import packed
+from barque.builder.buildkit.content_store import bring_layer, packed
 from barque.builder.caches import format as forms
 from barque.builder.caches.format import Known
-from barque.engine.pumps import chunks_of
 from barque.oci.manifest import Descriptor
-from barque.storage.bounds import bounded
-from barque.storage.compression import UNCOMPRESSED, Form, plain
+from barque.storage.compression import UNCOMPRESSED, Form
 from barque.storage.content import ContentStore
 
 Json = dict[str, Any]
@@ -69,18 +67,7 @@ class ActionsCache:
         entry = await self._look(_blob_key(layer.digest))
         if entry is None:
             raise NotFoundError(f"blob {layer.digest} not found")
-        chunks = self._bytes(entry[1], layer.size)
-
-        async def read() -> bytes:
-            async for chunk in chunks:
-                return chunk
-            return b""
-
-        def work(given: Iterable[bytes]) -> None:
-            tar = bounded(plain(given), layer.size, self._content.folder)
-            self._content.ingest(tar, diff_id, durable=False)
-
-        await chunks_of(read, work)
+        await bring_layer(self._content, self._bytes(entry[1], layer.size), layer, diff_id)
 
     async def layers(self, diff_ids: list[str], form: Form) -> dict[str, Descriptor]:
         """Take layers."""

@@ -7,21 +7,19 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
 from barque.base.durations import parse_duration
 from barque.base.errors import BarqueError, InvalidInputError, NotFoundError
-from barque.builder.buildkit.content_store import packed
+from barque.builder.buildkit.content_store import bring_layer, packed
 from barque.builder.caches import format as forms
 from barque.builder.caches.exports import true_of
 from barque.builder.caches.format import Known
 from barque.engine.buckets import Bucket, ObjectStore, open_bucket
-from barque.engine.pumps import chunks_of
 from barque.oci.manifest import Descriptor
-from barque.storage.bounds import bounded
-from barque.storage.compression import UNCOMPRESSED, Form, plain
+from barque.storage.compression import UNCOMPRESSED, Form
 from barque.storage.content import ContentStore
 
 _PART = 64 << 20
@@ -76,18 +74,7 @@ class BucketCache:
             key = self._blobs + layer.digest
             if await bucket.head(key) is None:
                 raise NotFoundError(f"blob {layer.digest} not found")
-            chunks = bucket.read(key, 0, layer.size)
-
-            async def read() -> bytes:
-                async for chunk in chunks:
-                    return chunk
-                return b""
-
-            def work(given: Iterable[bytes]) -> None:
-                tar = bounded(plain(given), layer.size, self._content.folder)
-                self._content.ingest(tar, diff_id, durable=False)
-
-            await chunks_of(read, work)
+            await bring_layer(self._content, bucket.read(key, 0, layer.size), layer, diff_id)
 
     async def layers(self, diff_ids: list[str], form: Form) -> dict[str, Descriptor]:
         """Take layers."""

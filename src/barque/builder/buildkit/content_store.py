@@ -158,19 +158,7 @@ class ClientCache:
 
     async def bring(self, layer: Descriptor, diff_id: str) -> None:
         """Bring a layer's tar into the content store."""
-        chunks = self._store.chunks(layer.digest)
-
-        async def read() -> bytes:
-            async for chunk in chunks:
-                if chunk:
-                    return chunk
-            return b""
-
-        def work(given: Iterable[bytes]) -> None:
-            tar = bounded(plain(given), layer.size, self._content.folder)
-            self._content.ingest(tar, diff_id, durable=False)
-
-        await chunks_of(read, work)
+        await bring_layer(self._content, self._store.chunks(layer.digest), layer, diff_id)
 
     async def layers(self, diff_ids: list[str], form: Form) -> dict[str, Descriptor]:
         """Take layers."""
@@ -193,6 +181,22 @@ async def send_layer(store: ClientStore, content: ContentStore, diff_id: str, fo
             source.seek(0)
             await store.write(blob, source.read)
     return blob
+
+
+async def bring_layer(content: ContentStore, chunks: AsyncIterator[bytes], layer: Descriptor, diff_id: str) -> None:
+    """Put the tar of a layer that comes in chunks, compressed or not, into the content store."""
+
+    async def read() -> bytes:
+        async for chunk in chunks:
+            if chunk:
+                return chunk
+        return b""
+
+    def work(given: Iterable[bytes]) -> None:
+        tar = bounded(plain(given), layer.size, content.folder)
+        content.ingest(tar, diff_id, durable=False)
+
+    await chunks_of(read, work)
 
 
 def packed(content: ContentStore, diff_id: str, form: Form, file: BinaryIO) -> Descriptor:
